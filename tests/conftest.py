@@ -1,0 +1,18 @@
+"""What every test runs under; the fixtures that need a browser are in browser.py."""
+
+import os
+
+# Two threads, as on the smallest machine the course is written for. Set before torch is imported, so that
+# tests that do not need torch do not load it; kernels and command lines started by tests inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+import matplotlib
+from jaxtyping import install_import_hook
+
+# Only this process: an environment variable would reach the notebooks' kernels and hide their figures.
+matplotlib.use("Agg")
+
+# Shapes in the package's signatures are checked on every call the tests make.
+install_import_hook("pd_helpers", "beartype.beartype")
+
+from browser import chromium, jupyter, jupyter_server  # noqa: E402, F401 (fixtures)

@@ -1,0 +1,84 @@
+"""The course in a real JupyterLab: notebooks run without an error, sliders answer to the keyboard."""
+
+import nbformat
+import pytest
+from browser import NOTEBOOKS, JupyterPage
+from nbformat.v4 import new_code_cell, new_notebook
+
+RUN_IN_THE_BROWSER = ["00_start_here"]  # nbmake executes them all; labs have tests of their own
+
+SLIDER = """
+import io
+import ipywidgets as widgets
+from IPython.display import display
+from PIL import Image
+
+def picture(value):
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), (25 * value, 0, 0)).save(buffer, "png")
+    return buffer.getvalue()
+
+def answer(change):
+    image.value = picture(change.new)
+    readout.value = f"<span class='answer'>{change.new ** 2}</span>"
+
+def complain(change):
+    raise ValueError("about to be noticed")
+
+slider = widgets.IntSlider(description="steps", min=0, max=10, value=3)
+image = widgets.Image(value=picture(3), format="png")
+readout = widgets.HTML("<span class='answer'>9</span>")
+faulty = widgets.IntSlider(description="step", max=3)
+slider.observe(answer, "value")
+faulty.observe(complain, "value")
+display(slider, image, readout, faulty)
+"""
+
+
+def serve_cells(jupyter: JupyterPage, name: str, *cells: str) -> JupyterPage:
+    """Add a small notebook to the served copy, open it and run it."""
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    notebook = new_notebook(cells=[new_code_cell(cell) for cell in cells], metadata=kernel)
+    nbformat.write(notebook, jupyter.server.folder / f"{name}.ipynb")
+    return jupyter.open(name).run_all()
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in RUN_IN_THE_BROWSER if (NOTEBOOKS / f"{name}.ipynb").exists()]
+)
+def test_run_all_gives_no_error(jupyter, name):
+    jupyter.open(name).run_all()
+    assert jupyter.errors() == []
+
+
+def test_a_slider_is_moved_by_keyboard(jupyter):
+    serve_cells(jupyter, "slider", SLIDER)
+    slider, before = jupyter.slider("steps"), jupyter.image("img.widget-image")
+    assert slider.readout == "3"
+    assert slider.press("ArrowRight", times=2).value == 5
+    jupyter.eventually(lambda: jupyter.text(".answer") == "25", "the readout follows")
+    jupyter.eventually(lambda: jupyter.image("img.widget-image") != before, "the picture changes")
+    assert slider.press("Home").value == 0
+    assert slider.press("End").value == 10
+    jupyter.eventually(lambda: jupyter.text(".answer") == "100", "the readout follows to the end")
+    assert jupyter.errors() == []
+
+
+def test_errors_are_heard_from_cells_and_from_callbacks(jupyter):
+    serve_cells(jupyter, "errors", SLIDER, "1 / 0", "print('not reached')")
+    assert jupyter.errors() == ["cell 2: ZeroDivisionError: division by zero"]
+    jupyter.slider("step").press("ArrowRight")
+    jupyter.eventually(lambda: "ValueError: about to be noticed" in jupyter.errors(), "the callback is heard")
+
+
+def test_a_screenshot_shows_the_whole_notebook(jupyter, tmp_path):
+    serve_cells(jupyter, "tall", *(["1"] * 40))
+    [picture] = jupyter.screenshot(tmp_path / "tall.png")
+    width, height = (int.from_bytes(picture.read_bytes()[at : at + 4]) for at in (16, 20))
+    assert width > 1000
+    assert height > 40 * 40
+
+
+def test_a_notebook_that_is_not_served_is_named(jupyter):
+    with pytest.raises(FileNotFoundError, match="no notebook '99_missing'"):
+        jupyter.open("99_missing")
