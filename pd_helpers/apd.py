@@ -1,0 +1,133 @@
+"""Attribution-based Parameter Decomposition (APD) with top-k: Braun et al. 2025, section 2 and appendix A.2.2.
+
+    L = λ_F L_faithfulness + λ_M L_minimality + λ_S L_simplicity
+
+    active         s_c(x) = 1 for the batch top-k of the attributions A_c(x), eq. 8
+    faithfulness   mean squared error between θ* and Σ_c P_c
+    minimality     mean squared error between f(x|θ*) and f(x|Σ_c s_c(x) P_c)
+    simplicity     Σ_c s_c(x) Σ_l ‖P_{c,l}‖_p^p
+
+The loop below reads in that order; `attributions` and `losses` hold the equations.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Generator, Tensor
+
+from pd_helpers import losses
+from pd_helpers.attributions import attributions, batch_top_k
+from pd_helpers.components import ComponentModel
+from pd_helpers.config import Config, choice, number, whole
+from pd_helpers.training import State, adam, learning_rate, warm_up
+
+
+@dataclass(frozen=True)
+class APDConfig(Config):
+    """Settings of one APD run; defaults are the paper's for TMS 5-2 (section D.1.1)."""
+
+    C: int = whole(5)
+    """Components; each spans all decomposed layers."""
+    rank: int | None = whole(None)
+    """Largest rank R of a component in a layer; None means no limit, min(d_out, d_in) + 1 as in public code."""
+    top_k: float = number(0.211, open=True)
+    """Active components per input, on average over the batch."""
+    attribute_at: str = choice("components", "target", "components")
+    """Parameters at which attributions are taken: the target's (eq. 8) or the components' sum (TMS 5-2 only)."""
+    faithfulness_coeff: float = number(1.0)
+    """λ_F."""
+    minimality_coeff: float = number(1.0)
+    """λ_M (the paper's β)."""
+    simplicity_coeff: float = number(0.7)
+    """λ_S (the paper's α)."""
+    schatten_p: float = number(1.0, open=True, high=2.0)
+    """p_S, exponent of the Schatten norm."""
+    lr: float = number(0.03, open=True)
+    """Adam's learning rate at its highest."""
+    schedule: str = choice("constant", "constant", "cosine")
+    """What the learning rate does after its warm-up."""
+    warmup_fraction: float = number(0.05, high=1.0)
+    """Share of the steps over which the learning rate rises."""
+    steps: int = whole(20_000)
+    """Training steps."""
+    batch_size: int = whole(2048)
+    """Inputs per step."""
+    faithfulness_warmup_steps: int = whole(0, at_least=0)
+    """Steps on the faithfulness loss alone, before the others (an idea of later SPD configs)."""
+    starts: int = whole(1)
+    """Initialisations tried; the one with the lowest minimality loss after `start_steps` steps goes on."""
+    start_steps: int = whole(400)
+    """Steps after which they are compared."""
+
+    @property
+    def n_active(self) -> int:
+        """Active (input, component) pairs in one batch."""
+        return round(self.top_k * self.batch_size)
+
+
+class Losses(NamedTuple):
+    """The unweighted losses of one step; scalars without gradients."""
+
+    faithfulness: Tensor
+    minimality: Tensor
+    simplicity: Tensor
+
+
+def start(model: ComponentModel, config: APDConfig, generator: Generator) -> State:
+    """The state before step 0, after the faithfulness warm-up; `generator` will draw the data."""
+    warm_up(
+        model.factors,
+        lambda: losses.faithfulness(model.targets, model.sums),
+        config.faithfulness_warmup_steps,
+    )
+    return State(adam(model.factors, config.lr), generator)
+
+
+def train(
+    model: ComponentModel, data: Callable[[int, Generator], Tensor], config: APDConfig, state: State
+) -> Iterator[Losses]:
+    """Train the components in place, one step for each item taken from this iterator.
+
+    `data(batch_size, generator)` draws a batch (batch, d_in). Stop whenever you like: `state` says where training
+    stands, and a new iterator goes on from there.
+    """
+    while state.step < config.steps:
+        x, _ = model.merge_empty_rows(data(config.batch_size, state.generator))  # (rows, d_in)
+        active = active_components(model, x, config).to(x.dtype)  # (rows, C)
+        norms, n_parameters = schatten_norms(model, config.schatten_p)
+
+        faithfulness = losses.faithfulness(model.targets, model.sums)
+        minimality = losses.reconstruction(model(x, active).output, model.target(x), config.batch_size)
+        simplicity = losses.simplicity(active, norms, n_parameters, config.batch_size)
+        loss = (
+            config.faithfulness_coeff * faithfulness
+            + config.minimality_coeff * minimality
+            + config.simplicity_coeff * simplicity
+        )
+
+        state.apply(loss, learning_rate(state.step, config, config.warmup_fraction))
+        yield Losses(faithfulness.detach(), minimality.detach(), simplicity.detach())
+
+
+@torch.no_grad()
+def active_components(
+    model: ComponentModel, x: Float[Tensor, "rows d_in"], config: APDConfig, n_active: int | None = None
+) -> Bool[Tensor, "rows C"]:
+    """s_c(x): which components the batch top-k keeps on each row; `n_active` pairs, by default the config's."""
+    directions = {path: components.P for path, components in model.layers.items()}
+    weights = model.sums if config.attribute_at == "components" else model.targets
+    A = attributions(model.target, x, directions, weights)
+    return batch_top_k(A, config.n_active if n_active is None else n_active)
+
+
+def schatten_norms(model: ComponentModel, p: float) -> tuple[Float[Tensor, " C"], int]:
+    """Each component's Schatten norm summed over all uses of all layers, and the number of parameters so counted.
+
+    A tied matrix counts once for each use, in both, as in public code.
+    """
+    layers = [use.layer for use in model.uses.values()]
+    norms = sum(losses.schatten(model.layers[path].U, model.layers[path].V, p) for path in layers)
+    return norms, sum(model.targets[path].numel() for path in layers)

@@ -1,0 +1,65 @@
+"""Which components did this input use? Attributions, and their batch top-k (APD section 2.2, eq. 8).
+
+    A_c(x) = sqrt( mean over outputs o of ( Σ_{l,i,j} ∂f_o(x)/∂θ_{l,i,j} · P_{c,l,i,j} )² )
+
+The inner sum is the derivative of output o as the parameters move in the direction P_c: one Jacobian–vector
+product gives it for all outputs at once, where public code runs one backward pass per output.
+"""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+
+Directions = dict[str, Float[Tensor, "C d_out d_in"]]
+"""Layer → C changes of its weight matrix: C directions in parameter space."""
+Weights = dict[str, Float[Tensor, "d_out d_in"]]
+"""Layer → weight matrix."""
+
+
+def tangents(
+    model: nn.Module, x: Float[Tensor, "batch d"], directions: Directions, weights: Weights | None = None
+) -> Float[Tensor, "C batch d_output"]:
+    """Derivative of every output along each direction P_c, taken at the model's own weights unless given others.
+
+    By forward-mode differentiation, one Jacobian–vector product for each direction. A model that knows a closed
+    form offers it as a method of the same name, which is used instead; a test holds the two equal.
+    """
+    weights = weights or {path: model.get_submodule(path).weight for path in directions}
+    if hasattr(model, "tangents"):
+        return model.tangents(x, directions, weights)
+    return forward_mode_tangents(model, x, directions, weights)
+
+
+def forward_mode_tangents(
+    model: nn.Module, x: Float[Tensor, "batch d"], directions: Directions, weights: Weights
+) -> Float[Tensor, "C batch d_output"]:
+    """`tangents` of any network."""
+    parameters = {f"{path}.weight": weight.detach() for path, weight in weights.items()}
+
+    def f(parameters: dict[str, Tensor]) -> Tensor:
+        return torch.func.functional_call(model, parameters, (x,))  # a tied weight changes in all its uses
+
+    def along(*direction: Tensor) -> Tensor:
+        return torch.func.jvp(f, (parameters,), (dict(zip(parameters, direction, strict=True)),))[1]
+
+    return torch.func.vmap(along)(*(directions[path] for path in weights))
+
+
+def attributions(
+    model: nn.Module, x: Float[Tensor, "batch d"], directions: Directions, weights: Weights | None = None
+) -> Float[Tensor, "batch C"]:
+    """A_c(x) of eq. 8, in units of the output: root mean square over outputs of the derivative along P_c."""
+    return tangents(model, x, directions, weights).square().mean(dim=-1).sqrt().T
+
+
+def batch_top_k(A: Float[Tensor, "batch C"], n_active: int) -> Bool[Tensor, "batch C"]:
+    """The active components: the `n_active` largest attributions of the whole batch (Bussmann et al. 2024).
+
+    A component without any attribution is never active, even where n_active exceeds the number of those that have
+    one, as now and then in TMS 5-2.
+    """
+    flat = A.flatten()
+    largest = flat.topk(min(n_active, len(flat)), sorted=False).indices
+    active = torch.zeros_like(flat, dtype=torch.bool).index_fill(0, largest, True)
+    return (active & (flat > 0)).view(A.shape)

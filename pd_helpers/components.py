@@ -1,0 +1,280 @@
+"""Components of any network's linear layers, and forward passes with some of them masked out.
+
+A weight matrix W (d_out, d_in) becomes a sum of C components of rank at most R,
+
+    W ≈ Σ_c P_c,    P_c = U_c V_c,    U_c (d_out, R),  V_c (R, d_in),
+
+where V reads the layer's input and U writes its output. (APD eq. 20 and the public APD code call the reading
+factor U or A and the writing factor V or B; here the names are the other way round, as in SPD.) R = 1 gives
+SPD's rank-one subcomponents. Biases are not decomposed: they are one component that is always active.
+
+A tied matrix is one set of components with two uses, `embed` and `unembed` for the toy model. A component of APD
+is a vector in parameter space, so one mask switches it off in both uses at once; SPD decomposes each use of a
+matrix as a layer of its own, so that each use has its own importances and masks, while U and V stay shared.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Generator, Tensor, nn
+
+from pd_helpers.targets import TransposedLinear
+
+Masks = Mapping[str, Tensor] | Tensor | None
+"""Use → mask (batch, C); or one mask (batch, C) for every use; or None for all components in every use."""
+
+
+class Components(nn.Module):
+    """C components of one weight matrix W (d_out, d_in).
+
+    Attributes: U (C, d_out, R) writes, V (C, R, d_in) reads.
+    """
+
+    def __init__(self, *, C: int, d_out: int, d_in: int, rank: int):
+        super().__init__()
+        self.C, self.d_out, self.d_in, self.rank = C, d_out, d_in, rank
+        self.U = nn.Parameter(torch.zeros(C, d_out, rank))
+        self.V = nn.Parameter(torch.zeros(C, rank, d_in))
+
+    @property
+    def P(self) -> Float[Tensor, "C d_out d_in"]:
+        """Every component as a matrix."""
+        return self.U @ self.V
+
+    @property
+    def weight(self) -> Float[Tensor, "d_out d_in"]:
+        """The sum of all components, without building any of them."""
+        return torch.einsum("cor,cri->oi", self.U, self.V)
+
+    def inner(self, x: Float[Tensor, "batch d"], transposed: bool = False) -> Float[Tensor, "batch C R"]:
+        """What each component reads off its input: V_c x, or U_cᵀ x where the matrix is used transposed."""
+        reads = self.U.mT if transposed else self.V  # (C, R, d)
+        return F.linear(x, reads.reshape(-1, reads.shape[-1])).unflatten(-1, (self.C, self.rank))
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch d"],
+        mask: Float[Tensor, "batch C"] | None = None,
+        transposed: bool = False,
+    ) -> Float[Tensor, "batch d2"]:
+        """Σ_c m_c P_c x, or Σ_c m_c P_cᵀ x where the matrix is used transposed; no mask means all components.
+
+        The mask scales the (batch, C, R) inner activations, so nothing of size (batch, C, d_out) is ever built.
+        """
+        if mask is None:
+            return F.linear(x, self.weight.T if transposed else self.weight)
+        writes = self.V.transpose(0, 1) if transposed else self.U.permute(2, 0, 1)  # (R, C, d2)
+        masked = self.inner(x, transposed) * mask.unsqueeze(-1)  # (batch, C, R)
+        return masked.transpose(1, 2).flatten(1) @ writes.flatten(0, 1)
+
+
+class Forward(NamedTuple):
+    """What a forward pass gives."""
+
+    output: Tensor
+    """The network's output (batch, d_output)."""
+    inputs: dict[str, Tensor]
+    """Use → the activation (batch, d_in) that entered it."""
+
+
+class Use(NamedTuple):
+    """One place where a decomposed matrix acts."""
+
+    layer: str
+    """Path of the decomposed layer."""
+    transposed: bool
+
+
+class ComponentModel(nn.Module):
+    """A target network, frozen, together with the components of some of its linear layers; see `decompose`.
+
+    Attributes: target; layers (path → Components); uses (path → Use: every place a decomposed matrix acts).
+    """
+
+    def __init__(self, target: nn.Module, C: Mapping[str, int], rank: int | None):
+        super().__init__()
+        self.target = target.requires_grad_(False)
+        self._modules_by_use = _find_uses(target, C)
+        self.uses = {path: use for path, (use, _) in self._modules_by_use.items()}
+        self._layers = nn.ModuleDict()  # its keys may not hold dots, hence the dashes
+        for path, n in C.items():
+            d_out, d_in = target.get_submodule(path).weight.shape
+            self._layers[path.replace(".", "-")] = Components(
+                C=n, d_out=d_out, d_in=d_in, rank=min(d_out, d_in) + 1 if rank is None else rank
+            )
+        self._empty_rows_are_inert: bool | None = None
+        self.layers = dict(zip(C, self._layers.values(), strict=True))
+        self.to(next(iter(self.targets.values())).device)
+
+    @property
+    def targets(self) -> dict[str, Float[Tensor, "d_out d_in"]]:
+        """Layer → the target's weight matrix."""
+        return {path: self.target.get_submodule(path).weight for path in self.layers}
+
+    @property
+    def sums(self) -> dict[str, Float[Tensor, "d_out d_in"]]:
+        """Layer → the sum of its components."""
+        return {path: components.weight for path, components in self.layers.items()}
+
+    @property
+    def factors(self) -> list[nn.Parameter]:
+        """All U and V."""
+        return list(self._layers.parameters())
+
+    def target_forward(self, x: Tensor) -> Forward:
+        """The target's own output and the activations entering each use; no gradients."""
+        with torch.no_grad():
+            return self._run(x, {})
+
+    def forward(self, x: Tensor, masks: Masks = None) -> Forward:
+        """The network with its decomposed matrices replaced by masked sums of their components.
+
+        `masks` may name a few uses only: the others then keep the target's own weights, which is what a
+        layerwise reconstruction asks for.
+        """
+        if not isinstance(masks, Mapping):
+            masks = dict.fromkeys(self.uses, masks)
+        for path in masks:
+            if path not in self.uses:
+                raise ValueError(f"masks names {path!r}, which is not decomposed; {', '.join(self.uses)} are")
+        return self._run(x, masks)
+
+    def merge_empty_rows(
+        self, x: Float[Tensor, "batch d_in"]
+    ) -> tuple[Float[Tensor, "rows d_in"], Float[Tensor, " rows"]]:
+        """The rows of a batch that need computing, and how many rows of the batch each stands for.
+
+        Most rows of sparse data are all zero (77% for TMS 5-2). Where such a row reaches every decomposed layer as
+        zeros, the output cannot depend on masks or components, because V 0 = 0: all reconstruction losses and
+        attributions of these rows are exactly zero, and what else depends on them is the same for all. So one of
+        them is kept, as the last row, and counted. Elsewhere, and on GPUs, where a changing number of rows
+        costs more than it saves, all rows are returned.
+        """
+        if self._empty_rows_are_inert is None:
+            inputs = self.target_forward(torch.zeros_like(x[:1])).inputs
+            self._empty_rows_are_inert = not any(a.any() for a in inputs.values())
+        if x.device.type != "cpu" or not self._empty_rows_are_inert:
+            return x, x.new_ones(len(x))
+        rows = x[x.any(dim=-1)]
+        weights = x.new_ones(len(rows) + 1)
+        weights[-1] = len(x) - len(rows)
+        return F.pad(rows, (0, 0, 0, 1)), weights
+
+    def _run(self, x: Tensor, masks: Mapping[str, Tensor | None]) -> Forward:
+        inputs: dict[str, Tensor] = {}
+
+        def layer(path: str, module: nn.Module) -> Callable[[Tensor], Tensor]:
+            name, transposed = self.uses[path]
+            own = module.forward
+
+            def forward(a: Tensor) -> Tensor:
+                if path in inputs:
+                    raise RuntimeError(
+                        f"one forward pass calls {path!r} twice; give each call a module of its own"
+                    )
+                inputs[path] = a
+                if path not in masks:
+                    return own(a)
+                out = self.layers[name](a, masks[path], transposed)
+                return out if module.bias is None else out + module.bias
+
+            return forward
+
+        with _instead({m: layer(path, m) for path, (_, m) in self._modules_by_use.items()}):
+            output = self.target(x)
+        if missing := [path for path in self.uses if path not in inputs]:
+            raise RuntimeError(
+                f"the forward pass never called {missing[0]!r}, so it cannot be decomposed; "
+                "decompose layers that the network calls as modules"
+            )
+        return Forward(output, inputs)
+
+
+def decompose(
+    model: nn.Module, C: Mapping[str, int], *, rank: int | None = None, generator: Generator | None = None
+) -> ComponentModel:
+    """Start a decomposition of some of a network's `nn.Linear` layers into C components each.
+
+    Args:
+        model: any network; its parameters are frozen.
+        C: path of a layer, as in `model.get_submodule(path)` → number of components.
+        rank: largest rank R of a component; None means no limit, min(d_out, d_in) + 1 as in public APD code.
+        generator: source of the initial factors, normal with a standard deviation of 1/√C for U and 1/√d_out
+            for V, as in public SPD code.
+
+    >>> components = decompose(model, {"mlp.in": 100, "mlp.out": 50}, rank=1)
+    >>> components(x, masks={"mlp.in": mask}).output
+
+    Raises:
+        TypeError: a path that is not an `nn.Linear`, a C or rank that is not a whole number.
+        ValueError: an unknown path, C or rank below 1, weights that are not finite.
+    """
+    if not C:
+        raise ValueError(f"C names no layer; {_an_example(model)} works")
+    for name, value in [
+        *((f"C[{path!r}]", n) for path, n in C.items()),
+        ("rank", 1 if rank is None else rank),
+    ]:
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise TypeError(f"{name} must be a whole number, but is {value!r}; 20 works")
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, but is {value}; 20 works")
+    paths = {path for path, _ in model.named_modules()}
+    for path in C:
+        if path not in paths:
+            raise ValueError(f"the model has no layer {path!r}; {_an_example(model)} works")
+        if not isinstance(layer := model.get_submodule(path), nn.Linear):
+            raise TypeError(
+                f"layer {path!r} is a {type(layer).__name__}, not an nn.Linear; {_an_example(model)} works"
+            )
+        if not layer.weight.isfinite().all():
+            bad = (~layer.weight.isfinite()).sum().item()
+            raise ValueError(
+                f"{bad} of the {layer.weight.numel()} weights of layer {path!r} are not finite; retrain it"
+            )
+    components = ComponentModel(model, C, rank)
+    for layer in components.layers.values():
+        generator = generator or torch.Generator(layer.U.device).manual_seed(0)
+        for factor, std in ((layer.U, layer.C**-0.5), (layer.V, layer.d_out**-0.5)):
+            with torch.no_grad():
+                draw = torch.randn(factor.shape, generator=generator, device=generator.device)
+                factor.copy_(draw * std)
+    return components
+
+
+def _an_example(model: nn.Module) -> str:
+    linear = [path for path, module in model.named_modules() if isinstance(module, nn.Linear)]
+    return f'{{"{linear[0]}": 20}}' if linear else "a model with nn.Linear layers"
+
+
+def _find_uses(model: nn.Module, layers: Mapping[str, int]) -> dict[str, tuple[Use, nn.Module]]:
+    """Every module whose weight is that of a decomposed layer, in the order the model lists them."""
+    owner = {id(model.get_submodule(path).weight): path for path in layers}
+    uses = {}
+    for path, module in model.named_modules():
+        weight = getattr(module, "weight", None)
+        if id(weight) not in owner:
+            continue
+        if not isinstance(module, nn.Linear | TransposedLinear):
+            raise TypeError(
+                f"layer {owner[id(weight)]!r} shares its weight with {path!r}, a {type(module).__name__}, where "
+                "components cannot act; use nn.Linear or TransposedLinear there"
+            )
+        uses[path] = (Use(owner[id(weight)], isinstance(module, TransposedLinear)), module)
+    return uses
+
+
+@contextmanager
+def _instead(forwards: Mapping[nn.Module, Callable[[Tensor], Tensor]]) -> Iterator[None]:
+    """Within the block, these modules compute these functions; nothing of it stays on them afterwards."""
+    try:
+        for module, forward in forwards.items():
+            module.forward = forward
+        yield
+    finally:
+        for module in forwards:
+            vars(module).pop("forward", None)

@@ -1,0 +1,71 @@
+"""The losses of APD and SPD as pure functions; the training loops weigh and add them.
+
+`n_rows` is the number of rows the batch stands for. The loops drop rows on which a loss is known to be zero
+(all-zero inputs, see `training`), so a mean must be told what to divide by.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def faithfulness(
+    targets: Mapping[str, Float[Tensor, "_ _"]], sums: Mapping[str, Float[Tensor, "_ _"]]
+) -> Float[Tensor, ""]:
+    """Mean squared error between the target's parameters and the sum of all components, over all layers.
+
+    Source: APD section 2.2 and public code, SPD section 2. (APD eqs. 14 and 23 write a plain sum; the published
+    coefficients go with the mean.)
+    """
+    n_parameters = sum(W.numel() for W in targets.values())
+    return sum((targets[path] - sums[path]).square().sum() for path in targets) / n_parameters
+
+
+def reconstruction(
+    output: Float[Tensor, "rows d"], target: Float[Tensor, "rows d"], n_rows: int | None = None
+) -> Float[Tensor, ""]:
+    """Mean squared error against the target network's output.
+
+    With APD's active components this is the minimality loss (eq. 17); with SPD's stochastic masks it is the
+    stochastic reconstruction loss; on hidden activations it is APD's hidden reconstruction.
+    """
+    n_rows = len(output) if n_rows is None else n_rows
+    return (output - target).square().sum() / (n_rows * output.shape[-1])
+
+
+def schatten(U: Float[Tensor, "C d_out R"], V: Float[Tensor, "C R d_in"], p: float) -> Float[Tensor, " C"]:
+    """Σ_r (‖U_cr‖² ‖V_cr‖²)^(p/2), the factorised Schatten norm ‖P_c‖_p^p of each component (APD eqs. 21 and 22).
+
+    An upper bound of Σ_r λ_r^p for p ≤ 1, with equality when the factors are P_c's singular vectors.
+    """
+    squared = U.square().sum(dim=1) * V.square().sum(dim=2)  # (C, R)
+    return (squared + 1e-16).pow(p / 2).sum(dim=-1)
+
+
+def simplicity(
+    active: Float[Tensor, "rows C"], norms: Float[Tensor, " C"], n_parameters: int, n_rows: int | None = None
+) -> Float[Tensor, ""]:
+    """Σ_c s_c(x) Σ_l ‖P_{c,l}‖_p^p, mean over the batch, per parameter (APD eq. 22).
+
+    `norms` holds each component's Schatten norm summed over layers; a tied matrix counts in `norms` and
+    `n_parameters` once for each use, as in public code.
+    """
+    n_rows = len(active) if n_rows is None else n_rows
+    return active.sum(dim=0) @ norms / (n_rows * n_parameters)
+
+
+def importance_minimality(
+    g: Mapping[str, Float[Tensor, "rows _"]], p: float, weights: Float[Tensor, " rows"], n_rows: int
+) -> Float[Tensor, ""]:
+    """Σ_l Σ_c g_c(x)^p, mean over the batch (SPD section 2), with g from the upper-leaky sigmoid.
+
+    `weights` says how many rows of the batch each row stands for.
+    """
+    return sum(weights @ (values + 1e-12).pow(p).sum(dim=-1) for values in g.values()) / n_rows
+
+
+def layerwise(losses: list[Float[Tensor, ""]]) -> Float[Tensor, ""]:
+    """The mean over layers of reconstruction losses with one layer masked at a time (SPD section 2)."""
+    return torch.stack(losses).mean()

@@ -1,0 +1,64 @@
+"""How good is a decomposition? MMCS, ML2R, alive components, L0, and distance from the identity pattern."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+ALIVE = 0.1
+"""A subcomponent counts as active where its causal importance exceeds this."""
+
+
+def best_match(
+    P: Float[Tensor, "C d_out d_in"], W: Float[Tensor, "d_out d_in"]
+) -> tuple[Float[Tensor, " d_in"], Float[Tensor, " d_in"]]:
+    """For each column of W, the largest cosine similarity with that column of any component, and the ratio of lengths.
+
+    Returns cosines and ‖P_c*[:, j]‖ / ‖W[:, j]‖ at the maximising c*, both (d_in,). A column of zeros has cosine 0.
+    """
+    cosines = F.cosine_similarity(P, W.unsqueeze(0), dim=1, eps=1e-12)  # (C, d_in)
+    best, c = cosines.max(dim=0)
+    ratios = P.norm(dim=1).gather(0, c.unsqueeze(0)).squeeze(0) / W.norm(dim=0).clamp(min=1e-12)
+    return best, ratios
+
+
+def mmcs(P: Float[Tensor, "C d_out d_in"], W: Float[Tensor, "d_out d_in"]) -> float:
+    """Mean max cosine similarity (APD eq. 3): 1 if every column of W is a column of some component, up to length."""
+    return best_match(P, W)[0].mean().item()
+
+
+def ml2r(P: Float[Tensor, "C d_out d_in"], W: Float[Tensor, "d_out d_in"]) -> float:
+    """Mean L2 ratio (APD eq. 4): length of those best columns over the target's; below 1 is shrinkage."""
+    return best_match(P, W)[1].mean().item()
+
+
+def alive(g: Float[Tensor, "rows C"]) -> Bool[Tensor, " C"]:
+    """Which components are active, above 0.1, on some row; for APD give the 0/1 mask of active components."""
+    return (g > ALIVE).any(dim=0)
+
+
+def l0(g: Float[Tensor, "rows C"], weights: Float[Tensor, " rows"] | None = None) -> float:
+    """Mean number of active components per row, where row i stands for `weights[i]` rows."""
+    active = (g > ALIVE).sum(dim=1).to(g.dtype)
+    return (active.mean() if weights is None else active @ weights / weights.sum()).item()
+
+
+def identity_ci_error(g: Float[Tensor, "d_in C"], dense_rank: int | None = None) -> int:
+    """Number of entries that keep importances for the inputs 0.75·I from their ideal pattern; 0 is perfect.
+
+    Without `dense_rank` the ideal is one component for each input: after the best one-to-one match, off-diagonal
+    entries above 0.1 and diagonal entries below 0.9 count. With it, the ideal is `dense_rank` components that are
+    active on every input and none else: after sorting by mass, columns among the first `dense_rank` without an
+    entry of at least 0.9 count, and entries above 0.1 elsewhere.
+    """
+    if dense_rank is None:
+        rows, columns = linear_sum_assignment(g.detach().cpu().numpy(), maximize=True)
+        matched = torch.zeros_like(g, dtype=torch.bool)
+        matched[torch.as_tensor(rows), torch.as_tensor(columns)] = True
+        unmatched_rows = len(g) - len(rows)
+        return int((g[~matched] > 0.1).sum() + (g[matched] < 0.9).sum()) + unmatched_rows
+    order = g.sum(dim=0).argsort(descending=True)
+    first, rest = g[:, order[:dense_rank]], g[:, order[dense_rank:]]
+    missing = dense_rank - int((first >= 0.9).any(dim=0).sum())
+    return missing + int((rest > 0.1).sum())

@@ -1,0 +1,273 @@
+"""Pictures of networks and their decompositions: Axes in, Axes out; whole figures come with their alt text.
+
+Colours are seaborn's colour-blind palette, and everything told by colour is also told by a number or a line style.
+Figures are made without pyplot's global state, so a widget or a test can draw as many as it likes.
+"""
+
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from pd_helpers import metrics
+
+if TYPE_CHECKING:
+    import pandas
+
+    from pd_helpers.runs import Run
+
+COLORS = sns.color_palette("colorblind")
+"""One colour per component, in order, starting again after ten."""
+GREY = "0.45"
+POSITIVE, NEGATIVE = COLORS[0], COLORS[3]
+"""Blue for positive weights, orange-red for negative ones."""
+DPI = 100
+
+
+def color(c: int) -> tuple[float, float, float]:
+    """The colour of component or feature c."""
+    return COLORS[c % len(COLORS)]
+
+
+def figure(
+    width: float, height: float, rows: int = 1, columns: int = 1, **options
+) -> tuple[Figure, np.ndarray]:
+    """A figure of that many inches with a (rows, columns) array of axes, not known to pyplot."""
+    fig = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(fig)
+    return fig, fig.subplots(rows, columns, squeeze=False, **options)
+
+
+def png(fig: Figure) -> bytes:
+    """The figure as PNG data."""
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format="png", facecolor="white")
+    return buffer.getvalue()
+
+
+def show(fig: Figure, alt: str) -> None:
+    """Display a figure with its alt text: in the output's metadata, and as a visible sentence below it.
+
+    The visible sentence is there because JupyterLab does not read the metadata.
+    """
+    from IPython.display import display
+
+    width = round(fig.get_figwidth() * DPI)
+    display(
+        {"image/png": png(fig), "text/plain": alt},
+        raw=True,
+        metadata={"image/png": {"alt": alt, "width": width}},
+    )
+    display({"text/html": caption(alt), "text/plain": f"Figure: {alt}"}, raw=True)
+
+
+def caption(alt: str) -> str:
+    """The alt text as a line of HTML below a figure."""
+    from html import escape
+
+    return f'<p style="font-size:90%;opacity:.8;margin-top:0"><b>Figure.</b> {escape(alt)}</p>'
+
+
+def columns(
+    ax: Axes,
+    W: Tensor,
+    *,
+    limit: float = 1.45,
+    labels: bool = True,
+    colors: Sequence | None = None,
+    style: str = "-",
+    width: float = 2.0,
+    threshold: float = 0.02,
+) -> Axes:
+    """The columns of W (2, n_features) as arrows from the origin, numbered by feature.
+
+    Columns shorter than `threshold` are not drawn.
+    """
+    W = np.asarray(W.detach().cpu())
+    for j, (x, y) in enumerate(W.T):
+        if (length := float(np.hypot(x, y))) < threshold:
+            continue
+        shade = color(j) if colors is None else colors[j]
+        ax.plot([0, x], [0, y], style, color=shade, lw=width, solid_capstyle="round")
+        ax.plot([x], [y], "o", color=shade, ms=2.2 * width)
+        if labels and length > 0.12:
+            reach = 1 + 0.2 / length
+            ax.text(x * reach, y * reach, str(j), color=shade, ha="center", va="center", fontsize=9)
+    ax.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal", xticks=[-1, 0, 1], yticks=[-1, 0, 1])
+    ax.tick_params(labelsize=8, length=2)
+    ax.axhline(0, color="0.9", lw=0.8, zorder=0)
+    ax.axvline(0, color="0.9", lw=0.8, zorder=0)
+    sns.despine(ax=ax)
+    return ax
+
+
+def network(ax: Axes, W: Tensor, *, scale: float = 1.0) -> Axes:
+    """A toy model of superposition as a drawing: W (n_hidden, n_features) from inputs to hidden, Wᵀ from there on.
+
+    A line's width is the weight's size; solid blue lines are positive, dashed red ones negative.
+    """
+    W = np.asarray(W.detach().cpu())
+    n_hidden, n_features = W.shape
+    x_features = np.arange(n_features) - (n_features - 1) / 2
+    x_hidden = (np.arange(n_hidden) - (n_hidden - 1) / 2) * 2
+    for j in range(n_features):
+        for i in range(n_hidden):
+            w = W[i, j] / scale
+            if abs(w) < 0.02:
+                continue
+            look = {
+                "color": POSITIVE if w > 0 else NEGATIVE,
+                "ls": "-" if w > 0 else (0, (3, 1.2)),
+                "lw": 2.6 * abs(w),
+            }
+            ax.plot([x_features[j], x_hidden[i]], [0, 1], zorder=1, **look)
+            ax.plot([x_hidden[i], x_features[j]], [1, 2], zorder=1, **look)
+    nodes = {"s": 42, "color": "white", "edgecolor": "0.2", "zorder": 2}
+    ax.scatter(x_features, np.zeros(n_features), **nodes)
+    ax.scatter(x_hidden, np.ones(n_hidden), **nodes)
+    ax.scatter(x_features, 2 * np.ones(n_features), **nodes)
+    for j, x in enumerate(x_features):
+        ax.text(x, -0.24, str(j), ha="center", va="center", fontsize=8, color=color(j))
+    ax.set(xlim=(x_features[0] - 0.6, x_features[-1] + 0.6), ylim=(-0.45, 2.25))
+    ax.set_axis_off()
+    return ax
+
+
+def matrix(ax: Axes, W: Tensor, *, limit: float | None = None, numbers: bool = True) -> Axes:
+    """A small matrix as a heat map with its entries written in."""
+    W = np.asarray(W.detach().cpu())
+    limit = limit or float(np.abs(W).max())
+    ax.imshow(W, cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto")
+    if numbers:
+        for (i, j), w in np.ndenumerate(W):
+            ax.text(
+                j,
+                i,
+                f"{w:.2f}",
+                ha="center",
+                va="center",
+                fontsize=8,
+                color="white" if abs(w) > 0.6 * limit else "black",
+            )
+    ax.set(xticks=range(W.shape[1]), yticks=range(W.shape[0]))
+    ax.tick_params(labelsize=8, length=0)
+    return ax
+
+
+def by_feature(P: Tensor, W: Tensor, threshold: float = 0.5) -> list[int]:
+    """Components in the order of the target column each serves best, the rest by size; only those of some size.
+
+    A component is kept if its largest column is at least `threshold` of the target's longest.
+    """
+    lengths = P.detach().norm(dim=1)  # (C, n_features)
+    largest = lengths.max(dim=1)
+    kept = [c for c in range(len(P)) if largest.values[c] >= threshold * W.norm(dim=0).max()]
+    return sorted(kept, key=lambda c: (int(largest.indices[c]), -float(largest.values[c])))
+
+
+def decomposition(run: "Run", n_shown: int = 5) -> tuple[Figure, str]:
+    """A decomposed toy model with two hidden dimensions (APD figure 3, SPD figure 1).
+
+    Top row: columns of the target's W, of the sum of components, and of the largest components. Bottom row: the
+    networks with these weights. Components are ordered by the feature they serve. Returns figure and alt text.
+    """
+    P, W = run.first_layer
+    P = P.cpu()
+    order = P.norm(dim=(1, 2)).argsort(descending=True)[:n_shown].tolist()
+    order.sort(key=lambda c: int(P[c].norm(dim=0).argmax()))
+    panels = [("target W", W), (f"sum of {len(P)}", P.sum(dim=0)), *((f"component {c}", P[c]) for c in order)]
+    fig, axes = figure(9.2, 3.5, 2, len(panels), height_ratios=[1.15, 1])
+    for (title, M), top, bottom in zip(panels, axes[0], axes[1], strict=True):
+        columns(top, M).set_title(title, fontsize=9)
+        network(bottom, M)
+        top.set(xticklabels=[], yticklabels=[])
+    axes[0, 0].set_ylabel("columns", fontsize=9)
+    scores = f"MMCS {metrics.mmcs(P, W.cpu()):.3f}, ML2R {metrics.ml2r(P, W.cpu()):.3f}"
+    shapes = "; ".join(
+        f"component {c} is longest in column {int(P[c].norm(dim=0).argmax())} ({float(P[c].norm(dim=0).max()):.2f})"
+        for c in order
+    )
+    alt = (
+        f"Columns in the hidden plane, and drawn as networks below: target, sum of all components, and the "
+        f"{len(order)} largest components. {shapes}. {scores}."
+    )
+    return fig, alt
+
+
+def column_sums(ax: Axes, P: Tensor, W: Tensor) -> Axes:
+    """Where each target column's length went: for column j, the length of P_c[:, j] along W[:, j], stacked over c.
+
+    Bars reach 1 where the sum is faithful; the largest part of each is the matching component.
+    """
+    P, W = P.detach().cpu(), W.detach().cpu()
+    parts = ((P * W).sum(dim=1) / W.square().sum(dim=0)).numpy()  # (C, n_features), sums to 1 over C
+    n_features = parts.shape[1]
+    for j in range(n_features):
+        up, down = 0.0, 0.0
+        for c in np.argsort(-np.abs(parts[:, j])):
+            part = parts[c, j]
+            ax.bar(j, part, bottom=up if part > 0 else down, color=color(c), edgecolor="white", lw=0.6)
+            if abs(part) > 0.06:
+                ax.text(
+                    j,
+                    (up if part > 0 else down) + part / 2,
+                    str(c),
+                    ha="center",
+                    va="center",
+                    fontsize=8,
+                    color="white",
+                )
+            up, down = up + max(part, 0), down + min(part, 0)
+    ax.axhline(1, color="0.2", lw=1, ls=":")
+    ax.axhline(0, color="0.2", lw=0.8)
+    ax.set(xlabel="column of W (feature)", ylabel="share of the column", xticks=range(n_features))
+    sns.despine(ax=ax)
+    return ax
+
+
+def losses(ax: Axes, history: "pandas.DataFrame", names: Sequence[str] | None = None) -> Axes:
+    """Unweighted losses against training step, on logarithmic axes."""
+    skipped = {"step", "mmcs", "ml2r"}
+    for k, name in enumerate(names or [n for n in history if n not in skipped]):
+        ax.plot(history["step"], history[name], color=color(k), ls=["-", "--", "-.", ":"][k % 4], label=name)
+    ax.set(xlabel="training step", ylabel="loss (unweighted)", yscale="log")
+    ax.legend(fontsize=8, frameon=False)
+    sns.despine(ax=ax)
+    return ax
+
+
+def scores(ax: Axes, history: "pandas.DataFrame") -> Axes:
+    """MMCS and ML2R against training step."""
+    ax.plot(history["step"], history["mmcs"], color=color(2), label="MMCS (direction)")
+    ax.plot(history["step"], history["ml2r"], color=color(1), ls="--", label="ML2R (length)")
+    ax.axhline(1, color="0.8", lw=0.8, zorder=0)
+    ax.set(xlabel="training step", ylabel="score", ylim=(0, 1.1))
+    ax.legend(fontsize=8, frameon=False, loc="lower right")
+    sns.despine(ax=ax)
+    return ax
+
+
+def importances(ax: Axes, g: Tensor, *, order: Sequence[int] | None = None, title: str = "") -> Axes:
+    """A causal importance matrix (SPD figure 8): one row per input feature alone at 0.75, one column per subcomponent."""
+    g = np.asarray(g.detach().cpu())
+    g = g if order is None else g[:, list(order)]
+    image = ax.imshow(g, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+    ax.set(xlabel="subcomponent (permuted)", ylabel="input feature at 0.75", title=title)
+    ax.figure.colorbar(image, ax=ax, label="causal importance g", shrink=0.85)
+    return ax
+
+
+def greedy_order(g: Tensor) -> list[int]:
+    """Subcomponents permuted so that each input in turn takes its most important one still free."""
+    g, taken = g.detach().cpu(), []
+    for row in g:
+        free = [c for c in row.argsort(descending=True).tolist() if c not in taken]
+        if free:
+            taken.append(free[0])
+    return taken + [c for c in range(g.shape[1]) if c not in taken]

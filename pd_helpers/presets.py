@@ -1,0 +1,81 @@
+"""The papers' experiments as data: what is decomposed, with which settings, and what was published.
+
+Settings that are not in a preset's `differs` are the paper's. Where `differs` names one, it says what the paper
+used and why ours is another; the losses, their coefficients and C are always the paper's.
+"""
+
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any
+
+from pd_helpers.apd import APDConfig
+from pd_helpers.config import replace
+from pd_helpers.spd import SPDConfig
+from pd_helpers.targets import TMSConfig
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One experiment of the papers."""
+
+    name: str
+    """method/target."""
+    source: str
+    """Where the papers describe it."""
+    target: TMSConfig
+    """The network and its training."""
+    config: APDConfig | SPDConfig
+    """The decomposition."""
+    published: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Metric → published mean and standard deviation."""
+    differs: dict[str, str] = field(default_factory=dict)
+    """Field → what the paper used, and why we do not."""
+
+    def replace(self, **changes: Any) -> "Preset":
+        """A copy with some fields of target or config changed; an unknown one raises ValueError with the nearest."""
+        target, config = replace([self.target, self.config], changes)
+        return Preset(self.name, self.source, target, config, self.published, self.differs)
+
+
+TMS_5_2 = TMSConfig()
+TMS_40_10 = TMSConfig(n_features=40, n_hidden=10, target_steps=2000, target_batch_size=2048)
+SPD_TMS_5_2 = TMSConfig(target_steps=10_000)
+SPD_TMS_40_10 = TMSConfig(n_features=40, n_hidden=10, target_steps=5000, target_batch_size=1024)
+
+PRESETS = {
+    preset.name: preset
+    for preset in [
+        Preset(
+            name="apd/tms_5-2",
+            source="APD section 3.1 and D.1.1",
+            target=TMS_5_2,
+            config=APDConfig(
+                steps=2000,
+                batch_size=256,
+                lr=0.06,
+                schedule="cosine",
+                faithfulness_warmup_steps=200,
+                starts=3,
+            ),
+            published={"mmcs": (0.998, 0.000), "ml2r": (0.893, 0.004)},
+            differs={},
+        ),
+        Preset(
+            name="spd/tms_5-2",
+            source="SPD section 3.1",
+            target=SPD_TMS_5_2,
+            config=SPDConfig(steps=2000, batch_size=1024, lr=5e-3, faithfulness_warmup_steps=200),
+            published={"mmcs": (1.000, 0.000), "ml2r": (0.993, 0.002)},
+            differs={},
+        ),
+    ]
+}
+
+
+def preset(name: str) -> Preset:
+    """The preset of that name; an unknown one raises ValueError with the nearest."""
+    if name not in PRESETS:
+        near = get_close_matches(str(name), PRESETS, n=1, cutoff=0.3)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(PRESETS)}"
+        raise ValueError(f"unknown experiment {name!r}: {hint}")
+    return PRESETS[name]

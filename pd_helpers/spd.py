@@ -1,0 +1,124 @@
+"""Stochastic Parameter Decomposition (SPD): Bushnaq, Braun and Sharkey 2025 (arXiv 2506.20790), section 2.
+
+    L = L_faithfulness + β1 L_stochastic-recon + β2 L_stochastic-recon-layerwise + β3 L_importance-minimality
+
+    importance     g_c(x) = σ(Γ_c(V_cᵀ a)) for every subcomponent of every layer, a from the target
+    masks          m_c(x) ~ U(g_c(x), 1), reparametrised, so that gradients reach g
+    faithfulness   mean squared error between W and Σ_c U_c V_cᵀ
+    recon          mean squared error of the output with all layers masked
+    layerwise      the same with one layer masked at a time, mean over layers
+    importance     Σ_l Σ_c g_c(x)^p, mean over the batch
+
+The loop below reads in that order; `causal_importance` and `losses` hold the equations.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from pd_helpers import losses
+from pd_helpers.causal_importance import CausalImportance, lower_leaky, sample_masks, upper_leaky
+from pd_helpers.components import ComponentModel
+from pd_helpers.config import Config, choice, number, whole
+from pd_helpers.training import State, adam, learning_rate, warm_up
+
+
+@dataclass(frozen=True)
+class SPDConfig(Config):
+    """Settings of one SPD run; defaults are the paper's for TMS 5-2."""
+
+    C: int = whole(20)
+    """Subcomponents per decomposed layer."""
+    d_gate: int = whole(16)
+    """Hidden width of each importance MLP."""
+    faithfulness_coeff: float = number(1.0)
+    """Weight of the faithfulness loss."""
+    recon_coeff: float = number(1.0)
+    """β1."""
+    recon_layerwise_coeff: float = number(1.0)
+    """β2."""
+    importance_coeff: float = number(3e-3)
+    """β3."""
+    importance_p: float = number(1.0, open=True, high=4.0)
+    """p_I, exponent of the importance loss."""
+    lr: float = number(1e-3, open=True)
+    """Adam's learning rate at its highest."""
+    schedule: str = choice("cosine", "constant", "cosine")
+    """What the learning rate does."""
+    steps: int = whole(40_000)
+    """Training steps."""
+    batch_size: int = whole(4096)
+    """Inputs per step."""
+    faithfulness_warmup_steps: int = whole(0, at_least=0)
+    """Steps on the faithfulness loss alone, before the others (later public configs: 200)."""
+
+    @property
+    def rank(self) -> int:
+        """Subcomponents are rank-one matrices."""
+        return 1
+
+
+class Losses(NamedTuple):
+    """The unweighted losses of one step; scalars without gradients."""
+
+    faithfulness: Tensor
+    recon: Tensor
+    recon_layerwise: Tensor
+    importance: Tensor
+
+
+def start(
+    model: ComponentModel, importance: CausalImportance, config: SPDConfig, generator: Generator
+) -> State:
+    """The state before step 0, after the faithfulness warm-up; `generator` will draw data and masks."""
+    warm_up(
+        model.factors,
+        lambda: losses.faithfulness(model.targets, model.sums),
+        config.faithfulness_warmup_steps,
+    )
+    return State(adam([*model.factors, *importance.parameters()], config.lr), generator)
+
+
+def train(
+    model: ComponentModel,
+    importance: CausalImportance,
+    data: Callable[[int, Generator], Tensor],
+    config: SPDConfig,
+    state: State,
+) -> Iterator[Losses]:
+    """Train subcomponents and importance functions in place, one step for each item taken from this iterator.
+
+    `data(batch_size, generator)` draws a batch (batch, d_in). Stop whenever you like: `state` says where training
+    stands, and a new iterator goes on from there.
+    """
+    while state.step < config.steps:
+        x, weights = model.merge_empty_rows(data(config.batch_size, state.generator))  # (rows, d_in), (rows,)
+        target = model.target_forward(x)
+        gates = importance(model, target.inputs)  # use → (rows, C), before any sigmoid
+        g = {path: lower_leaky(gate) for path, gate in gates.items()}
+
+        def recon(uses: Iterable[str]) -> Float[Tensor, ""]:
+            masks = {path: sample_masks(g[path], state.generator) for path in uses}
+            return losses.reconstruction(model(x, masks).output, target.output, config.batch_size)
+
+        faithfulness = losses.faithfulness(model.targets, model.sums)
+        recon_all = recon(g)
+        recon_layerwise = losses.layerwise([recon([path]) for path in g])
+        minimality = losses.importance_minimality(
+            {path: upper_leaky(gate) for path, gate in gates.items()},
+            config.importance_p,
+            weights,
+            config.batch_size,
+        )
+        loss = (
+            config.faithfulness_coeff * faithfulness
+            + config.recon_coeff * recon_all
+            + config.recon_layerwise_coeff * recon_layerwise
+            + config.importance_coeff * minimality
+        )
+
+        state.apply(loss, learning_rate(state.step, config))
+        yield Losses(faithfulness.detach(), recon_all.detach(), recon_layerwise.detach(), minimality.detach())

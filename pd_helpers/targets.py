@@ -1,0 +1,132 @@
+"""The networks that get decomposed, as plain `nn.Module`s, and their training.
+
+Toy model of superposition (APD section 3.1, after Elhage et al. 2022):
+
+    x̂ = ReLU(Wᵀ W x + b)            W (n_hidden, n_features), with n_hidden < n_features
+
+and SPD's variant with a fixed identity I (n_hidden, n_hidden) in the middle: x̂ = ReLU(Wᵀ I W x + b).
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pd_helpers.config import Config, number, switch, whole
+from pd_helpers.data import SparseFeatures
+from pd_helpers.training import adamw, generator, progress
+
+
+@dataclass(frozen=True)
+class TMSConfig(Config):
+    """A toy model of superposition and its training; defaults are APD's TMS 5-2 (section D.1.1)."""
+
+    n_features: int = whole(5)
+    """Input features, the papers' m2."""
+    n_hidden: int = whole(2)
+    """Hidden dimensions, the papers' m1."""
+    identity: bool = switch(False)
+    """Put a fixed identity matrix between W and Wᵀ (SPD's "+ID")."""
+    feature_probability: float = number(0.05, high=1.0)
+    """Probability p that a feature is on."""
+    target_steps: int = whole(5000)
+    """Training steps."""
+    target_batch_size: int = whole(1024)
+    """Rows a step."""
+    target_lr: float = number(5e-3, open=True)
+    """AdamW's learning rate, constant."""
+    target_weight_decay: float = number(0.01)
+    """AdamW's weight decay."""
+    target_seed: int | None = whole(None, at_least=0)
+    """Seed of the target; None means the run's own seed."""
+
+    def features(self) -> SparseFeatures:
+        """The data this target is trained and decomposed on."""
+        return SparseFeatures(self.n_features, self.feature_probability)
+
+
+class TransposedLinear(nn.Module):
+    """y = Wᵀ x + b, where W (d_out, d_in) is another layer's parameter: the second use of a tied matrix.
+
+    A module of its own, so that a decomposition can give the second use its own masks.
+    """
+
+    def __init__(self, source: nn.Linear):
+        super().__init__()
+        self.weight = source.weight
+        self.bias = nn.Parameter(torch.zeros(source.in_features))
+
+    def forward(self, x: Float[Tensor, "... d_out"]) -> Float[Tensor, "... d_in"]:
+        return F.linear(x, self.weight.T, self.bias)
+
+
+class TMS(nn.Module):
+    """Toy model of superposition: x̂ = ReLU(Wᵀ W x + b), optionally with a fixed identity layer in the middle."""
+
+    def __init__(self, *, n_features: int, n_hidden: int, identity: bool = False):
+        super().__init__()
+        self.embed = nn.Linear(n_features, n_hidden, bias=False)  # W (n_hidden, n_features)
+        self.identity = nn.Linear(n_hidden, n_hidden, bias=False) if identity else None
+        self.unembed = TransposedLinear(self.embed)  # Wᵀ, b
+        if self.identity is not None:
+            nn.init.eye_(self.identity.weight).requires_grad_(False)
+
+    def forward(self, x: Float[Tensor, "batch n_features"]) -> Float[Tensor, "batch n_features"]:
+        hidden = self.embed(x)  # (batch, n_hidden)
+        if self.identity is not None:
+            hidden = self.identity(hidden)
+        return F.relu(self.unembed(hidden))
+
+    @property
+    def layers(self) -> list[str]:
+        """Paths of the matrices to decompose; `unembed` uses the matrix of `embed` once more."""
+        return ["embed"] if self.identity is None else ["embed", "identity"]
+
+    def tangents(
+        self,
+        x: Float[Tensor, "batch n_features"],
+        directions: dict[str, Float[Tensor, "C d_out d_in"]],
+        weights: dict[str, Float[Tensor, "d_out d_in"]],
+    ) -> Float[Tensor, "C batch n_features"]:
+        """Derivative of the output as the parameters move along each direction: the inner sum of APD's eq. 8.
+
+        Closed form. With M the identity layer, z = Wᵀ M W x + b is linear in x, so its derivative as W moves
+        along P and M along Q is the matrix J = Pᵀ M W + Wᵀ Q W + Wᵀ M P applied to x; the output's derivative
+        is that where z > 0, and zero elsewhere. `attributions.forward_mode_tangents` does it for any network.
+        """
+        W, P = weights["embed"], directions["embed"]  # (n_hidden, n_features), (C, n_hidden, n_features)
+        if self.identity is None:
+            half = W.T @ P  # (C, n_features, n_features)
+            A, J = W.T @ W, half + half.mT
+        else:
+            M = weights.get("identity", self.identity.weight)
+            A, J = W.T @ M @ W, P.mT @ (M @ W) + (W.T @ M) @ P
+            if "identity" in directions:
+                J = J + W.T @ directions["identity"] @ W
+        return (x @ J.mT) * (F.linear(x, A, self.unembed.bias) > 0)
+
+
+def train_tms(
+    config: TMSConfig, seed: int, device: str | torch.device = "cpu", *, show_progress: bool = True
+) -> TMS:
+    """Train a toy model of superposition to reconstruct its input; mean squared error, AdamW (APD section D.1).
+
+    Source of initialisation: Xavier-normal W and zero b, as in public APD and SPD code.
+    """
+    model = TMS(n_features=config.n_features, n_hidden=config.n_hidden, identity=config.identity)
+    nn.init.xavier_normal_(model.embed.weight, generator=generator(seed, "target_init"))
+    model.to(device)
+    data, draw = config.features(), generator(seed, "target_data", device)
+    optimizer = adamw(
+        [p for p in model.parameters() if p.requires_grad], config.target_lr, config.target_weight_decay
+    )
+    steps = range(config.target_steps)
+    for _ in progress(steps, total=len(steps), description="target", show=show_progress):
+        x = data(config.target_batch_size, draw)
+        loss = F.mse_loss(model(x), x)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+    return model.requires_grad_(False)

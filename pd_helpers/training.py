@@ -1,0 +1,118 @@
+"""What every training loop shares: seeds, devices, schedules, progress, and noticing that a loss has blown up."""
+
+import math
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Generator, Tensor, nn
+
+STREAMS = ("target_init", "target_data", "init", "data", "evaluation")
+"""Independent random streams of one seed, so that e.g. a larger C leaves the data as it was."""
+
+
+def generator(seed: int, stream: str, device: str | torch.device = "cpu") -> Generator:
+    """A generator for one stream of one seed."""
+    return Generator(device).manual_seed(seed * len(STREAMS) + STREAMS.index(stream))
+
+
+def pick_device(device: str = "auto") -> torch.device:
+    """`auto` means CUDA where there is one, else the CPU.
+
+    Raises ValueError for an unknown name or a device this machine lacks.
+    """
+    if device not in ("auto", "cpu", "cuda", "mps"):
+        raise ValueError(f"device must be auto, cpu, cuda or mps, but is {device!r}; auto works everywhere")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device is 'cuda', but torch finds no CUDA device here; cpu or auto works")
+    if device == "mps" and not torch.backends.mps.is_available():
+        raise ValueError("device is 'mps', but torch finds no Apple GPU here; cpu or auto works")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(device)
+
+
+class Schedule(Protocol):
+    """The fields of a configuration that say how the learning rate runs."""
+
+    lr: float
+    schedule: str
+    steps: int
+
+
+def learning_rate(step: int, config: Schedule, warmup_fraction: float = 0.0) -> float:
+    """The learning rate at a step: linear warm-up, then constant, or a half cosine down to zero."""
+    warmup = int(config.steps * warmup_fraction)
+    if step < warmup:
+        return config.lr * (step + 1) / warmup
+    if config.schedule == "constant":
+        return config.lr
+    done = (step - warmup) / (config.steps - warmup)
+    return config.lr * 0.5 * (1 + math.cos(math.pi * done))
+
+
+@dataclass
+class State:
+    """All that a training loop needs to go on: parameters live in the modules, the rest is here."""
+
+    optimizer: torch.optim.Optimizer
+    generator: Generator
+    step: int = 0
+    first_bad_step: Tensor = field(default_factory=lambda: torch.tensor(math.inf))
+
+    def apply(self, loss: Tensor, lr: float) -> None:
+        """Backward and one optimiser step at learning rate `lr`; a non-finite loss is remembered, see `check`."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+        # Kept on the device and read only at history points: reading it here would stall a GPU every step.
+        bad = torch.where(loss.detach().isfinite(), math.inf, float(self.step))
+        self.first_bad_step = torch.minimum(self.first_bad_step.to(bad.device), bad)
+        self.step += 1
+
+    def check(self) -> None:
+        """Raise FloatingPointError if the loss was non-finite at any step so far, naming the first such step."""
+        if (bad := self.first_bad_step.item()) < math.inf:
+            lr = self.optimizer.param_groups[0]["lr"]
+            raise FloatingPointError(
+                f"the loss became non-finite at step {bad:.0f}; a smaller lr than {lr:g} usually helps"
+            )
+
+
+def adam(parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Adam:
+    """Adam with one fused kernel for all parameters where the device has it."""
+    parameters = list(parameters)
+    return torch.optim.Adam(parameters, lr=lr, fused=parameters[0].device.type in ("cpu", "cuda"))
+
+
+def adamw(parameters: Iterable[nn.Parameter], lr: float, weight_decay: float) -> torch.optim.AdamW:
+    """AdamW, fused likewise."""
+    parameters = list(parameters)
+    fused = parameters[0].device.type in ("cpu", "cuda")
+    return torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, fused=fused)
+
+
+def warm_up(parameters: Iterable[nn.Parameter], loss: Callable[[], Tensor], steps: int) -> None:
+    """A few AdamW steps on one loss alone, at the learning rate 0.01 and weight decay 0.1 of public SPD configs."""
+    optimizer = adamw(parameters, lr=0.01, weight_decay=0.1)
+    for _ in range(steps):
+        optimizer.zero_grad(set_to_none=True)
+        loss().backward()
+        optimizer.step()
+
+
+def progress(steps: Iterable, *, total: int, description: str, show: bool = True, start: int = 0) -> Iterator:
+    """A progress bar around `steps`: a widget in notebooks, one line on stderr elsewhere, gone when it is done."""
+    if not show:
+        return iter(steps)
+    if "ipykernel" in sys.modules:
+        from tqdm.auto import tqdm
+    else:
+        from tqdm import tqdm
+    return iter(
+        tqdm(steps, total=total, initial=start, desc=description, leave=False, mininterval=0.2, unit="step")
+    )
