@@ -1,4 +1,4 @@
-"""Drive the course in a real JupyterLab, in headless Chromium, the way a reader would: run all, move a slider.
+"""Drive the course in a real JupyterLab, in headless Chromium, as a reader would: run all, move a slider.
 
 A test asks for the fixture `jupyter` and gets a fresh page:
 
@@ -267,7 +267,7 @@ class JupyterPage:
         return base64.b64decode(self.page.locator(css).first.evaluate(BYTES))
 
     def screenshot(self, path: str | Path) -> list[Path]:
-        """Write the whole notebook as a PNG; what Chromium cannot draw in one goes on in NAME-2.png and so on."""
+        """Write the whole notebook as a PNG; what is too tall for one goes on in NAME-2.png and so on."""
         path, window = Path(path), self.page.viewport_size
         if self.page.locator("#jp-left-stack").is_visible():
             self.page.evaluate("() => window.jupyterapp.commands.execute('application:toggle-left-area')")
@@ -296,8 +296,6 @@ def jupyter_page(browser: Browser, server: Server) -> Iterator[JupyterPage]:
     """A tab of its own; when it closes, its kernel ends too, since two cores serve every test."""
     with browser.new_context(viewport={"width": 1280, "height": 1000}) as context:
         yield JupyterPage(context.new_page(), server)
-    import json
-
     for session in json.loads(server.request("api/sessions")):
         server.request(f"api/sessions/{session['id']}", method="DELETE")
 

@@ -15,4 +15,4 @@ matplotlib.use("Agg")
 # Shapes in the package's signatures are checked on every call the tests make.
 install_import_hook("pd_helpers", "beartype.beartype")
 
-from browser import chromium, jupyter, jupyter_server  # noqa: E402, F401 (fixtures)
+from browser import browser_executable, chromium, jupyter, jupyter_server  # noqa: E402, F401 (fixtures)
