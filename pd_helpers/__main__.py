@@ -14,9 +14,7 @@ from pd_helpers.runs import claim_folder
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m pd_helpers", description="Decompose a network's parameters."
-    )
+    parser = argparse.ArgumentParser(prog="python -m pd_helpers", description="Decompose a network's parameters.")
     commands = parser.add_subparsers(dest="command", required=True)
 
     listing = commands.add_parser("list", help="show the experiments")
@@ -24,9 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     run = commands.add_parser("run", help="train a target and decompose it")
     run.add_argument("name", help="an experiment, such as apd/tms_5-2")
-    run.add_argument(
-        "--seed", type=int, default=0, help="seed of target, initial factors, data and masks (default 0)"
-    )
+    run.add_argument("--seed", type=int, default=0, help="seed of target, initial factors, data and masks (default 0)")
     run.add_argument("--steps", type=int, help="training steps of the decomposition")
     run.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default auto)")
     run.add_argument("--out", metavar="DIR", help="write the run to this new folder")

@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-
 Directions = dict[str, Float[Tensor, "C d_out d_in"]]
 """Layer → C changes of its weight matrix: C directions in parameter space."""
 Weights = dict[str, Float[Tensor, "d_out d_in"]]

@@ -173,9 +173,7 @@ class ComponentModel(nn.Module):
 
             def forward(a: Tensor) -> Tensor:
                 if path in inputs:
-                    raise RuntimeError(
-                        f"one forward pass calls {path!r} twice; give each call a module of its own"
-                    )
+                    raise RuntimeError(f"one forward pass calls {path!r} twice; give each call a module of its own")
                 inputs[path] = a
                 if path not in masks:
                     return own(a)
@@ -228,9 +226,7 @@ def decompose(
         if path not in paths:
             raise ValueError(f"the model has no layer {path!r}; {_an_example(model)} works")
         if not isinstance(layer := model.get_submodule(path), nn.Linear):
-            raise TypeError(
-                f"layer {path!r} is a {type(layer).__name__}, not an nn.Linear; {_an_example(model)} works"
-            )
+            raise TypeError(f"layer {path!r} is a {type(layer).__name__}, not an nn.Linear; {_an_example(model)} works")
         if not layer.weight.isfinite().all():
             bad = (~layer.weight.isfinite()).sum().item()
             raise ValueError(

@@ -14,9 +14,7 @@ def whole(default: int | None, *, at_least: int = 1) -> Any:
 
 def number(default: float, *, low: float = 0.0, high: float = math.inf, open: bool = False) -> Any:
     """A field for finite numbers in [low, high]; `open` leaves out low itself."""
-    return dataclasses.field(
-        default=default, metadata={"kind": float, "low": low, "high": high, "open": open}
-    )
+    return dataclasses.field(default=default, metadata={"kind": float, "low": low, "high": high, "open": open})
 
 
 def choice(default: str, *values: str) -> Any:
@@ -60,9 +58,7 @@ def replace(configs: list[Config], changes: Mapping[str, Any]) -> list[Config]:
             hint = f"did you mean {near[0]!r}?" if near else f"known fields are {', '.join(known)}"
             raise ValueError(f"unknown field {key!r}: {hint}")
     return [
-        dataclasses.replace(
-            c, **{k: v for k, v in changes.items() if k in {f.name for f in dataclasses.fields(c)}}
-        )
+        dataclasses.replace(c, **{k: v for k, v in changes.items() if k in {f.name for f in dataclasses.fields(c)}})
         for c in configs
     ]
 

@@ -35,9 +35,7 @@ def color(c: int) -> tuple[float, float, float]:
     return COLORS[c % len(COLORS)]
 
 
-def figure(
-    width: float, height: float, rows: int = 1, columns: int = 1, **options
-) -> tuple[Figure, np.ndarray]:
+def figure(width: float, height: float, rows: int = 1, columns: int = 1, **options) -> tuple[Figure, np.ndarray]:
     """A figure of that many inches with a (rows, columns) array of axes, not known to pyplot."""
     fig = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
     FigureCanvasAgg(fig)

@@ -18,14 +18,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Generator, Tensor, nn
 
 from pd_helpers import apd, metrics, spd
 from pd_helpers.causal_importance import CausalImportance, hard_sigmoid, sample_masks
-from pd_helpers.data import one_hot
 from pd_helpers.components import ComponentModel, decompose
+from pd_helpers.data import one_hot
 from pd_helpers.losses import faithfulness, reconstruction
 from pd_helpers.presets import preset
 from pd_helpers.targets import TMS, TMSConfig, train_tms
@@ -193,9 +192,7 @@ class Run:
         partial.mkdir()
         try:
             save_file(self._tensors(), partial / "tensors.safetensors")
-            (partial / "run.json").write_text(
-                json.dumps(self._facts(partial), indent=1, allow_nan=False) + "\n"
-            )
+            (partial / "run.json").write_text(json.dumps(self._facts(partial), indent=1, allow_nan=False) + "\n")
             folder.rmdir()
             partial.rename(folder)
         finally:
@@ -207,9 +204,7 @@ class Run:
         for path, layer in self.components.layers.items():
             tensors |= {f"U.{path}": layer.U, f"V.{path}": layer.V}
             for i, factor in enumerate("UV"):
-                tensors[f"snapshots.{factor}.{path}"] = torch.stack(
-                    [s.factors[path][i] for s in self.snapshots]
-                )
+                tensors[f"snapshots.{factor}.{path}"] = torch.stack([s.factors[path][i] for s in self.snapshots])
         for path, mlp in self.importance.mlps.items() if self.importance else ():
             tensors |= {f"importance.{path}.{name}": p for name, p in mlp.named_parameters()}
         return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -255,9 +250,7 @@ def start(
             f"target and data do not fit together: the target refuses a batch of data ({error})"
         ) from error
     if not output.isfinite().all():
-        raise ValueError(
-            "target gives outputs that are not finite on data; train it again, or scale its inputs"
-        )
+        raise ValueError("target gives outputs that are not finite on data; train it again, or scale its inputs")
     init = generator(seed, "init")
 
     def initialise() -> Run:
@@ -327,9 +320,7 @@ def prepare(
         shape["identity"] = target.identity is not None
         for key, size in shape.items():
             if overrides.setdefault(key, size) != size:
-                raise ValueError(
-                    f"{key} is {overrides[key]}, but the target given has {size}; leave {key} out"
-                )
+                raise ValueError(f"{key} is {overrides[key]}, but the target given has {size}; leave {key} out")
     experiment = experiment.replace(**overrides)
     config = experiment.target
     began = time.perf_counter()
@@ -426,9 +417,7 @@ def load(folder: str | os.PathLike, *, target: nn.Module | None = None, device: 
     facts = _read_facts(folder)
     tensors_file = folder / "tensors.safetensors"
     if not tensors_file.is_file() or _sha256(tensors_file) != facts["sha256"]:
-        raise ValueError(
-            f"the run in {str(folder)!r} is damaged: tensors.safetensors is missing or cut; run it again"
-        )
+        raise ValueError(f"the run in {str(folder)!r} is damaged: tensors.safetensors is missing or cut; run it again")
     tensors = load_file(tensors_file)
     config = {"apd": apd.APDConfig, "spd": spd.SPDConfig}[facts["method"]](**facts["config"])
     target_config = TMSConfig(**facts["target_config"]) if facts["target_config"] else None
@@ -449,14 +438,10 @@ def load(folder: str | os.PathLike, *, target: nn.Module | None = None, device: 
     with torch.no_grad():
         for name, parameter in named.items():
             if name not in tensors or tensors[name].shape != parameter.shape:
-                raise ValueError(
-                    f"the run in {str(folder)!r} does not fit its target: {name} differs; check target="
-                )
+                raise ValueError(f"the run in {str(folder)!r} does not fit its target: {name} differs; check target=")
             parameter.copy_(tensors[name])
     snapshots = [
-        Snapshot(
-            step, {path: (tensors[f"snapshots.U.{path}"][i], tensors[f"snapshots.V.{path}"][i]) for path in C}
-        )
+        Snapshot(step, {path: (tensors[f"snapshots.U.{path}"][i], tensors[f"snapshots.V.{path}"][i]) for path in C})
         for C in [facts["layers"]]
         for i, step in enumerate(facts["snapshot_steps"])
     ]
@@ -486,18 +471,14 @@ def claim_folder(folder: str | os.PathLike) -> Path:
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"out is {str(folder)!r}, which is a file; a new folder such as {another!r} works")
     if folder.is_dir() and any(folder.iterdir()):
-        raise ValueError(
-            f"out is {str(folder)!r}, which is not empty; a new folder such as {another!r} works"
-        )
+        raise ValueError(f"out is {str(folder)!r}, which is not empty; a new folder such as {another!r} works")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".write-test"
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise ValueError(
-            f"out is {str(folder)!r}, which cannot be written ({error.strerror}); runs/1 works"
-        ) from error
+        raise ValueError(f"out is {str(folder)!r}, which cannot be written ({error.strerror}); runs/1 works") from error
     return folder
 
 

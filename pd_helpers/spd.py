@@ -12,7 +12,7 @@
 The loop below reads in that order; `causal_importance` and `losses` hold the equations.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -70,9 +70,7 @@ class Losses(NamedTuple):
     importance: Tensor
 
 
-def start(
-    model: ComponentModel, importance: CausalImportance, config: SPDConfig, generator: Generator
-) -> State:
+def start(model: ComponentModel, importance: CausalImportance, config: SPDConfig, generator: Generator) -> State:
     """The state before step 0, after the faithfulness warm-up; `generator` will draw data and masks."""
     warm_up(
         model.factors,
@@ -100,13 +98,11 @@ def train(
         gates = importance(model, target.inputs)  # use → (rows, C), before any sigmoid
         g = {path: lower_leaky(gate) for path, gate in gates.items()}
 
-        def recon(uses: Iterable[str]) -> Float[Tensor, ""]:
-            masks = {path: sample_masks(g[path], state.generator) for path in uses}
-            return losses.reconstruction(model(x, masks).output, target.output, config.batch_size)
-
         faithfulness = losses.faithfulness(model.targets, model.sums)
-        recon_all = recon(g)
-        recon_layerwise = losses.layerwise([recon([path]) for path in g])
+        recon = masked_loss(model, x, target.output, g, config.batch_size, state.generator)
+        recon_layerwise = losses.layerwise(
+            [masked_loss(model, x, target.output, {path: g[path]}, config.batch_size, state.generator) for path in g]
+        )
         minimality = losses.importance_minimality(
             {path: upper_leaky(gate) for path, gate in gates.items()},
             config.importance_p,
@@ -115,10 +111,23 @@ def train(
         )
         loss = (
             config.faithfulness_coeff * faithfulness
-            + config.recon_coeff * recon_all
+            + config.recon_coeff * recon
             + config.recon_layerwise_coeff * recon_layerwise
             + config.importance_coeff * minimality
         )
 
         state.apply(loss, learning_rate(state.step, config))
-        yield Losses(faithfulness.detach(), recon_all.detach(), recon_layerwise.detach(), minimality.detach())
+        yield Losses(faithfulness.detach(), recon.detach(), recon_layerwise.detach(), minimality.detach())
+
+
+def masked_loss(
+    model: ComponentModel,
+    x: Float[Tensor, "rows d_in"],
+    target: Float[Tensor, "rows d_output"],
+    g: dict[str, Float[Tensor, "rows _"]],
+    n_rows: int,
+    generator: Generator,
+) -> Float[Tensor, ""]:
+    """Reconstruction loss under freshly drawn masks of the uses in `g`; other uses keep the target's weights."""
+    masks = {path: sample_masks(values, generator) for path, values in g.items()}
+    return losses.reconstruction(model(x, masks).output, target, n_rows)

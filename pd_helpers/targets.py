@@ -108,9 +108,7 @@ class TMS(nn.Module):
         return (x @ J.mT) * (F.linear(x, A, self.unembed.bias) > 0)
 
 
-def train_tms(
-    config: TMSConfig, seed: int, device: str | torch.device = "cpu", *, show_progress: bool = True
-) -> TMS:
+def train_tms(config: TMSConfig, seed: int, device: str | torch.device = "cpu", *, show_progress: bool = True) -> TMS:
     """Train a toy model of superposition to reconstruct its input; mean squared error, AdamW (APD section D.1).
 
     Source of initialisation: Xavier-normal W and zero b, as in public APD and SPD code.
@@ -119,9 +117,7 @@ def train_tms(
     nn.init.xavier_normal_(model.embed.weight, generator=generator(seed, "target_init"))
     model.to(device)
     data, draw = config.features(), generator(seed, "target_data", device)
-    optimizer = adamw(
-        [p for p in model.parameters() if p.requires_grad], config.target_lr, config.target_weight_decay
-    )
+    optimizer = adamw([p for p in model.parameters() if p.requires_grad], config.target_lr, config.target_weight_decay)
     steps = range(config.target_steps)
     for _ in progress(steps, total=len(steps), description="target", show=show_progress):
         x = data(config.target_batch_size, draw)

@@ -113,6 +113,4 @@ def progress(steps: Iterable, *, total: int, description: str, show: bool = True
         from tqdm.auto import tqdm
     else:
         from tqdm import tqdm
-    return iter(
-        tqdm(steps, total=total, initial=start, desc=description, leave=False, mininterval=0.2, unit="step")
-    )
+    return iter(tqdm(steps, total=total, initial=start, desc=description, leave=False, mininterval=0.2, unit="step"))
