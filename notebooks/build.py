@@ -36,6 +36,7 @@ from nbformat.reader import NotJSONError
 from nbformat.v4 import new_markdown_cell, new_notebook
 
 HERE = Path(__file__).resolve().parent
+COMMAND = "python notebooks/build.py"
 CELL_TIMEOUT = 300  # seconds; the course promises that a whole notebook runs in less
 
 STUB = 'raise NotImplementedError("not attempted yet")'
@@ -210,7 +211,7 @@ def build(name: str, folder: Path = HERE) -> float:
     notebook.metadata = metadata  # the kernel has added its exact version, which differs between machines
 
     clean_outputs(name, notebook)
-    _record_seconds(name, elapsed, folder)
+    record_seconds(name, elapsed, folder)
     _publish(name, notebook, folder)
     return elapsed
 
@@ -219,7 +220,7 @@ def keep_outputs(name: str, folder: Path = HERE) -> None:
     """Write the source's text around the outputs of the last run, if its code is still the code that ran."""
     notebook, old = assemble(name, folder), read(name, folder)
     if old is None or _stored_hash(old) != source_sha256(notebook) or source_sha256(old) != _stored_hash(old):
-        raise BuildError(f"{name}: its code has changed since it last ran; run: {_command(name)}")
+        raise BuildError(f"{name}: its code has changed since it last ran; run: {COMMAND} {name}")
     ran = (cell for cell in old.cells if cell.cell_type == "code")
     for cell in notebook.cells:
         if cell.cell_type == "code":
@@ -245,7 +246,7 @@ def _publish(name: str, notebook: NotebookNode, folder: Path) -> None:
     _write(folder / f"{name}.ipynb", nbformat.writes(notebook) + "\n")
 
 
-def _record_seconds(name: str, elapsed: float, folder: Path) -> None:
+def record_seconds(name: str, elapsed: float, folder: Path) -> None:
     """Remember a run time, unless it says what was already known: noise must not reach the text."""
     seconds = read_seconds(folder)
     known = seconds.get(name)
@@ -304,7 +305,7 @@ def _differences(expected: list[NotebookNode], actual: list[NotebookNode]) -> It
 def check(folder: Path = HERE) -> list[str]:
     """All disagreements in the course, each followed by the command that mends it."""
     names = sources(folder)
-    lines = [f"{what}; run: {_command(name)}" for name in names for what in disagreements(name, folder)]
+    lines = [f"{what}; run: {COMMAND} {name}" for name in names for what in disagreements(name, folder)]
     orphans = sorted(path.stem for path in folder.glob("*.ipynb") if path.stem not in names)
     return lines + [
         f"{name}: the notebook has no source; run: git rm notebooks/{name}.ipynb" for name in orphans
@@ -342,10 +343,6 @@ def read_seconds(folder: Path = HERE) -> dict[str, float]:
     """Measured run times by notebook."""
     path = folder / "minutes.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-
-def _command(name: str) -> str:
-    return f"python notebooks/build.py {name}"
 
 
 def main(arguments: Sequence[str] | None = None, folder: Path = HERE) -> int:
