@@ -198,6 +198,7 @@ def build(name: str, folder: Path = HERE) -> float:
         timeout=CELL_TIMEOUT,
         kernel_name="python3",
         resources={"metadata": {"path": str(folder)}},
+        extra_arguments=["--log-level=ERROR"],  # what the kernel says to its terminal, not to the notebook
         record_timing=False,
         store_widget_state=False,
     )
@@ -307,9 +308,7 @@ def check(folder: Path = HERE) -> list[str]:
     names = sources(folder)
     lines = [f"{what}; run: {COMMAND} {name}" for name in names for what in disagreements(name, folder)]
     orphans = sorted(path.stem for path in folder.glob("*.ipynb") if path.stem not in names)
-    return lines + [
-        f"{name}: the notebook has no source; run: git rm notebooks/{name}.ipynb" for name in orphans
-    ]
+    return lines + [f"{name}: the notebook has no source; run: git rm notebooks/{name}.ipynb" for name in orphans]
 
 
 def _stored_hash(notebook: NotebookNode) -> str | None:
@@ -348,16 +347,10 @@ def read_seconds(folder: Path = HERE) -> dict[str, float]:
 def main(arguments: Sequence[str] | None = None, folder: Path = HERE) -> int:
     """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(description="Build the course's notebooks from notebooks/source.")
-    parser.add_argument(
-        "names", nargs="*", metavar="NAME", help="such as 02_superposition; all when left out"
-    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="such as 02_superposition; all when left out")
     mode = parser.add_mutually_exclusive_group()
-    mode.add_argument(
-        "--check", action="store_true", help="run nothing; exit 1 where notebook and source disagree"
-    )
-    mode.add_argument(
-        "--keep-outputs", action="store_true", help="run nothing; rewrite text around the outputs"
-    )
+    mode.add_argument("--check", action="store_true", help="run nothing; exit 1 where notebook and source disagree")
+    mode.add_argument("--keep-outputs", action="store_true", help="run nothing; rewrite text around the outputs")
     options = parser.parse_args(arguments)
     names = [Path(name).stem for name in options.names] or sources(folder)
 

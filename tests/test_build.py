@@ -69,9 +69,7 @@ def edit_notebook(folder: Path, change) -> None:
 def test_a_solution_becomes_a_stub_and_a_fold(built):
     _, _, _, stub, fold, _ = build.read(NAME, built).cells
     assert stub.metadata.tags == ["exercise"]
-    assert stub.source == (
-        'def double(x):\n    """Twice x."""\n    raise NotImplementedError("not attempted yet")'
-    )
+    assert stub.source == ('def double(x):\n    """Twice x."""\n    raise NotImplementedError("not attempted yet")')
     assert fold.cell_type == "markdown"
     assert fold.source == (
         "<details><summary>Solution</summary>\n\n"
@@ -231,9 +229,7 @@ def test_progress_bars_are_dropped(text):
 
 
 def test_neighbouring_prints_are_joined_around_what_stands_between():
-    one, two, three = (
-        new_output("stream", name="stdout", text=text) for text in ("one\n", "two\n", "three\n")
-    )
+    one, two, three = (new_output("stream", name="stdout", text=text) for text in ("one\n", "two\n", "three\n"))
     table = shown({"text/plain": "table"})
     assert [output.get("text") for output in cleaned(one, two, table, three)] == [
         "one\ntwo\n",
@@ -364,9 +360,7 @@ def test_a_half_merged_notebook_is_found(course):
 
 def test_a_notebook_without_source_is_found(course):
     shutil.copy(course / f"{NAME}.ipynb", course / "99_orphan.ipynb")
-    assert build.check(course) == [
-        "99_orphan: the notebook has no source; run: git rm notebooks/99_orphan.ipynb"
-    ]
+    assert build.check(course) == ["99_orphan: the notebook has no source; run: git rm notebooks/99_orphan.ipynb"]
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones(course, capsys):
