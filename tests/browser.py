@@ -19,6 +19,7 @@ import argparse
 import base64
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -242,7 +243,8 @@ class JupyterPage:
     def errors(self) -> list[str]:
         """What went wrong since the notebook was opened: in cells, in widgets' callbacks, on stderr.
 
-        Progress bars, which return to the start of their line, are no errors.
+        Progress bars, which return to the start of their line, are no errors; nor is it one that JupyterLab
+        asks a new kernel for its widgets before any cell has imported them.
         """
         in_cells = [
             f"cell {number}: {output['ename']}: {output['evalue']}"
@@ -251,7 +253,8 @@ class JupyterPage:
             if output["output_type"] == "error"
         ]
         heard = self.page.evaluate("() => window.heard")
-        return in_cells + [text.strip() for text in heard if text.strip() and "\r" not in text]
+        harmless = re.compile(r"\s*$|No such comm|.*\r")
+        return in_cells + [text.strip() for text in heard if not harmless.match(text)]
 
     def slider(self, label: str) -> Slider:
         """The first slider with exactly this description, as the page shows it."""

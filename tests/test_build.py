@@ -109,6 +109,7 @@ def test_equal_cells_have_ids_of_their_own(course):
     edit_source(course, "# The end.", "# Same.\n\n# %% [markdown]\n# Same.")
     ids = [cell.id for cell in build.assemble(NAME, course).cells]
     assert len(set(ids)) == len(ids) == 7
+    assert ids == [cell.id for cell in build.assemble(NAME, course).cells]
 
 
 # --- Building ---------------------------------------------------------------------------------------------
@@ -160,7 +161,7 @@ def test_a_quoted_run_time_follows_the_notebook_it_quotes(course):
     assert build.read("00_start", course).cells[0].source == "Example: under a minute."
     (course / "minutes.json").write_text('{"00_start": 1, "01_example": 200}')
     assert "00_start: source of cell 1" in build.check(course)[0]
-    build.requote(course)
+    assert build.main(["--keep-outputs", NAME], course) == 0
     assert build.read("00_start", course).cells[0].source == "Example: about 3 minutes."
     assert build.check(course) == []
 
