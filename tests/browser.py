@@ -253,7 +253,7 @@ class JupyterPage:
             if output["output_type"] == "error"
         ]
         heard = self.page.evaluate("() => window.heard")
-        harmless = re.compile(r"\s*$|No such comm|.*\r")
+        harmless = re.compile(r"\s*$|No such comm|(?s:.*)\r")
         return in_cells + [text.strip() for text in heard if not harmless.match(text)]
 
     def slider(self, label: str) -> Slider:
