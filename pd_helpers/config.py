@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Any, Self
+from typing import Any
 
 
 def whole(default: int | None, *, at_least: int = 1) -> Any:
@@ -43,7 +43,7 @@ class Config:
         """Field name → value."""
         return dataclasses.asdict(self)
 
-    def replace(self, **changes: Any) -> Self:
+    def replace(self, **changes: Any) -> "Config":
         """A copy with some fields changed; an unknown field raises ValueError naming the nearest one."""
         (changed,) = replace([self], changes)
         return changed

@@ -252,7 +252,7 @@ def scores(ax: Axes, history: "pandas.DataFrame") -> Axes:
 
 
 def importances(ax: Axes, g: Tensor, *, order: Sequence[int] | None = None, title: str = "") -> Axes:
-    """A causal importance matrix (SPD figure 8): one row per input feature alone at 0.75, one column per subcomponent."""
+    """A causal importance matrix (SPD figure 8): a row per input feature alone at 0.75, a column per subcomponent."""
     g = np.asarray(g.detach().cpu())
     g = g if order is None else g[:, list(order)]
     image = ax.imshow(g, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest")

@@ -28,7 +28,7 @@ from pd_helpers.data import one_hot
 from pd_helpers.losses import faithfulness, reconstruction
 from pd_helpers.presets import preset
 from pd_helpers.targets import TMS, TMSConfig, train_tms
-from pd_helpers.training import State, generator, pick_device, progress
+from pd_helpers.training import State, generator, pick_device, progress, threads_for
 
 if TYPE_CHECKING:
     import pandas
@@ -126,7 +126,12 @@ class Run:
             else apd.train(self.components, self.data, self.config, self.state)
         )
         began = time.perf_counter() - self.seconds
-        for losses in method:
+        work = self.config.batch_size * max(layer.C * layer.rank for layer in self.components.layers.values())
+        while True:
+            with threads_for(work):  # entered anew for every step: between two steps, the caller's setting holds
+                losses = next(method, None)
+            if losses is None:
+                break
             if self.state.step in points:
                 self.state.check()
                 P, W = self.first_layer

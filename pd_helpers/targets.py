@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pd_helpers.config import Config, number, switch, whole
 from pd_helpers.data import SparseFeatures
-from pd_helpers.training import adamw, generator, progress
+from pd_helpers.training import adamw, generator, progress, threads_for
 
 
 @dataclass(frozen=True)
@@ -119,10 +119,11 @@ def train_tms(config: TMSConfig, seed: int, device: str | torch.device = "cpu", 
     data, draw = config.features(), generator(seed, "target_data", device)
     optimizer = adamw([p for p in model.parameters() if p.requires_grad], config.target_lr, config.target_weight_decay)
     steps = range(config.target_steps)
-    for _ in progress(steps, total=len(steps), description="target", show=show_progress):
-        x = data(config.target_batch_size, draw)
-        loss = F.mse_loss(model(x), x)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+    with threads_for(config.target_batch_size * config.n_features):
+        for _ in progress(steps, total=len(steps), description="target", show=show_progress):
+            x = data(config.target_batch_size, draw)
+            loss = F.mse_loss(model(x), x)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
     return model.requires_grad_(False)
