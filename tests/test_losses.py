@@ -1,0 +1,123 @@
+"""The losses by hand on 2x2 cases, against the oracle's loops, and against true singular values."""
+
+import math
+
+import oracle
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracle import SHARP, Residual, draw, randomize
+
+from pd_helpers import losses
+from pd_helpers.apd import schatten_norms
+from pd_helpers.components import decompose
+from pd_helpers.targets import TMS
+
+
+def test_faithfulness_by_hand():
+    W, S = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[1.0, 0.0], [3.0, 1.0]])
+    assert losses.faithfulness({"a": W}, {"a": S}) == (4 + 9) / 4
+    # A second layer of one parameter: the mean is over parameters, not over layers.
+    two = losses.faithfulness({"a": W, "b": torch.tensor([[2.0]])}, {"a": S, "b": torch.tensor([[0.0]])})
+    torch.testing.assert_close(two, torch.tensor((4 + 9 + 4) / 5))
+
+
+def test_reconstruction_by_hand():
+    output, target = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([[0.0, 0.0], [0.0, 3.0]])
+    assert losses.reconstruction(output, target) == (1 + 4) / (2 * 2)
+    assert losses.reconstruction(output, target, 4) == (1 + 4) / (4 * 2)  # two more rows without error
+
+
+@pytest.mark.parametrize(("p", "norm"), [(1.0, 3.0 + 2.0), (2.0, 9.0 + 4.0), (0.5, math.sqrt(3) + math.sqrt(2))])
+def test_schatten_by_hand(p, norm):
+    U = torch.tensor([[[1.0, 0.0], [0.0, 2.0]]])  # columns of lengths 1 and 2
+    V = torch.tensor([[[3.0, 0.0], [0.6, 0.8]]])  # rows of lengths 3 and 1
+    torch.testing.assert_close(losses.schatten(U, V, p), torch.tensor([norm]))
+
+
+def test_simplicity_by_hand():
+    active = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
+    # Row 1 pays 2, row 2 pays 2 + 3; mean over 2 rows, per each of 8 parameters.
+    assert losses.simplicity(active, torch.tensor([2.0, 3.0]), 8) == (2 + 5) / 2 / 8
+    assert losses.simplicity(active, torch.tensor([2.0, 3.0]), 8, 4) == (2 + 5) / 4 / 8
+
+
+def test_importance_minimality_by_hand():
+    g = {"a": torch.tensor([[0.5, 1.0], [0.0, 0.25]]), "b": torch.tensor([[2.0], [0.0]])}
+    # The second row stands for three. Squares: row 1 has 0.25 + 1 + 4, row 2 has 0.0625.
+    loss = losses.importance_minimality(g, 2.0, torch.tensor([1.0, 3.0]), 4)
+    torch.testing.assert_close(loss, torch.tensor((5.25 + 3 * 0.0625) / 4))
+
+
+def test_layerwise_is_the_mean_over_layers():
+    assert losses.layerwise([torch.tensor(1.0), torch.tensor(4.0), torch.tensor(4.0)]) == 3.0
+
+
+def test_faithfulness_equals_the_oracle():
+    model = randomize(decompose(randomize(Residual()), dict.fromkeys(Residual.layers, 3), rank=2), seed=1)
+    U, V = ({path: getattr(layer, name) for path, layer in model.layers.items()} for name in "UV")
+    truth = oracle.faithfulness(model.targets, U, V)
+    torch.testing.assert_close(losses.faithfulness(model.targets, model.sums), truth, **SHARP)
+
+
+@pytest.mark.parametrize("identity", [False, True])
+@pytest.mark.parametrize("p", [0.9, 1.0, 2.0])
+def test_simplicity_counts_a_tied_weight_once_per_use(identity, p):
+    target = TMS(n_features=3, n_hidden=2, identity=identity)
+    model = randomize(decompose(target, dict.fromkeys(target.layers, 4)), seed=2)
+    active = (draw(5, 4) > 0).double()
+    norms, n_parameters = schatten_norms(model, p)
+    assert n_parameters == 6 + 6 + (4 if identity else 0)
+    U, V = ({path: getattr(layer, name) for path, layer in model.layers.items()} for name in "UV")
+    uses = {"embed": "embed", "unembed": "embed"} | ({"identity": "identity"} if identity else {})
+    truth = oracle.simplicity(uses, U, V, active, p)
+    torch.testing.assert_close(losses.simplicity(active, norms, n_parameters), truth, **SHARP)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    d_out=st.integers(1, 5), d_in=st.integers(1, 5), R=st.integers(1, 6), p=st.floats(0.3, 1.0), seed=st.integers(0, 99)
+)
+def test_schatten_is_an_upper_bound_for_exponents_up_to_one(d_out, d_in, R, p, seed):
+    U, V = draw(2, d_out, R, seed=seed), draw(2, R, d_in, seed=seed + 100)
+    singular_values = torch.linalg.svdvals(U @ V)[:, :R]
+    truth = singular_values.pow(p).sum(dim=-1)
+    assert (losses.schatten(U, V, p) >= truth * (1 - 1e-7) - 1e-4).all()  # svdvals of a zero is 1e-16, to the p
+
+
+@settings(deadline=None, max_examples=30)
+@given(d_out=st.integers(1, 5), d_in=st.integers(1, 5), p=st.floats(0.3, 2.0), seed=st.integers(0, 99))
+def test_schatten_is_exact_at_singular_vectors(d_out, d_in, p, seed):
+    U, S, Vh = torch.linalg.svd(draw(2, d_out, d_in, seed=seed), full_matrices=False)
+    truth = S.pow(p).sum(dim=-1)
+    torch.testing.assert_close(losses.schatten(U * S.unsqueeze(1), Vh, p), truth, rtol=1e-6, atol=1e-6)
+    share = S.sqrt()  # however the length is shared between the factors
+    torch.testing.assert_close(
+        losses.schatten(U * share.unsqueeze(1), share.unsqueeze(2) * Vh, p), truth, rtol=1e-6, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("p", [0.5, 0.9, 1.0])
+def test_schatten_has_finite_gradients_at_zero(p):
+    U, V = torch.zeros(2, 3, 2, requires_grad=True), torch.zeros(2, 2, 3, requires_grad=True)
+    losses.schatten(U, V, p).sum().backward()
+    assert U.grad.isfinite().all()
+    assert V.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("p", [0.5, 1.0, 2.0])
+def test_importance_minimality_with_merged_rows_equals_all_rows(p):
+    rows = {"a": draw(4, 3, seed=1).abs(), "b": draw(4, 2, seed=2).abs()}
+    counts = torch.tensor([1, 1, 1, 5])
+    repeated = {use: g.repeat_interleave(counts, dim=0) for use, g in rows.items()}
+    truth = sum(g.pow(p).sum(dim=1).mean() for g in repeated.values())
+    merged = losses.importance_minimality(rows, p, counts.double(), 8)
+    torch.testing.assert_close(merged, truth, rtol=1e-8, atol=0)
+
+
+@pytest.mark.parametrize("p", [0.5, 1.0, 2.0])
+def test_importance_minimality_has_finite_gradients_at_zero(p):
+    g = torch.zeros(2, 3, requires_grad=True)
+    losses.importance_minimality({"a": g}, p, torch.ones(2), 2).backward()
+    assert g.grad.isfinite().all()
