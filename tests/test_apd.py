@@ -1,0 +1,171 @@
+"""APD's training against the equations, step by step, and what its gradients reach."""
+
+import math
+
+import oracle
+import pytest
+import torch
+from oracle import MLP, SHARP, Adam, Residual, dense_batch, draw, randomize, replay, tms_batch
+from torch import Generator
+
+from pd_helpers import apd, losses
+from pd_helpers.components import decompose
+from pd_helpers.targets import TMS
+
+CONFIG = apd.APDConfig(
+    C=4,
+    rank=2,
+    top_k=0.6,
+    batch_size=10,
+    steps=8,
+    lr=0.02,
+    schedule="cosine",
+    warmup_fraction=0.4,
+    faithfulness_coeff=1.5,
+    minimality_coeff=2.0,
+    simplicity_coeff=0.3,
+    schatten_p=0.9,
+)
+
+
+def networks(name):
+    """Target, the same as a function for the oracle, and its batches."""
+    if name == "tms":
+        target = randomize(TMS(n_features=4, n_hidden=3))
+        return target, *oracle.tms(target.unembed.bias.detach()), tms_batch
+    target = randomize(MLP())
+    return target, *oracle.mlp(target), dense_batch
+
+
+@pytest.mark.parametrize("attribute_at", ["target", "components"])
+@pytest.mark.parametrize("network", ["tms", "mlp"])
+def test_training_follows_the_equations(network, attribute_at):
+    target, f, uses, batch = networks(network)
+    config = CONFIG.replace(attribute_at=attribute_at)
+    layers = list(dict.fromkeys(uses.values()))
+    model = decompose(target, dict.fromkeys(layers, config.C), rank=config.rank).double()
+    U = {path: layer.U.detach().clone().requires_grad_() for path, layer in model.layers.items()}
+    V = {path: layer.V.detach().clone().requires_grad_() for path, layer in model.layers.items()}
+    W = {path: weight.clone() for path, weight in model.targets.items()}
+    adam = Adam([factor for path in layers for factor in (U[path], V[path])])
+
+    def of_layers(weights, x):
+        return f({use: weights[layer] for use, layer in uses.items()}, x)[0]
+
+    state = apd.start(model, config, Generator())
+    for step, mine in enumerate(apd.train(model, replay(batch), config, state)):
+        x = batch(step)
+        with torch.no_grad():
+            P = {path: [oracle.component(U[path], V[path], c) for c in range(config.C)] for path in layers}
+        at = W if attribute_at == "target" else {path: sum(P[path]) for path in layers}
+        active = oracle.top_k(oracle.attributions(of_layers, at, P, x), k=6)  # 0.6 of ten rows
+        assert 0 < active.sum() <= 6
+        masks = dict.fromkeys(uses, active.double())
+        truth = (
+            oracle.faithfulness(W, U, V),
+            oracle.squared_error(f, uses, W, U, V, x, masks),
+            oracle.simplicity(uses, U, V, active, config.schatten_p),
+        )
+        torch.testing.assert_close(tuple(mine), tuple(loss.detach() for loss in truth), rtol=1e-7, atol=1e-10)
+        # 40% of 8 steps: three steps of warm-up, then a half cosine over five.
+        lr = 0.02 * ((step + 1) / 3 if step < 3 else 0.5 * (1 + math.cos(math.pi * (step - 3) / 5)))
+        adam.step(1.5 * truth[0] + 2.0 * truth[1] + 0.3 * truth[2], lr)
+        for path, layer in model.layers.items():
+            torch.testing.assert_close(layer.U, U[path], rtol=1e-7, atol=1e-8)
+            torch.testing.assert_close(layer.V, V[path], rtol=1e-7, atol=1e-8)
+    assert step == 7
+
+
+@pytest.mark.parametrize("network", ["tms", "mlp", "residual"])
+def test_minimality_and_simplicity_do_not_reach_inactive_components_but_faithfulness_does(network):
+    if network == "residual":
+        target, layers, x = randomize(Residual()), list(Residual.layers), draw(10, 3)
+    else:
+        target, _, uses, batch = networks(network)
+        layers, x = list(dict.fromkeys(uses.values())), batch(0)
+    model = randomize(decompose(target, dict.fromkeys(layers, 6), rank=2), seed=1)
+    active = apd.active_components(model, x, CONFIG, n_active=3)
+    used = active.any(dim=0)
+    assert 0 < used.sum() < 6
+
+    norms, n_parameters = apd.schatten_norms(model, 0.9)
+    minimality = losses.reconstruction(model(x, active.double()).output, target(x))
+    simplicity = losses.simplicity(active.double(), norms, n_parameters)
+    faithfulness = losses.faithfulness(model.targets, model.sums)
+    for loss, reaches_inactive in ((minimality, False), (simplicity, False), (faithfulness, True)):
+        for grad in torch.autograd.grad(loss, model.factors):  # (6, ..., ...)
+            assert grad[used].flatten(1).any()
+            assert (grad[~used] != 0).flatten(1).any(dim=1).tolist() == [reaches_inactive] * int((~used).sum())
+
+
+def test_losses_and_active_components_of_merged_rows_equal_those_of_all_rows():
+    target, _, _, batch = networks("tms")
+    model = randomize(decompose(target, {"embed": 4}, rank=2), seed=1)
+    x = batch(3)
+    merged, _ = model.merge_empty_rows(x)
+    assert len(merged) < len(x)
+    all_active, active = apd.active_components(model, x, CONFIG), apd.active_components(model, merged, CONFIG)
+    assert torch.equal(active[:-1], all_active[x.any(dim=1)])
+    assert not active[-1].any()
+    norms, n_parameters = apd.schatten_norms(model, 0.9)
+
+    def terms(x, active):
+        active = active.double()
+        minimality = losses.reconstruction(model(x, active).output, model.target(x), n_rows=10)
+        return minimality, losses.simplicity(active, norms, n_parameters, n_rows=10)
+
+    torch.testing.assert_close(terms(merged, active), terms(x, all_active), **SHARP)
+
+
+def test_components_sum_is_where_attributions_are_taken_when_asked():
+    target, _, _, batch = networks("tms")
+    model = randomize(decompose(target, {"embed": 4}, rank=2), seed=4)
+    x = batch(3)
+    at_target, at_components = (
+        apd.active_components(model, x, CONFIG.replace(attribute_at=where)) for where in ("target", "components")
+    )
+    assert not torch.equal(at_target, at_components)
+
+
+def test_no_coefficient_no_change():
+    target, *_, batch = networks("tms")
+    config = CONFIG.replace(faithfulness_coeff=0.0, minimality_coeff=0.0, simplicity_coeff=0.0)
+    model = decompose(target, {"embed": 4}, rank=2).double()
+    before = [factor.detach().clone() for factor in model.factors]
+    for _ in apd.train(model, replay(batch), config, apd.start(model, config, Generator())):
+        pass
+    assert all(map(torch.equal, model.factors, before))
+
+
+def test_faithfulness_warm_up_precedes_the_first_step():
+    target, *_ = networks("tms")
+    model = decompose(target, {"embed": 4}, rank=2).double()
+    before = losses.faithfulness(model.targets, model.sums).item()
+    state = apd.start(model, CONFIG.replace(faithfulness_warmup_steps=50), Generator())
+    assert state.step == 0
+    assert losses.faithfulness(model.targets, model.sums) < before / 2
+
+
+def test_a_stopped_training_goes_on_where_it_stood():
+    def trained(stops):
+        target, *_, batch = networks("mlp")
+        model = decompose(target, {"fc1": 4, "fc2": 4}, rank=2).double()
+        state, data = apd.start(model, CONFIG, Generator()), replay(batch)
+        for stop in stops:
+            for _ in apd.train(model, data, CONFIG, state):
+                if state.step == stop:
+                    break
+        return model.factors
+
+    assert all(map(torch.equal, trained([8]), trained([3, 4, 8])))
+
+
+def test_a_loss_that_blows_up_is_noticed_with_its_step():
+    target, *_, batch = networks("tms")
+    config = CONFIG.replace(lr=1e200, steps=5)
+    model = decompose(target, {"embed": 4}, rank=2).double()
+    state = apd.start(model, config, Generator())
+    finite = [all(loss.isfinite() for loss in step) for step in apd.train(model, replay(batch), config, state)]
+    assert finite[0]
+    with pytest.raises(FloatingPointError, match=f"non-finite at step {finite.index(False)}; a smaller lr"):
+        state.check()
