@@ -1,0 +1,391 @@
+"""Runs: the same again from a seed, saved and loaded without loss, and bad input refused before any work."""
+
+import dataclasses
+import json
+
+import pandas as pd
+import pytest
+import torch
+from oracle import MLP, as_a_user, draw  # noqa: F401
+
+import pd_helpers as pdh
+from pd_helpers import runs
+from pd_helpers.runs import evaluate
+from pd_helpers.targets import TMS
+
+SMALL = {
+    "apd/tms_5-2": {"batch_size": 64, "starts": 1},
+    "spd/tms_5-2": {"batch_size": 64, "C": 6, "d_gate": 4},
+}
+NAMES = list(SMALL)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_evaluation():
+    """These tests ask what a run holds, not how good it is: a thousand inputs will do to measure it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "N_EVALUATION", 1024)
+        yield
+
+
+def small_run(name, seed=0, **changes):
+    settings = {"steps": 20, "target_steps": 50, "faithfulness_warmup_steps": 5, **SMALL[name], **changes}
+    return pdh.run(name, seed, show_progress=False, **settings)
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def run(request):
+    return small_run(request.param)
+
+
+@pytest.fixture(scope="module")
+def apd_run():
+    return small_run("apd/tms_5-2")
+
+
+@pytest.fixture(scope="module")
+def saved(run, tmp_path_factory):
+    return run.save(tmp_path_factory.mktemp("runs") / "one")
+
+
+def factors(run):
+    return [factor.detach() for factor in run.components.factors]
+
+
+def gaussian(batch_size, generator):
+    return torch.randn(batch_size, 3, generator=generator)
+
+
+def fit(config=None, data=gaussian, layers=("fc1", "fc2"), target=None, **options):
+    config = config or pdh.APDConfig(steps=5, batch_size=16, top_k=1.0)
+    layers = layers if isinstance(layers, dict) else list(layers)
+    return pdh.fit(MLP() if target is None else target, config, data, layers, show_progress=False, **options)
+
+
+class TestSeeds:
+    def test_the_same_seed_gives_the_same_run(self, run):
+        again = small_run(run.name)
+        assert all(map(torch.equal, factors(run), factors(again)))
+        assert again.metrics == run.metrics
+        pd.testing.assert_frame_equal(again.history, run.history)
+
+    @pytest.mark.parametrize("change", [{"seed": 1}, {"seed": 1, "target_seed": 0}], ids=["all", "target kept"])
+    def test_another_seed_gives_another_run(self, run, change):
+        other = small_run(run.name, **change)
+        assert not any(map(torch.equal, factors(run), factors(other)))
+        assert torch.equal(run.target.embed.weight, other.target.embed.weight) == ("target_seed" in change)
+
+
+class TestRecords:
+    def test_metrics_have_the_promised_keys(self, run):
+        assert {"mmcs", "ml2r", "faithfulness", "recon", "n_alive", "l0"} <= set(run.metrics)
+        assert set(run.metrics["n_alive"]) == set(run.metrics["l0"]) == {"embed", "unembed"}
+        assert ("identity_ci_error" in run.metrics) == run.name.startswith("spd")
+
+    def test_history_and_snapshots_end_at_the_last_step(self, run):
+        history = run.history
+        assert history["step"].iloc[-1] == 20
+        assert history["step"].is_monotonic_increasing
+        assert {"step", "faithfulness", "mmcs", "ml2r"} <= set(history.columns)
+        assert [s.step for s in run.snapshots] == [0, *history["step"]]
+        last = run.snapshots[-1].factors["embed"]
+        assert all(map(torch.equal, last, factors(run)))
+        assert not torch.equal(run.snapshots[0].factors["embed"][0], last[0])
+        torch.testing.assert_close(run.snapshots[-1].P("embed"), run.components.layers["embed"].P.detach())
+
+    def test_metrics_describe_the_run(self, run):
+        W, P = run.target.embed.weight, run.components.layers["embed"].P.detach()
+        assert run.metrics["faithfulness"] == pytest.approx((W - P.sum(dim=0)).square().mean().item(), rel=1e-4)
+        cosines = torch.nn.functional.cosine_similarity(P, W.expand_as(P), dim=1)
+        assert run.metrics["mmcs"] == pytest.approx(cosines.max(dim=0).values.mean().item(), rel=1e-5)
+
+    def test_apd_activates_top_k_components_per_input(self, apd_run):
+        for layer, l0 in apd_run.metrics["l0"].items():
+            assert l0 <= apd_run.config.top_k * (1 + 1e-3), layer
+            assert l0 > 0.1
+
+
+@pytest.mark.usefixtures("as_a_user")
+class TestSaving:
+    def test_a_loaded_run_equals_the_saved_one(self, run, saved):
+        loaded = pdh.load(saved)
+        assert (loaded.name, loaded.seed, loaded.seconds, loaded.target_seconds) == (
+            run.name,
+            run.seed,
+            run.seconds,
+            run.target_seconds,
+        )
+        assert (loaded.config, loaded.target_config) == (run.config, run.target_config)
+        modules = [(run.components, loaded.components)]
+        if run.importance:
+            modules.append((run.importance, loaded.importance))
+        for mine, stored in modules:
+            mine, stored = mine.state_dict(), stored.state_dict()
+            assert mine.keys() == stored.keys()
+            assert all(torch.equal(mine[key], stored[key]) for key in mine)
+        pd.testing.assert_frame_equal(loaded.history, run.history)
+        for before, after in zip(run.snapshots, loaded.snapshots, strict=True):
+            assert before.step == after.step
+            assert all(map(torch.equal, before.factors["embed"], after.factors["embed"]))
+        assert loaded.metrics == run.metrics
+        assert evaluate(loaded) == run.metrics
+        assert not any(p.requires_grad for p in loaded.target.parameters())
+
+    def test_a_run_is_safetensors_and_json(self, saved):
+        assert sorted(path.name for path in saved.iterdir()) == ["run.json", "tensors.safetensors"]
+        assert [path.name for path in saved.parent.iterdir()] == ["one"]
+        assert json.loads((saved / "run.json").read_text())["config"]["steps"] == 20
+
+    def test_saving_takes_an_empty_folder_and_makes_parents(self, apd_run, tmp_path):
+        (tmp_path / "empty").mkdir()
+        assert pdh.load(apd_run.save(tmp_path / "empty")).metrics == apd_run.metrics
+        assert pdh.load(apd_run.save(str(tmp_path / "a" / "b"))).metrics == apd_run.metrics
+
+    def test_a_loaded_run_can_be_saved_again(self, saved, tmp_path):
+        again = pdh.load(pdh.load(saved).save(tmp_path / "again"))
+        assert again.metrics == pdh.load(saved).metrics
+
+    def test_a_network_of_your_own_is_loaded_into_a_module_of_its_kind(self, tmp_path):
+        run = fit(pdh.SPDConfig(steps=5, batch_size=16, d_gate=3), layers={"fc1": 3, "fc2": 2})
+        folder = run.save(tmp_path / "mine")
+        loaded = pdh.load(folder, target=MLP())
+        assert {path: layer.C for path, layer in loaded.components.layers.items()} == {"fc1": 3, "fc2": 2}
+        assert all(map(torch.equal, factors(run), factors(loaded)))
+        x = draw(4, 3).float()
+        assert torch.equal(run.target(x), loaded.target(x))
+        assert torch.equal(run.importances(x)["fc2"], loaded.importances(x)["fc2"])
+        with pytest.raises(ValueError, match="mine' decomposes a network of your own; pass one as target="):
+            pdh.load(folder)
+        with pytest.raises(ValueError, match="mine' does not fit its target: .*fc1.* differs; check target="):
+            pdh.load(folder, target=MLP(d_hidden=5))
+
+
+class TestDamagedFolders:
+    @pytest.fixture
+    def copy(self, apd_run, tmp_path):
+        return apd_run.save(tmp_path / "copy")
+
+    @pytest.mark.parametrize("keep", [0, 100, -1])
+    def test_a_cut_tensors_file(self, copy, keep):
+        tensors = copy / "tensors.safetensors"
+        tensors.write_bytes(tensors.read_bytes()[:keep])
+        with pytest.raises(ValueError, match=r"copy' is damaged: tensors\.safetensors"):
+            pdh.load(copy)
+
+    def test_a_missing_tensors_file(self, copy):
+        (copy / "tensors.safetensors").unlink()
+        with pytest.raises(ValueError, match=r"copy' is damaged: tensors\.safetensors"):
+            pdh.load(copy)
+
+    @pytest.mark.parametrize(
+        "text", [b"", b"{", b"not json", b"\xff\xfe\x00", b"[]", b"null", b'{"format": "other 1"}']
+    )
+    def test_a_run_json_that_is_none(self, copy, text):
+        (copy / "run.json").write_bytes(text)
+        with pytest.raises(ValueError, match="copy' is not a run"):
+            pdh.load(copy)
+
+    def test_a_foreign_folder(self, tmp_path):
+        (tmp_path / "holiday.jpg").touch()
+        with pytest.raises(ValueError, match=f"{tmp_path.name}' is not a run: it holds no readable run.json"):
+            pdh.load(tmp_path)
+
+    def test_a_missing_folder(self, tmp_path):
+        with pytest.raises(ValueError, match="nowhere' is not a run: it does not exist"):
+            pdh.load(tmp_path / "nowhere")
+
+
+class TestPlacesThatCannotBeWritten:
+    def test_a_folder_that_is_not_empty(self, apd_run, tmp_path):
+        (tmp_path / "mine.txt").write_text("precious")
+        with pytest.raises(ValueError, match=f"{tmp_path.name}', which is not empty; .*-2' works"):
+            apd_run.save(tmp_path)
+        assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+    def test_a_file(self, apd_run, tmp_path):
+        (tmp_path / "file").write_text("precious")
+        with pytest.raises(ValueError, match="file', which is a file; .* works"):
+            apd_run.save(tmp_path / "file")
+        assert (tmp_path / "file").read_text() == "precious"
+
+    def test_a_place_below_a_file(self, apd_run, tmp_path):
+        (tmp_path / "file").touch()
+        with pytest.raises(ValueError, match="below', which cannot be written .*; .* works"):
+            apd_run.save(tmp_path / "file" / "below")
+        assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+    @pytest.mark.usefixtures("as_a_user")
+    def test_a_failure_half_way_leaves_no_files(self, apd_run, tmp_path, monkeypatch):
+        def full(tensors, path):
+            path.write_bytes(b"half")
+            raise OSError("no space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(runs, "save_file", full)
+            with pytest.raises(OSError, match="no space left"):
+                apd_run.save(tmp_path / "out")
+        assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+        assert pdh.load(apd_run.save(tmp_path / "out")).metrics == apd_run.metrics
+
+
+class TestGivenTarget:
+    @pytest.mark.parametrize("name", NAMES)
+    def test_a_module_or_a_run_keeps_its_weights(self, apd_run, name):
+        before = {key: value.clone() for key, value in apd_run.target.state_dict().items()}
+        for target in (apd_run, apd_run.target):
+            other = small_run(name, seed=7, target=target)
+            assert other.target.state_dict().keys() == before.keys()
+            assert all(torch.equal(value, before[key]) for key, value in other.target.state_dict().items())
+            assert other.target_seconds == 0
+
+    def test_sizes_come_from_the_target(self):
+        other = small_run("spd/tms_5-2", target=TMS(n_features=7, n_hidden=3, identity=True))
+        assert (other.target_config.n_features, other.target_config.n_hidden) == (7, 3)
+        assert set(other.components.layers) == {"embed", "identity"}
+
+    @pytest.mark.parametrize("as_run", [True, False])
+    def test_a_size_it_does_not_have_is_refused(self, apd_run, as_run):
+        with pytest.raises(ValueError, match="n_features is 6, but the target given has 5; leave n_features out"):
+            small_run("spd/tms_5-2", target=apd_run if as_run else apd_run.target, n_features=6)
+
+    def test_another_kind_of_network_is_refused(self):
+        with pytest.raises(TypeError, match="target must be a TMS or a Run with one, but is a MLP; fit"):
+            small_run("apd/tms_5-2", target=MLP())
+
+    def test_weights_that_are_not_finite_are_refused(self):
+        target = TMS(n_features=5, n_hidden=2)
+        target.embed.weight.data[0, 0] = torch.nan
+        with pytest.raises(ValueError, match="not finite"):
+            small_run("apd/tms_5-2", target=target)
+
+
+class TestOverrides:
+    def test_any_field_sizes_included(self):
+        run = small_run("spd/tms_5-2", n_features=8, n_hidden=3, C=9, identity=True, importance_coeff=0.5)
+        assert run.target.embed.weight.shape == (3, 8)
+        assert run.components.layers["embed"].U.shape == (9, 3, 1)
+        assert set(run.metrics["l0"]) == {"embed", "identity", "unembed"}
+        assert run.config.importance_coeff == 0.5
+
+    def test_rank(self):
+        assert small_run("apd/tms_5-2", rank=1).components.layers["embed"].V.shape == (5, 1, 5)
+
+    @pytest.mark.usefixtures("as_a_user")
+    @pytest.mark.parametrize(
+        ("change", "error", "message"),
+        [
+            ({"simplicity_coef": 1.0}, ValueError, "'simplicity_coef': did you mean 'simplicity_coeff'?"),
+            ({"n_features": 0}, ValueError, "n_features must be .* but is 0; 5 works"),
+            ({"C": 0}, ValueError, "C must be .* but is 0; 5 works"),
+            ({"steps": 0}, ValueError, "steps must be .* but is 0"),
+            ({"batch_size": 0}, ValueError, "batch_size must be .* but is 0"),
+            ({"feature_probability": 1.5}, ValueError, "feature_probability must be .* but is 1.5"),
+            ({"simplicity_coeff": float("nan")}, ValueError, "simplicity_coeff must be .* but is nan"),
+            ({"C": "five"}, TypeError, "C must be .* but is 'five'"),
+            ({"seed": -1}, ValueError, "seed must be a whole number of at least 0, but is -1; 0 works"),
+            ({"seed": 0.5}, ValueError, "seed must be a whole number of at least 0, but is 0.5; 0 works"),
+            ({"device": "tpu"}, ValueError, "device must be .* but is 'tpu'"),
+        ],
+    )
+    def test_bad_values_are_refused_before_any_work(self, change, error, message, monkeypatch):
+        monkeypatch.setattr(runs, "train_tms", lambda *_, **__: pytest.fail("the target was trained"))
+        with pytest.raises(error, match=message):
+            pdh.run("apd/tms_5-2", **{"show_progress": False, **change})
+
+    def test_unknown_experiment(self):
+        with pytest.raises(ValueError, match="unknown experiment 'spd/tms52': did you mean 'spd/tms_5-2'?"):
+            pdh.run("spd/tms52")
+
+    def test_features_that_are_never_on_are_no_error(self):
+        run = small_run("spd/tms_5-2", feature_probability=0.0)
+        assert run.metrics["recon"] == 0
+
+
+class TestFit:
+    @pytest.mark.parametrize(
+        ("config", "layers", "shapes"),
+        [
+            (pdh.APDConfig(C=3, rank=2, steps=60, batch_size=32, top_k=1.0), ["fc1", "fc2"], {"fc1": 3, "fc2": 3}),
+            (pdh.SPDConfig(C=4, d_gate=3, steps=60, lr=0.03, batch_size=32), ["fc1", "fc2"], {"fc1": 4, "fc2": 4}),
+            (
+                pdh.SPDConfig(C=4, d_gate=3, steps=60, lr=0.03, batch_size=32),
+                {"fc1": 6, "fc2": 2},
+                {"fc1": 6, "fc2": 2},
+            ),
+        ],
+        ids=["apd", "spd", "spd with a C for each layer"],
+    )
+    def test_a_network_of_your_own(self, config, layers, shapes):
+        run = fit(config, layers=layers)
+        assert {path: layer.C for path, layer in run.components.layers.items()} == shapes
+        assert set(run.metrics["n_alive"]) == set(run.metrics["l0"]) == {"fc1", "fc2"}
+        assert run.history["faithfulness"].iloc[-1] < run.history["faithfulness"].iloc[0]
+        assert run.name is None
+
+    def test_the_seed_decides(self):
+        target = MLP()
+        first, again, other = (factors(fit(target=target, seed=seed)) for seed in (0, 0, 1))
+        assert all(map(torch.equal, first, again))
+        assert not any(map(torch.equal, first, other))
+
+    @pytest.mark.parametrize(
+        ("options", "error", "message"),
+        [
+            ({"layers": ["fc3"]}, ValueError, "no layer 'fc3'"),
+            ({"layers": []}, ValueError, "names no layer"),
+            ({"layers": {"fc1": 0}}, ValueError, r"C\['fc1'\] must be at least 1, but is 0"),
+            ({"data": lambda n, g: torch.randn(n, 4, generator=g)}, ValueError, "target and data do not fit together"),
+            ({"device": "tpu"}, ValueError, "device must be"),
+        ],
+    )
+    def test_bad_arguments(self, options, error, message):
+        with pytest.raises(error, match=message):
+            fit(**options)
+
+    def test_a_target_with_non_finite_weights(self):
+        target = MLP()
+        target.fc2.weight.data[0, 0] = torch.nan
+        with pytest.raises(ValueError, match="not finite"):
+            fit(target=target)
+
+    @pytest.mark.parametrize(
+        "config",
+        [
+            pdh.APDConfig(steps=30, batch_size=16, top_k=1.0, lr=1e30),
+            pdh.SPDConfig(steps=30, batch_size=16, lr=1e30),
+        ],
+        ids=["apd", "spd"],
+    )
+    def test_a_loss_that_blows_up_stops_training_and_names_the_step(self, config):
+        with pytest.raises(FloatingPointError, match=r"non-finite at step [12]; a smaller lr than .* helps"):
+            fit(config)
+
+
+@pytest.mark.parametrize("best", [0, 1, 2])
+def test_of_several_starts_the_one_with_the_lowest_reconstruction_goes_on(best):
+    """One start is given the target's own columns as components: it reconstructs best, and must win."""
+    settings = {"steps": 3, "start_steps": 3, "starts": 3, "lr": 1e-9, "batch_size": 64, "target_steps": 50}
+    run = pdh.prepare("apd/tms_5-2", show_progress=False, faithfulness_warmup_steps=0, **settings)
+    candidates = [run.components, *(other.components for other in run.alternatives)]
+    with torch.no_grad():
+        for i, model in enumerate(candidates):
+            layer, W = model.layers["embed"], model.targets["embed"]
+            if i == best:
+                layer.U.zero_()
+                layer.V.zero_()
+                layer.U[:, :, 0], layer.V[:, 0] = W.T, torch.eye(5)  # component c is column c of W
+    recons = [evaluate(dataclasses.replace(run, components=model))["recon"] for model in candidates]
+    assert min(range(3), key=recons.__getitem__) == best
+    run.train(show_progress=False)
+    assert run.components is candidates[best]
+    assert run.metrics["recon"] == pytest.approx(recons[best], rel=1e-3, abs=1e-9)
+    assert run.alternatives == []
+
+
+def test_a_single_start_trains_from_the_first_initialisation():
+    run = small_run("apd/tms_5-2")
+    first = pdh.prepare(
+        "apd/tms_5-2", show_progress=False, target_steps=50, faithfulness_warmup_steps=5, steps=20, starts=3
+    )
+    for mine, theirs in zip(run.snapshots[0].factors["embed"], factors(first), strict=True):
+        assert torch.equal(mine, theirs)
