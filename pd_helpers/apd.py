@@ -75,6 +75,14 @@ class Losses(NamedTuple):
     minimality: Tensor
     simplicity: Tensor
 
+    def promise(self, config: APDConfig) -> Tensor:
+        """By which initialisations are compared, lower being better: the minimality loss.
+
+        A start that goes wrong leaves two components on one feature and one component with two. The whole loss hardly
+        notices, since what that costs in minimality it saves in simplicity; the minimality loss does.
+        """
+        return self.minimality
+
 
 def start(model: ComponentModel, config: APDConfig, generator: Generator) -> State:
     """The state before step 0, after the faithfulness warm-up; `generator` will draw the data."""

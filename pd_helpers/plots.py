@@ -158,6 +158,18 @@ def matrix(ax: Axes, W: Tensor, *, limit: float | None = None, numbers: bool = T
     return ax
 
 
+def outputs(ax: Axes, output: Tensor, target: Tensor) -> Axes:
+    """Outputs of a network as bars, over the target's as outlines."""
+    output, target = (np.asarray(v.detach().cpu()) for v in (output, target))
+    places = np.arange(len(output))
+    ax.bar(places, output, color=[color(j) for j in places], label="masked network")
+    ax.bar(places, target, fill=False, edgecolor="0.2", lw=1.4, label="target")
+    ax.set(xlabel="output", ylabel="value", xticks=places, ylim=(0, max(1.1, 1.1 * float(target.max()))))
+    ax.legend(fontsize=8, frameon=False)
+    sns.despine(ax=ax)
+    return ax
+
+
 def by_feature(P: Tensor, W: Tensor, threshold: float = 0.5) -> list[int]:
     """Components in the order of the target column each serves best, the rest by size; only those of some size.
 

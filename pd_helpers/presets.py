@@ -64,7 +64,7 @@ PRESETS = {
             name="spd/tms_5-2",
             source="SPD section 3.1",
             target=SPD_TMS_5_2,
-            config=SPDConfig(steps=2000, batch_size=1024, lr=5e-3, faithfulness_warmup_steps=200),
+            config=SPDConfig(steps=2000, batch_size=1024, lr=0.01, faithfulness_warmup_steps=200, starts=3),
             published={"mmcs": (1.000, 0.000), "ml2r": (0.993, 0.002)},
             differs={},
         ),

@@ -109,14 +109,20 @@ class Run:
         """
         if self.alternatives:
             candidates, self.alternatives = [self, *self.alternatives], []
+            promises = []
             for candidate in candidates:
-                yield from itertools.islice(candidate._steps(), self.config.start_steps)
-            best = min(candidates, key=lambda run: evaluate(run)["recon"])
+                losses = []
+                for loss in itertools.islice(candidate._steps(), self.config.start_steps):
+                    losses.append(loss.promise(self.config))
+                    yield candidate.state.step
+                promises.append(torch.stack(losses[-len(losses) // 4 :]).mean().item())
+            best = candidates[promises.index(min(promises))]
             seconds = sum(candidate.seconds for candidate in candidates)
             vars(self).update(vars(best), seconds=seconds)
-        yield from self._steps()
+        for _ in self._steps():
+            yield self.state.step
 
-    def _steps(self) -> Iterator[int]:
+    def _steps(self) -> Iterator[apd.Losses | spd.Losses]:
         points = {round(self.config.steps * (i / (N_RECORDS - 1)) ** 2) for i in range(N_RECORDS)}
         if not self.snapshots:
             self._take_snapshot()
@@ -146,11 +152,11 @@ class Run:
                 )
                 self._take_snapshot()
             self.seconds = time.perf_counter() - began
-            yield self.state.step
+            yield losses
 
     def train(self, *, show_progress: bool = True) -> "Run":
         """Train to the end and measure."""
-        total = self.config.steps + len(self.alternatives) * getattr(self.config, "start_steps", 0)
+        total = self.config.steps + len(self.alternatives) * self.config.start_steps
         for _ in progress(self.steps(), total=total, description=self.name or "run", show=show_progress):
             pass
         self.metrics = evaluate(self)
@@ -269,7 +275,7 @@ def start(
         return Run(name, seed, config, target_config, components, importance, data, state)
 
     run = initialise()
-    run.alternatives = [initialise() for _ in range(1, getattr(config, "starts", 1))]
+    run.alternatives = [initialise() for _ in range(1, config.starts)]
     return run
 
 

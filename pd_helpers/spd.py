@@ -54,6 +54,10 @@ class SPDConfig(Config):
     """Inputs per step."""
     faithfulness_warmup_steps: int = whole(0, at_least=0)
     """Steps on the faithfulness loss alone, before the others (later public configs: 200)."""
+    starts: int = whole(1)
+    """Initialisations tried; the one with the lowest loss after `start_steps` steps goes on."""
+    start_steps: int = whole(800)
+    """Steps after which they are compared."""
 
     @property
     def rank(self) -> int:
@@ -68,6 +72,19 @@ class Losses(NamedTuple):
     recon: Tensor
     recon_layerwise: Tensor
     importance: Tensor
+
+    def promise(self, config: SPDConfig) -> Tensor:
+        """By which initialisations are compared, lower being better: the loss itself.
+
+        A start that goes wrong ends with fewer subcomponents, each active for several features: cheap to
+        reconstruct, but with more importance in all.
+        """
+        return (
+            config.faithfulness_coeff * self.faithfulness
+            + config.recon_coeff * self.recon
+            + config.recon_layerwise_coeff * self.recon_layerwise
+            + config.importance_coeff * self.importance
+        )
 
 
 def start(model: ComponentModel, importance: CausalImportance, config: SPDConfig, generator: Generator) -> State:

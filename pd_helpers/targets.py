@@ -7,6 +7,7 @@ Toy model of superposition (APD section 3.1, after Elhage et al. 2022):
 and SPD's variant with a fixed identity I (n_hidden, n_hidden) in the middle: x̂ = ReLU(Wᵀ I W x + b).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -109,21 +110,32 @@ class TMS(nn.Module):
 
 
 def train_tms(config: TMSConfig, seed: int, device: str | torch.device = "cpu", *, show_progress: bool = True) -> TMS:
-    """Train a toy model of superposition to reconstruct its input; mean squared error, AdamW (APD section D.1).
+    """Train a toy model of superposition to reconstruct its input (APD section D.1)."""
+    model = new_tms(config, seed, device)
+    steps = tms_steps(model, config, seed)
+    for _ in progress(steps, total=config.target_steps, description="target", show=show_progress):
+        pass
+    return model
 
-    Source of initialisation: Xavier-normal W and zero b, as in public APD and SPD code.
-    """
+
+def new_tms(config: TMSConfig, seed: int, device: str | torch.device = "cpu") -> TMS:
+    """An untrained toy model: W Xavier-normal and b zero, as in public APD and SPD code."""
     model = TMS(n_features=config.n_features, n_hidden=config.n_hidden, identity=config.identity)
     nn.init.xavier_normal_(model.embed.weight, generator=generator(seed, "target_init"))
-    model.to(device)
-    data, draw = config.features(), generator(seed, "target_data", device)
-    optimizer = adamw([p for p in model.parameters() if p.requires_grad], config.target_lr, config.target_weight_decay)
-    steps = range(config.target_steps)
-    with threads_for(config.target_batch_size * config.n_features):
-        for _ in progress(steps, total=len(steps), description="target", show=show_progress):
+    return model.to(device)
+
+
+def tms_steps(model: TMS, config: TMSConfig, seed: int) -> Iterator[int]:
+    """Train in place with AdamW on the mean squared error, one step for each item taken; frozen at the end."""
+    data, draw = config.features(), generator(seed, "target_data", model.embed.weight.device)
+    parameters = [model.embed.weight, model.unembed.bias]
+    optimizer = adamw(parameters, config.target_lr, config.target_weight_decay)
+    for step in range(config.target_steps):
+        with threads_for(config.target_batch_size * config.n_features):
             x = data(config.target_batch_size, draw)
             loss = F.mse_loss(model(x), x)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
-    return model.requires_grad_(False)
+        yield step + 1
+    model.requires_grad_(False)

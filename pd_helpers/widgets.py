@@ -7,7 +7,7 @@ that gives way to the front end every few steps; a slider that moves again cance
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import ipywidgets as w
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pd_helpers import metrics, plots
 from pd_helpers.runs import Run, prepare
-from pd_helpers.targets import TMS
+from pd_helpers.targets import TMS, TMSConfig, new_tms, tms_steps, train_tms
 
 SETTLE = 0.15
 """Seconds a slider must rest before training starts: a drag passes through many values."""
@@ -24,6 +24,12 @@ SLICE = 0.03
 """Seconds of training between two looks at what the reader does."""
 REDRAW = 0.6
 """Seconds between two pictures while training."""
+
+
+N_SPARSITY = 2**14
+"""Inputs on which the sparsity lab measures the error."""
+_STYLE = {"description_width": "15em"}
+_WIDE = w.Layout(width="34em", max_width="100%")
 
 
 class Lab:
@@ -62,6 +68,24 @@ class Lab:
         except RuntimeError:
             asyncio.run(work())
 
+    async def follow(self, steps: Iterator[int], total: int, draw: Callable[[], None]) -> None:
+        """Take all of `steps` under the progress bar, drawing now and then, and giving way to the front end."""
+        self.progress.description, self.progress.bar_style = "training", "info"
+        self.progress.max, self.progress.value = total, 0
+        looked = drawn = time.perf_counter()
+        for done, _ in enumerate(steps):
+            if time.perf_counter() - looked < SLICE:
+                continue
+            self.progress.value = done
+            if time.perf_counter() - drawn > REDRAW:
+                draw()
+                drawn = time.perf_counter()
+            await asyncio.sleep(0.001)
+            looked = time.perf_counter()
+        self.progress.description, self.progress.bar_style = "trained", "success"
+        self.progress.value = total
+        draw()
+
     def _ipython_display_(self) -> None:
         view = {"version_major": 2, "version_minor": 0, "model_id": self.widget.model_id}
         display(
@@ -72,6 +96,98 @@ class Lab:
             },
             raw=True,
             metadata={"image/png": {"alt": self.alt, "width": round(self.figure.get_figwidth() * plots.DPI)}},
+        )
+
+
+class MechanismLab(Lab):
+    """Turn one mechanism of a trained toy model down and watch the output follow; instant.
+
+    One feature is on. Its mechanism Z(c), column c of W and zeros elsewhere, is multiplied by a mask m between 0
+    (ablated) and 1 (as trained); the sliders choose c, m, and which feature is on.
+
+    >>> MechanismLab(pdh.train_tms(pdh.TMSConfig(), seed=0))
+    """
+
+    def __init__(self, target: TMS):
+        if target.embed.out_features != 2 or target.identity is not None:
+            raise ValueError("target must have two hidden dimensions and no identity layer; TMSConfig()'s has")
+        self.target = target
+        last = target.embed.in_features - 1
+        self.mask = _slider("mask m of the mechanism", 1.0, 0.0, 1.0, 0.05, 2)
+        self.component = _whole("mechanism c", 0, last)
+        self.feature = _whole("feature that is on", 0, last)
+        super().__init__([self.mask, self.component, self.feature], 8.0, 3.3, 1, 2)
+        for control in (self.mask, self.component, self.feature):
+            control.observe(lambda _: self.draw(), "value")
+        self.draw()
+
+    @torch.no_grad()
+    def draw(self) -> None:
+        """Show the network with these masks."""
+        W, b = self.target.embed.weight.cpu(), self.target.unembed.bias.cpu()
+        c, feature, m = self.component.value, self.feature.value, self.mask.value
+        masks = torch.ones(W.shape[1])
+        masks[c] = m
+        x = torch.eye(W.shape[1])[feature]
+        whole, masked = (torch.relu(x @ M.T @ M + b) for M in (W, W * masks))
+        arrows, bars = self.axes[0]
+        for ax in self.axes[0]:
+            ax.clear()
+        plots.columns(arrows, W, labels=False, colors=["0.8"] * W.shape[1], width=5)
+        plots.columns(arrows, W * masks).set_title(f"columns of W, column {c} times {m:.2f}", fontsize=10)
+        plots.outputs(bars, masked, whole).set_title(f"output when only feature {feature} is on", fontsize=10)
+        self.refresh(
+            f'output {feature} = <span class="pdh-output">{masked[feature]:.3f}</span>, '
+            f"and {whole[feature]:.3f} with every mechanism on",
+            f"With mechanism {c} at mask {m:.2f} and only feature {feature} on, output {feature} is "
+            f"{masked[feature]:.2f}; with every mechanism on it is {whole[feature]:.2f}.",
+        )
+
+
+class SparsityLab(Lab):
+    """Train a toy model of superposition live at a chosen feature probability; columns of W arrange themselves."""
+
+    PROBABILITIES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
+
+    def __init__(self, config: TMSConfig, seed: int = 0, target: TMS | None = None):
+        self.config, self.seed = config, seed
+        self.probability = w.SelectionSlider(
+            description="feature probability p",
+            options=self.PROBABILITIES,
+            value=config.feature_probability,
+            style=_STYLE,
+            layout=_WIDE,
+        )
+        self.progress = _progress_bar()
+        super().__init__([self.probability, self.progress], 8.0, 3.3, 1, 2)
+        self.target = target or train_tms(config, seed, show_progress=False)
+        self.draw()
+        self.probability.observe(lambda _: self.replace_task(self._retrain), "value")
+
+    async def _retrain(self) -> None:
+        await asyncio.sleep(SETTLE)
+        config = self.config.replace(feature_probability=self.probability.value)
+        self.target = new_tms(config, self.seed)
+        await self.follow(tms_steps(self.target, config, self.seed), config.target_steps, self.draw)
+
+    @torch.no_grad()
+    def draw(self) -> None:
+        """Show the network as it now is."""
+        W, b = self.target.embed.weight, self.target.unembed.bias
+        arrows, heat = self.axes[0]
+        for ax in self.axes[0]:
+            ax.clear()
+        p = self.probability.value
+        plots.columns(arrows, W).set_title(f"columns of W, p = {p:g}", fontsize=10)
+        plots.matrix(heat, W.T @ W, limit=1.5).set_title("WᵀW: what output i (row) gets from feature j", fontsize=10)
+        kept = int((W.norm(dim=0) > 0.5).sum())
+        x = self.config.replace(feature_probability=p).features()(N_SPARSITY, torch.Generator().manual_seed(0))
+        error = torch.nn.functional.mse_loss(self.target(x), x).item() / p
+        self.refresh(
+            f'features represented (column longer than 0.5): <span class="pdh-kept">{kept}</span> of {W.shape[1]} · '
+            f"error / p = {error:.4f} · bias from {b.min():.2f} to {b.max():.2f}",
+            f"Columns of W trained at feature probability {p:g}, and the matrix WᵀW: {kept} of {W.shape[1]} features "
+            "have a column longer than 0.5.",
         )
 
 
@@ -91,34 +207,17 @@ class ShrinkageLab(Lab):
             )
         self.run = run
         config = run.config
-        style = {"description_width": "15em"}
-        wide = w.Layout(width="34em", max_width="100%")
-
-        def slider(description: str, value: float, low: float, high: float, step: float, digits: int) -> w.FloatSlider:
-            return w.FloatSlider(
-                description=description,
-                value=value,
-                min=low,
-                max=high,
-                step=step,
-                readout_format=f".{digits}f",
-                style=style,
-                layout=wide,
-            )
-
-        self.simplicity_coeff = slider("simplicity λ_S", config.simplicity_coeff, 0.0, 2.0, 0.1, 1)
-        self.schatten_p = slider("Schatten exponent p_S", config.schatten_p, 0.5, 1.5, 0.1, 1)
-        self.top_k = slider("top-k per input", config.top_k, 0.061, 0.461, 0.05, 3)
+        self.simplicity_coeff = _slider("simplicity λ_S", config.simplicity_coeff, 0.0, 2.0, 0.1, 1)
+        self.schatten_p = _slider("Schatten exponent p_S", config.schatten_p, 0.5, 1.5, 0.1, 1)
+        self.top_k = _slider("top-k per input", config.top_k, 0.061, 0.461, 0.05, 3)
         self.step = w.SelectionSlider(
             description="training step",
             options=[s.step for s in run.snapshots],
             value=run.snapshots[-1].step,
-            style=style,
-            layout=wide,
-            continuous_update=True,
+            style=_STYLE,
+            layout=_WIDE,
         )
-        self.progress = w.IntProgress(description="trained", value=1, max=1, style=style, layout=wide)
-        self.progress.add_class("pdh-progress")
+        self.progress = _progress_bar()
         super().__init__([self.simplicity_coeff, self.schatten_p, self.top_k, self.step, self.progress], 9.0, 3.3, 1, 3)
         self.draw()
         for control in (self.simplicity_coeff, self.schatten_p, self.top_k):
@@ -141,23 +240,10 @@ class ShrinkageLab(Lab):
 
     async def _retrain(self) -> None:
         await asyncio.sleep(SETTLE)
-        self.progress.description, self.progress.bar_style = "training", "info"
-        started = self._prepare()
-        config, extra = started.config, len(started.alternatives) * started.config.start_steps
-        self.progress.max, self.progress.value = config.steps + extra, 0
-        looked = drawn = time.perf_counter()
-        for done, step in enumerate(started.steps()):
-            now = time.perf_counter()
-            if now - looked < SLICE:
-                continue
-            self.progress.value = done
-            if now - drawn > REDRAW:
-                P, W = started.first_layer
-                self._picture(P.cpu(), W.cpu(), step)
-                drawn = time.perf_counter()
-            await asyncio.sleep(0.001)
-            looked = time.perf_counter()
-        self._show_all_of(started)
+        run = self._prepare()
+        total = run.config.steps + len(run.alternatives) * run.config.start_steps
+        await self.follow(run.steps(), total, lambda: self._picture(*_first_layer(run), run.state.step))
+        self._show_all_of(run)
 
     def _prepare(self, **overrides: float) -> Run:
         """A run with the settings that the sliders show, at step 0."""
@@ -172,8 +258,6 @@ class ShrinkageLab(Lab):
 
     def _show_all_of(self, run: Run) -> None:
         self.run = run
-        self.progress.description, self.progress.bar_style = "trained", "success"
-        self.progress.value = self.progress.max
         steps = [s.step for s in self.run.snapshots]
         if tuple(self.step.options) != tuple(steps):
             self.step.options = steps
@@ -205,3 +289,31 @@ class ShrinkageLab(Lab):
             f"W in grey; and the sum of all components. Mean length ratio (ML2R) {ml2r:.3f}, mean max cosine (MMCS) "
             f"{mmcs:.3f}.",
         )
+
+
+def _slider(description: str, value: float, low: float, high: float, step: float, digits: int) -> w.FloatSlider:
+    return w.FloatSlider(
+        description=description,
+        value=value,
+        min=low,
+        max=high,
+        step=step,
+        readout_format=f".{digits}f",
+        style=_STYLE,
+        layout=_WIDE,
+    )
+
+
+def _whole(description: str, value: int, high: int) -> w.IntSlider:
+    return w.IntSlider(description=description, value=value, min=0, max=high, style=_STYLE, layout=_WIDE)
+
+
+def _progress_bar() -> w.IntProgress:
+    bar = w.IntProgress(description="trained", value=1, max=1, bar_style="success", style=_STYLE, layout=_WIDE)
+    bar.add_class("pdh-progress")
+    return bar
+
+
+def _first_layer(run: Run) -> tuple[Tensor, Tensor]:
+    P, W = run.first_layer
+    return P.cpu(), W.cpu()
