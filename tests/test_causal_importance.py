@@ -128,3 +128,11 @@ def test_the_generator_decides_the_initial_importance():
     first, again, other = (ImportanceMLP(C=3, d_gate=4, generator=Generator().manual_seed(s)).w_in for s in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+def test_initial_importance_has_kaimings_gains():
+    mlp = ImportanceMLP(C=300, d_gate=16, generator=Generator().manual_seed(0))
+    assert mlp.w_in.detach().std().item() == pytest.approx(2**0.5, rel=0.05)  # fan-in 1, into a rectifier
+    assert mlp.w_out.detach().std().item() == pytest.approx(1 / 4, rel=0.05)  # fan-in 16, linear
+    assert not mlp.b_in.any()
+    assert not mlp.b_out.any()
