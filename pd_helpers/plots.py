@@ -4,6 +4,7 @@ Colours are seaborn's colour-blind palette, and everything told by colour is als
 Figures are made without pyplot's global state, so a widget or a test can draw as many as it likes.
 """
 
+import base64
 import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -56,13 +57,15 @@ def show(fig: Figure, alt: str) -> None:
     """
     from IPython.display import display
 
-    width = round(fig.get_figwidth() * DPI)
-    display(
-        {"image/png": png(fig), "text/plain": alt},
-        raw=True,
-        metadata={"image/png": {"alt": alt, "width": width}},
-    )
+    data, metadata = bundle(fig, alt)
+    display(data, raw=True, metadata=metadata)
     display({"text/html": caption(alt), "text/plain": f"Figure: {alt}"}, raw=True)
+
+
+def bundle(fig: Figure, alt: str) -> tuple[dict[str, str], dict[str, dict]]:
+    """The figure as notebook output: data and metadata by type, the alt text in both."""
+    data = {"image/png": base64.b64encode(png(fig)).decode(), "text/plain": alt}
+    return data, {"image/png": {"alt": alt, "width": round(fig.get_figwidth() * DPI)}}
 
 
 def caption(alt: str) -> str:

@@ -87,16 +87,9 @@ class Lab:
         draw()
 
     def _ipython_display_(self) -> None:
+        data, metadata = plots.bundle(self.figure, self.alt)
         view = {"version_major": 2, "version_minor": 0, "model_id": self.widget.model_id}
-        display(
-            {
-                "application/vnd.jupyter.widget-view+json": view,
-                "image/png": self._image.value,
-                "text/plain": self.alt,
-            },
-            raw=True,
-            metadata={"image/png": {"alt": self.alt, "width": round(self.figure.get_figwidth() * plots.DPI)}},
-        )
+        display({"application/vnd.jupyter.widget-view+json": view, **data}, raw=True, metadata=metadata)
 
 
 class MechanismLab(Lab):

@@ -134,7 +134,9 @@ for c in range(5):
     whole = target(one)
     alone = F.relu(one @ Z[c].T @ Z[c] + b)  # the same network with Z(c) instead of W
     axes[0, 0].plot(values, whole[:, c], color=pdh.plots.color(c), lw=5, alpha=0.3)
-    axes[0, 0].plot(values, alone[:, c], color=pdh.plots.color(c), ls=["-", "--", "-.", ":", "-"][c], label=f"feature {c}")
+    axes[0, 0].plot(
+        values, alone[:, c], color=pdh.plots.color(c), ls=["-", "--", "-.", ":", "-"][c], label=f"feature {c}"
+    )
     error = (whole - alone).square().mean(dim=1)
     axes[0, 1].plot(values, error, color=pdh.plots.color(c), ls=["-", "--", "-.", ":", "-"][c])
 axes[0, 0].set(xlabel="value of the only feature on", ylabel="its own output", title="W (thick) and Z alone (thin)")
