@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 import pd_helpers as pdh
-from pd_helpers.runs import claim_folder
+from pd_helpers.runs import check_new_folder
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -66,9 +66,8 @@ def _run(options: argparse.Namespace) -> int:
     overrides = dict(_key_and_value(text) for text in options.set)
     if options.steps is not None:
         overrides["steps"] = options.steps
-    pdh.preset(options.name).replace(**overrides)  # complain before the output folder is made
     if options.out is not None:
-        claim_folder(options.out)
+        check_new_folder(options.out)
     run = pdh.run(options.name, options.seed, device=options.device, **overrides)
     if options.out is not None:
         run.save(options.out)

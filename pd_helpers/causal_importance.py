@@ -61,11 +61,12 @@ class CausalImportance(nn.Module):
 
     def __init__(self, model: ComponentModel, *, d_gate: int, generator: Generator):
         super().__init__()
-        self._mlps = nn.ModuleDict()  # its keys may not hold dots, hence the dashes
-        for path, use in model.uses.items():
-            C = model.layers[use.layer].C
-            self._mlps[path.replace(".", "-")] = ImportanceMLP(C=C, d_gate=d_gate, generator=generator)
-        self.mlps = dict(zip(model.uses, self._mlps.values(), strict=True))
+        self._mlps = nn.ModuleList(
+            ImportanceMLP(C=model.layers[use.layer].C, d_gate=d_gate, generator=generator)
+            for use in model.uses.values()
+        )
+        self.mlps = dict(zip(model.uses, self._mlps, strict=True))
+        self.to(model.factors[0])  # device and dtype
 
     def forward(self, model: ComponentModel, inputs: dict[str, Tensor]) -> dict[str, Float[Tensor, "rows _"]]:
         """Use → Γ_c(V_cᵀ a) (rows, C), before any sigmoid; `inputs` are the target's activations entering each use."""

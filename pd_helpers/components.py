@@ -67,6 +67,11 @@ class Components(nn.Module):
         """
         if mask is None:
             return F.linear(x, self.weight.T if transposed else self.weight)
+        if mask.shape != (*x.shape[:-1], self.C):
+            raise ValueError(
+                f"a mask must have shape {(*x.shape[:-1], self.C)}, one value per input and component, "
+                f"but has {tuple(mask.shape)}"
+            )
         writes = self.V.transpose(0, 1) if transposed else self.U.permute(2, 0, 1)  # (R, C, d2)
         masked = self.inner(x, transposed) * mask.unsqueeze(-1)  # (batch, C, R)
         return masked.transpose(1, 2).flatten(1) @ writes.flatten(0, 1)
@@ -100,15 +105,14 @@ class ComponentModel(nn.Module):
         self.target = target.requires_grad_(False)
         self._modules_by_use = _find_uses(target, C)
         self.uses = {path: use for path, (use, _) in self._modules_by_use.items()}
-        self._layers = nn.ModuleDict()  # its keys may not hold dots, hence the dashes
+        self._layers = nn.ModuleList()
         for path, n in C.items():
             d_out, d_in = target.get_submodule(path).weight.shape
-            self._layers[path.replace(".", "-")] = Components(
-                C=n, d_out=d_out, d_in=d_in, rank=min(d_out, d_in) + 1 if rank is None else rank
-            )
+            full = min(d_out, d_in) + 1
+            self._layers.append(Components(C=n, d_out=d_out, d_in=d_in, rank=full if rank is None else rank))
         self._empty_rows_are_inert: bool | None = None
-        self.layers = dict(zip(C, self._layers.values(), strict=True))
-        self.to(next(iter(self.targets.values())).device)
+        self.layers = dict(zip(C, self._layers, strict=True))
+        self.to(next(iter(self.targets.values())))  # device and dtype
 
     @property
     def targets(self) -> dict[str, Float[Tensor, "d_out d_in"]]:
@@ -173,7 +177,9 @@ class ComponentModel(nn.Module):
 
             def forward(a: Tensor) -> Tensor:
                 if path in inputs:
-                    raise RuntimeError(f"one forward pass calls {path!r} twice; give each call a module of its own")
+                    raise ValueError(f"one forward pass calls {path!r} twice; give each call a module of its own")
+                if a.shape[-1] != (width := self._width(path)):
+                    raise ValueError(f"layer {path!r} takes inputs of width {width}, but got {a.shape[-1]}")
                 inputs[path] = a
                 if path not in masks:
                     return own(a)
@@ -185,11 +191,16 @@ class ComponentModel(nn.Module):
         with _instead({m: layer(path, m) for path, (_, m) in self._modules_by_use.items()}):
             output = self.target(x)
         if missing := [path for path in self.uses if path not in inputs]:
-            raise RuntimeError(
+            raise ValueError(
                 f"the forward pass never called {missing[0]!r}, so it cannot be decomposed; "
                 "decompose layers that the network calls as modules"
             )
         return Forward(output, inputs)
+
+    def _width(self, path: str) -> int:
+        name, transposed = self.uses[path]
+        layer = self.layers[name]
+        return layer.d_out if transposed else layer.d_in
 
 
 def decompose(
@@ -249,7 +260,13 @@ def _an_example(model: nn.Module) -> str:
 
 def _find_uses(model: nn.Module, layers: Mapping[str, int]) -> dict[str, tuple[Use, nn.Module]]:
     """Every module whose weight is that of a decomposed layer, in the order the model lists them."""
-    owner = {id(model.get_submodule(path).weight): path for path in layers}
+    owner: dict[int, str] = {}
+    for path in layers:
+        other = owner.setdefault(id(model.get_submodule(path).weight), path)
+        if other != path:
+            raise ValueError(
+                f"layers {other!r} and {path!r} share one weight; name {other!r} only, both are decomposed"
+            )
     uses = {}
     for path, module in model.named_modules():
         weight = getattr(module, "weight", None)
@@ -267,6 +284,7 @@ def _find_uses(model: nn.Module, layers: Mapping[str, int]) -> dict[str, tuple[U
 @contextmanager
 def _instead(forwards: Mapping[nn.Module, Callable[[Tensor], Tensor]]) -> Iterator[None]:
     """Within the block, these modules compute these functions; nothing of it stays on them afterwards."""
+    own = {module: vars(module)["forward"] for module in forwards if "forward" in vars(module)}
     try:
         for module, forward in forwards.items():
             module.forward = forward
@@ -274,3 +292,5 @@ def _instead(forwards: Mapping[nn.Module, Callable[[Tensor], Tensor]]) -> Iterat
     finally:
         for module in forwards:
             vars(module).pop("forward", None)
+        for module, forward in own.items():
+            module.forward = forward

@@ -24,6 +24,12 @@ class SparseFeatures:
     low: float = 0.0
     high: float = 1.0
 
+    def __post_init__(self):
+        if not 0 <= self.feature_probability <= 1:
+            raise ValueError(
+                f"feature_probability must be at least 0 and at most 1, but is {self.feature_probability}; 0.05 works"
+            )
+
     def __call__(self, batch_size: int, generator: Generator) -> Float[Tensor, "batch n_features"]:
         """Draw `batch_size` rows on the generator's device."""
         shape, p = (batch_size, self.n_features), self.feature_probability

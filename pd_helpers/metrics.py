@@ -15,12 +15,13 @@ def best_match(
 ) -> tuple[Float[Tensor, " d_in"], Float[Tensor, " d_in"]]:
     """For each column of W, the largest cosine similarity with that column of any component, and the ratio of lengths.
 
-    Returns cosines and ‖P_c*[:, j]‖ / ‖W[:, j]‖ at the maximising c*, both (d_in,). A column of zeros has cosine 0.
+    Returns cosines and ‖P_c*[:, j]‖ / ‖W[:, j]‖ at the maximising c*, both (d_in,). A column of zeros has cosine 0
+    and ratio 0.
     """
     cosines = F.cosine_similarity(P, W.unsqueeze(0), dim=1, eps=1e-12)  # (C, d_in)
     best, c = cosines.max(dim=0)
-    ratios = P.norm(dim=1).gather(0, c.unsqueeze(0)).squeeze(0) / W.norm(dim=0).clamp(min=1e-12)
-    return best, ratios
+    lengths, target = P.norm(dim=1).gather(0, c.unsqueeze(0)).squeeze(0), W.norm(dim=0)
+    return best, torch.where(target > 0, lengths / target, 0.0)
 
 
 def mmcs(P: Float[Tensor, "C d_out d_in"], W: Float[Tensor, "d_out d_in"]) -> float:

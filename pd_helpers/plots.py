@@ -164,7 +164,7 @@ def matrix(ax: Axes, W: Tensor, *, limit: float | None = None, numbers: bool = T
 def outputs(ax: Axes, output: Tensor, target: Tensor) -> Axes:
     """Outputs of a network as bars, over the target's as outlines."""
     output, target = (np.asarray(v.detach().cpu()) for v in (output, target))
-    places = np.arange(len(output))
+    places = range(len(output))
     ax.bar(places, output, color=[color(j) for j in places], label="masked network")
     ax.bar(places, target, fill=False, edgecolor="0.2", lw=1.4, label="target")
     ax.set(xlabel="output", ylabel="value", xticks=places, ylim=(0, max(1.1, 1.1 * float(target.max()))))

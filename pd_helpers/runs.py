@@ -8,8 +8,11 @@ run.save("folder"); load("folder")            safetensors for tensors, JSON for 
 import hashlib
 import itertools
 import json
+import math
+import operator
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -36,8 +39,8 @@ if TYPE_CHECKING:
 FORMAT = "pd_helpers run 1"
 N_RECORDS = 80
 """History rows and snapshots of a run; closer together early, where more happens."""
-N_EVALUATION = 2**14
-"""Inputs on which a finished run is measured."""
+N_EVALUATION = 4096
+"""Inputs on which a finished run is measured: one batch of SPD's size."""
 
 Data = Callable[[int, Generator], Tensor]
 """(batch_size, generator) → batch (batch, d_in)."""
@@ -75,7 +78,7 @@ class Run:
     """Where training stands; None for a loaded run."""
     alternatives: list["Run"] = field(default_factory=list)
     """The same run from other initialisations, until one is chosen."""
-    records: list[dict[str, float]] = field(default_factory=list)
+    records: list[dict[str, float | int]] = field(default_factory=list)
     snapshots: list[Snapshot] = field(default_factory=list)
     """U and V at recorded steps, from the initial ones to the last."""
     metrics: dict[str, Any] = field(default_factory=dict)
@@ -112,17 +115,24 @@ class Run:
             promises = []
             for candidate in candidates:
                 losses = []
-                for loss in itertools.islice(candidate._steps(), self.config.start_steps):
-                    losses.append(loss.promise(self.config))
-                    yield candidate.state.step
-                promises.append(torch.stack(losses[-len(losses) // 4 :]).mean().item())
+                try:
+                    for loss in itertools.islice(candidate._steps(), self.config.start_steps):
+                        losses.append(loss.promise(self.config))
+                        yield candidate.state.step
+                    promise = torch.stack(losses[-len(losses) // 4 :]).mean().item()
+                except FloatingPointError:
+                    promise = math.nan
+                promises.append(promise if math.isfinite(promise) else math.inf)
             best = candidates[promises.index(min(promises))]
             seconds = sum(candidate.seconds for candidate in candidates)
-            vars(self).update(vars(best), seconds=seconds)
+            vars(self).update(vars(best), seconds=seconds, target_seconds=self.target_seconds)
+            self.state.check()
         for _ in self._steps():
             yield self.state.step
 
     def _steps(self) -> Iterator[apd.Losses | spd.Losses]:
+        if self.state is None:
+            raise ValueError("a loaded run cannot be trained further; pdh.run or pdh.fit trains a new one")
         points = {round(self.config.steps * (i / (N_RECORDS - 1)) ** 2) for i in range(N_RECORDS)}
         if not self.snapshots:
             self._take_snapshot()
@@ -195,23 +205,26 @@ class Run:
     def save(self, folder: str | os.PathLike) -> Path:
         """Write the run to a new folder: `run.json` and `tensors.safetensors`.
 
-        The folder appears whole or not at all. Raises ValueError if it exists and is not empty, or cannot be made.
+        `run.json` comes last and holds the other file's checksum, so that half a run never loads. Raises ValueError if
+        the folder exists and is not empty, or cannot be made.
         """
-        folder = claim_folder(folder)
-        partial = folder.with_name(f".{folder.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
+        folder = check_new_folder(folder)
+        made = not folder.exists()
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(dir=folder, prefix=".partial-"))
         try:
             save_file(self._tensors(), partial / "tensors.safetensors")
-            (partial / "run.json").write_text(json.dumps(self._facts(partial), indent=1, allow_nan=False) + "\n")
-            folder.rmdir()
-            partial.rename(folder)
+            (partial / "run.json").write_text(json.dumps(self._facts(partial), indent=1) + "\n")
+            for name in ("tensors.safetensors", "run.json"):
+                os.replace(partial / name, folder / name)
         finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            shutil.rmtree(partial)
+            if made and not any(folder.iterdir()):
+                folder.rmdir()
         return folder
 
     def _tensors(self) -> dict[str, Tensor]:
-        tensors = {f"target.{name}": p for name, p in self.target.named_parameters()}
+        tensors = _named_tensors(self.target)
         for path, layer in self.components.layers.items():
             tensors |= {f"U.{path}": layer.U, f"V.{path}": layer.V}
             for i, factor in enumerate("UV"):
@@ -252,29 +265,29 @@ def start(
     target_config: TMSConfig | None = None,
 ) -> Run:
     """A run at step 0: components and importances drawn, nothing trained. `fit` says what the arguments are."""
-    at = pick_device(device)
+    at, seed = pick_device(device), _checked_seed(seed)
+    if not isinstance(config, apd.APDConfig | spd.SPDConfig):
+        raise TypeError(f"config must be an APDConfig or an SPDConfig, but is a {type(config).__name__}")
+    if isinstance(layers, str):
+        raise TypeError(f"layers must be a list of paths, but is the text {layers!r}; [{layers!r}] works")
     C = dict(layers) if isinstance(layers, Mapping) else dict.fromkeys(layers, config.C)
-    try:
-        output = target.to(at)(data(1, generator(seed, "data", at)))
-    except RuntimeError as error:
-        raise ValueError(
-            f"target and data do not fit together: the target refuses a batch of data ({error})"
-        ) from error
-    if not output.isfinite().all():
-        raise ValueError("target gives outputs that are not finite on data; train it again, or scale its inputs")
+    if isinstance(config, apd.APDConfig) and len(set(C.values())) > 1:
+        raise ValueError(f"layers gives {C}, but a component of APD spans all layers; the same C for each works")
+    _check_data(target.to(at), data, generator(seed, "data", at))
     init = generator(seed, "init")
 
     def initialise() -> Run:
         draw = generator(seed, "data", at)
         components = decompose(target, C, rank=config.rank, generator=init).to(at)
         if isinstance(config, spd.SPDConfig):
-            importance = CausalImportance(components, d_gate=config.d_gate, generator=init).to(at)
+            importance = CausalImportance(components, d_gate=config.d_gate, generator=init)
             state = spd.start(components, importance, config, draw)
         else:
             importance, state = None, apd.start(components, config, draw)
         return Run(name, seed, config, target_config, components, importance, data, state)
 
     run = initialise()
+    run.components.target_forward(data(2, generator(seed, "data", at)))  # complains of layers that are not called
     run.alternatives = [initialise() for _ in range(1, config.starts)]
     return run
 
@@ -317,11 +330,13 @@ def prepare(
     **overrides: Any,
 ) -> Run:
     """`run` up to step 0: the preset's target is trained (or given), its decomposition only started."""
-    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-        raise ValueError(f"seed must be a whole number of at least 0, but is {seed!r}; 0 works")
-    at, experiment = pick_device(device), preset(name)
+    at, seed, experiment = pick_device(device), _checked_seed(seed), preset(name)
     if isinstance(target, Run):
-        target, overrides = target.target, {**_target_fields(target.target_config), **overrides}
+        made = target.target_config
+        if made is not None:
+            origin = target.seed if made.target_seed is None else made.target_seed
+            overrides = {**made.to_dict(), "target_seed": origin, **overrides}
+        target = target.target
     if target is not None:
         if not isinstance(target, TMS):
             raise TypeError(
@@ -389,6 +404,8 @@ def evaluate(run: Run) -> dict[str, Any]:
     or SPD's stochastic masks; use → number `n_alive` and `l0`; and `identity_ci_error` for SPD on a target whose
     ideal importances are known.
     """
+    if run.data is None:
+        raise ValueError("this run was loaded without its data; set run.data to the function that draws a batch")
     model = run.components
     at = model.factors[0].device
     draw = generator(run.seed, "evaluation", at)
@@ -430,18 +447,26 @@ def load(folder: str | os.PathLike, *, target: nn.Module | None = None, device: 
     if not tensors_file.is_file() or _sha256(tensors_file) != facts["sha256"]:
         raise ValueError(f"the run in {str(folder)!r} is damaged: tensors.safetensors is missing or cut; run it again")
     tensors = load_file(tensors_file)
+    try:
+        return _assemble(facts, tensors, target, pick_device(device))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"the run in {str(folder)!r} cannot be read: {error}") from error
+
+
+def _assemble(facts: dict[str, Any], tensors: dict[str, Tensor], target: nn.Module | None, at: torch.device) -> Run:
+    """The run that a folder describes."""
     config = {"apd": apd.APDConfig, "spd": spd.SPDConfig}[facts["method"]](**facts["config"])
     target_config = TMSConfig(**facts["target_config"]) if facts["target_config"] else None
     if target_config is not None:
         sizes = {key: getattr(target_config, key) for key in ("n_features", "n_hidden", "identity")}
         target = TMS(**sizes)
     elif target is None:
-        raise ValueError(f"the run in {str(folder)!r} decomposes a network of your own; pass one as target=")
+        raise ValueError("it decomposes a network of your own; pass one of the same architecture as target=")
     components = decompose(target, facts["layers"], rank=config.rank)
     importance = None
     if isinstance(config, spd.SPDConfig):
         importance = CausalImportance(components, d_gate=config.d_gate, generator=Generator())
-    named = {f"target.{name}": p for name, p in target.named_parameters()}
+    named = _named_tensors(target)
     for path, layer in components.layers.items():
         named |= {f"U.{path}": layer.U, f"V.{path}": layer.V}
     for path, mlp in importance.mlps.items() if importance else ():
@@ -449,7 +474,7 @@ def load(folder: str | os.PathLike, *, target: nn.Module | None = None, device: 
     with torch.no_grad():
         for name, parameter in named.items():
             if name not in tensors or tensors[name].shape != parameter.shape:
-                raise ValueError(f"the run in {str(folder)!r} does not fit its target: {name} differs; check target=")
+                raise ValueError(f"{name} is not as in target=, {tuple(parameter.shape)}; pass the same architecture")
             parameter.copy_(tensors[name])
     snapshots = [
         Snapshot(step, {path: (tensors[f"snapshots.U.{path}"][i], tensors[f"snapshots.V.{path}"][i]) for path in C})
@@ -462,8 +487,8 @@ def load(folder: str | os.PathLike, *, target: nn.Module | None = None, device: 
         seed=facts["seed"],
         config=config,
         target_config=target_config,
-        components=components.to(pick_device(device)),
-        importance=importance and importance.to(pick_device(device)),
+        components=components.to(at),
+        importance=importance and importance.to(at),
         data=target_config.features() if target_config else None,
         state=None,
         records=[dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)],
@@ -475,22 +500,25 @@ def load(folder: str | os.PathLike, *, target: nn.Module | None = None, device: 
     return loaded
 
 
-def claim_folder(folder: str | os.PathLike) -> Path:
-    """Make sure that a run can be written to this folder, creating it; ValueError says why not."""
-    folder = Path(folder)
-    another = f"{str(folder).rstrip('/')}-2"
-    if folder.exists() and not folder.is_dir():
+def check_new_folder(folder: str | os.PathLike) -> Path:
+    """Make sure, leaving nothing behind, that a run can be written to this folder; ValueError says why not."""
+    path = Path(folder).resolve()
+    another = f"{str(folder).rstrip('/.') or 'run'}-2"
+    if path.exists() and not path.is_dir():
         raise ValueError(f"out is {str(folder)!r}, which is a file; a new folder such as {another!r} works")
-    if folder.is_dir() and any(folder.iterdir()):
+    if path.is_dir() and any(path.iterdir()):
         raise ValueError(f"out is {str(folder)!r}, which is not empty; a new folder such as {another!r} works")
+    parent = next(p for p in (path, *path.parents) if p.exists())
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".write-test"
-        probe.touch()
-        probe.unlink()
+        os.rmdir(tempfile.mkdtemp(dir=parent, prefix=".write-test-"))
     except OSError as error:
         raise ValueError(f"out is {str(folder)!r}, which cannot be written ({error.strerror}); runs/1 works") from error
-    return folder
+    return path
+
+
+def _named_tensors(target: nn.Module) -> dict[str, Tensor]:
+    """Parameters, a tied one once, and buffers."""
+    return {f"target.{name}": t for name, t in itertools.chain(target.named_parameters(), target.named_buffers())}
 
 
 def _read_facts(folder: Path) -> dict[str, Any]:
@@ -511,5 +539,30 @@ def _sha256(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def _target_fields(config: TMSConfig | None) -> dict[str, Any]:
-    return config.to_dict() if config else {}
+def _checked_seed(seed: Any) -> int:
+    try:
+        whole = operator.index(seed)
+    except TypeError:
+        whole = -1
+    if whole < 0 or isinstance(seed, bool):
+        raise ValueError(f"seed must be a whole number of at least 0, but is {seed!r}; 0 works")
+    return whole
+
+
+def _check_data(target: nn.Module, data: Data, draw: Generator) -> None:
+    """Raise ValueError unless data gives batches that the target takes and answers with finite numbers."""
+    x = data(2, draw)
+    if not isinstance(x, Tensor) or x.ndim < 2 or len(x) != 2:
+        found = f"a tensor of shape {tuple(x.shape)}" if isinstance(x, Tensor) else f"a {type(x).__name__}"
+        raise ValueError(f"data(2, generator) must give a tensor with 2 rows, such as (2, d_in), but gave {found}")
+    if not x.isfinite().all():
+        raise ValueError("data gives numbers that are not finite; check what it is made from")
+    try:
+        with torch.no_grad():
+            output = target(x)
+    except RuntimeError as error:
+        raise ValueError(f"target does not take what data gives, shape {tuple(x.shape)}: {error}") from error
+    bad = [name for name, p in target.named_parameters() if not p.isfinite().all()]
+    if bad or not output.isfinite().all():
+        which = f"its parameter {bad[0]!r} is" if bad else "its outputs are"
+        raise ValueError(f"target is unusable: {which} not finite; train it again, at a smaller learning rate")

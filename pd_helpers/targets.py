@@ -97,16 +97,16 @@ class TMS(nn.Module):
         along P and M along Q is the matrix J = Pᵀ M W + Wᵀ Q W + Wᵀ M P applied to x; the output's derivative
         is that where z > 0, and zero elsewhere. `attributions.forward_mode_tangents` does it for any network.
         """
-        W, P = weights["embed"], directions["embed"]  # (n_hidden, n_features), (C, n_hidden, n_features)
-        if self.identity is None:
-            half = W.T @ P  # (C, n_features, n_features)
-            A, J = W.T @ W, half + half.mT
-        else:
-            M = weights.get("identity", self.identity.weight)
-            A, J = W.T @ M @ W, P.mT @ (M @ W) + (W.T @ M) @ P
-            if "identity" in directions:
-                J = J + W.T @ directions["identity"] @ W
-        return (x @ J.mT) * (F.linear(x, A, self.unembed.bias) > 0)
+        W = weights.get("embed", self.embed.weight)  # (n_hidden, n_features)
+        M = torch.eye(len(W)).to(W) if self.identity is None else weights.get("identity", self.identity.weight)
+        J = torch.zeros(())  # (C, n_features, n_features)
+        if "embed" in directions:
+            P = directions["embed"]  # (C, n_hidden, n_features)
+            J = J + P.mT @ (M @ W) + (W.T @ M) @ P
+        if "identity" in directions:
+            Q = directions["identity"]  # (C, n_hidden, n_hidden)
+            J = J + W.T @ Q @ W
+        return (x @ J.mT) * (F.linear(x, W.T @ M @ W, self.unembed.bias) > 0)
 
 
 def train_tms(config: TMSConfig, seed: int, device: str | torch.device = "cpu", *, show_progress: bool = True) -> TMS:

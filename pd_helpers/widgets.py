@@ -126,7 +126,7 @@ class MechanismLab(Lab):
         arrows, bars = self.axes[0]
         for ax in self.axes[0]:
             ax.clear()
-        plots.columns(arrows, W, labels=False, colors=["0.8"] * W.shape[1], width=5)
+        plots.columns(arrows, W, labels=False, colors=["0.8"] * W.shape[1], width=5.0)
         plots.columns(arrows, W * masks).set_title(f"columns of W, column {c} times {m:.2f}", fontsize=10)
         plots.outputs(bars, masked, whole).set_title(f"output when only feature {feature} is on", fontsize=10)
         self.refresh(
@@ -262,11 +262,11 @@ class ShrinkageLab(Lab):
         for ax in self.axes[0]:
             ax.clear()
         plots.columns(target, W).set_title("target: columns of W", fontsize=10)
-        plots.columns(parts, W, labels=False, colors=["0.8"] * W.shape[1], width=5)
+        plots.columns(parts, W, labels=False, colors=["0.8"] * W.shape[1], width=5.0)
         for c in range(len(P)):
             plots.columns(parts, P[c], labels=False, colors=[plots.color(c)] * W.shape[1])
         parts.set_title("components, one colour each", fontsize=10)
-        plots.columns(total, W, labels=False, colors=["0.8"] * W.shape[1], width=5)
+        plots.columns(total, W, labels=False, colors=["0.8"] * W.shape[1], width=5.0)
         plots.columns(total, P.sum(dim=0)).set_title("sum of the components", fontsize=10)
         mmcs, ml2r = metrics.mmcs(P, W), metrics.ml2r(P, W)
         faithfulness = torch.nn.functional.mse_loss(P.sum(dim=0), W).item()

@@ -1,5 +1,7 @@
 """The course in a real JupyterLab: notebooks run without an error, sliders answer to the keyboard."""
 
+from itertools import pairwise
+
 import nbformat
 import pytest
 from browser import JupyterPage
@@ -80,3 +82,36 @@ def test_a_screenshot_shows_the_whole_notebook(jupyter, tmp_path):
 def test_a_notebook_that_is_not_served_is_named(jupyter):
     with pytest.raises(FileNotFoundError, match="no notebook '99_missing'"):
         jupyter.open("99_missing")
+
+
+def test_shrinkage_appears_as_the_slider_moves(jupyter):
+    serve_cells(
+        jupyter,
+        "shrinkage",
+        "import pd_helpers as pdh\nrun = pdh.run('apd/tms_5-2', seed=0)",
+        "pdh.widgets.ShrinkageLab(run)",
+    )
+    slider, seen = jupyter.slider("simplicity λ_S"), []
+
+    def trained() -> bool:
+        return "bg-success" in jupyter.page.locator(".pdh-progress .progress-bar").get_attribute("class")
+
+    def settle(value: float) -> float:
+        before = jupyter.image("img.pdh-picture")
+        slider.press("Home")
+        slider.press("ArrowRight", times=round(value / 0.1))
+        jupyter.eventually(lambda: not trained(), "training starts")
+        jupyter.eventually(trained, "training ends", timeout=120)
+        jupyter.eventually(lambda: jupyter.image("img.pdh-picture") != before, "the picture changes")
+        return float(jupyter.text(".pdh-ml2r"))
+
+    for value in (0.0, 0.5, 1.0, 2.0):
+        seen.append(settle(value))
+        assert slider.readout == f"{value:.1f}"
+    assert all(later < earlier for earlier, later in pairwise(seen)), seen
+    assert seen[0] - seen[-1] > 0.3, seen
+
+    last, step = jupyter.image("img.pdh-picture"), jupyter.slider("training step")
+    step.press("Home")
+    jupyter.eventually(lambda: jupyter.image("img.pdh-picture") != last, "the step slider replays history")
+    assert jupyter.errors() == []

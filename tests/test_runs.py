@@ -153,9 +153,9 @@ class TestSaving:
         x = draw(4, 3).float()
         assert torch.equal(run.target(x), loaded.target(x))
         assert torch.equal(run.importances(x)["fc2"], loaded.importances(x)["fc2"])
-        with pytest.raises(ValueError, match="mine' decomposes a network of your own; pass one as target="):
+        with pytest.raises(ValueError, match="mine' cannot be read: it decomposes a network of your own"):
             pdh.load(folder)
-        with pytest.raises(ValueError, match="mine' does not fit its target: .*fc1.* differs; check target="):
+        with pytest.raises(ValueError, match="mine' cannot be read: .*fc1.* not as in target="):
             pdh.load(folder, target=MLP(d_hidden=5))
 
 
@@ -333,7 +333,7 @@ class TestFit:
             ({"layers": ["fc3"]}, ValueError, "no layer 'fc3'"),
             ({"layers": []}, ValueError, "names no layer"),
             ({"layers": {"fc1": 0}}, ValueError, r"C\['fc1'\] must be at least 1, but is 0"),
-            ({"data": lambda n, g: torch.randn(n, 4, generator=g)}, ValueError, "target and data do not fit together"),
+            ({"data": lambda n, g: torch.randn(n, 4, generator=g)}, ValueError, "target does not take what data gives"),
             ({"device": "tpu"}, ValueError, "device must be"),
         ],
     )
