@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import seaborn as sns
+import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from pd_helpers import metrics
+from pd_helpers.causal_importance import hard_sigmoid, lower_leaky, upper_leaky
 
 if TYPE_CHECKING:
     import pandas
@@ -284,3 +286,62 @@ def greedy_order(g: Tensor) -> list[int]:
         if free:
             taken.append(free[0])
     return taken + [c for c in range(g.shape[1]) if c not in taken]
+
+
+def curves(ax: Axes, x: Tensor, Y: Tensor) -> Axes:
+    """One line for each column of Y (points, n_features) over x, told apart by colour and line style."""
+    x, Y = (np.asarray(v.detach().cpu()) for v in (x, Y))
+    styles = ["-", "--", "-.", ":", (0, (5, 1))]
+    for j in range(Y.shape[1]):
+        ax.plot(x, Y[:, j], color=color(j), ls=styles[j % len(styles)], lw=2, label=str(j))
+    sns.despine(ax=ax)
+    return ax
+
+
+def lengths(ax: Axes, P: Tensor, n_marked: int = 5) -> Axes:
+    """The length ‖P_c‖ of every component (C, d_out, d_in), sorted; the first few with their values."""
+    values, order = (np.asarray(v.cpu()) for v in P.detach().norm(dim=(1, 2)).sort(descending=True))
+    places = np.arange(len(values))
+    bars = ax.bar(places[:n_marked], values[:n_marked], color=COLORS[0])
+    ax.bar(places[n_marked:], values[n_marked:], color=GREY)
+    ax.bar_label(bars, fmt="%.2f", fontsize=9, padding=2)
+    if len(values) > n_marked:
+        middle = (n_marked + len(values) - 1) / 2
+        note = f"the other {len(values) - n_marked}: at most {values[n_marked]:.3f}"
+        ax.text(middle, values[n_marked] + 0.06 * values[0], note, ha="center", fontsize=10)
+    ax.set(xlabel="component, by number", ylabel="length ‖P‖", ylim=(0, 1.25 * values[0]), xticks=places)
+    ax.set_xticklabels(order.tolist(), fontsize=8)
+    sns.despine(ax=ax)
+    return ax
+
+
+def leaky_sigmoids() -> tuple[Figure, str]:
+    """SPD's two leaky hard sigmoids, and where each lets no gradient through. Returns figure and alt text."""
+    low, high = -1.2, 2.2
+    gate = torch.linspace(low, high, 500)
+    panels = [
+        ("lower-leaky: for masks", lower_leaky, (1, high), ("slope 0.01:\nstill learns", "slope 0:\ngradient dies")),
+        (
+            "upper-leaky: for the importance loss",
+            upper_leaky,
+            (low, 0),
+            ("slope 0:\ngradient dies", "slope 0.01:\nstill learns"),
+        ),
+    ]
+    fig, axes = figure(9, 3.4, 1, 2, sharey=True)
+    for ax, (title, leaky, flat, (below, above)) in zip(axes[0], panels, strict=True):
+        ax.axvspan(*flat, facecolor="0.93", edgecolor="0.75", hatch="//", lw=0)
+        ax.plot(gate, hard_sigmoid(gate), color=GREY, ls=":", lw=3, label="hard sigmoid")
+        ax.plot(gate, leaky(gate), color=COLORS[0], lw=2, label="with a leak")
+        for x, y, text in ((-0.62, 0.3, below), (0.52, 0.1, "slope 1"), (1.62, 0.62, above)):
+            ax.text(x, y, text, ha="center", fontsize=10)
+        ax.set(xlabel="Γ, the tiny network's output", xlim=(low, high), ylim=(-0.12, 1.2))
+        ax.set_title(title, fontsize=11)
+    axes[0, 0].set_ylabel("importance g")
+    axes[0, 0].legend(frameon=False, fontsize=9, loc="upper left")
+    alt = (
+        "Two sigmoids that rise from 0 at 0 to 1 at 1. The lower-leaky one keeps a slope of 0.01 below 0 and is flat "
+        "above 1; the upper-leaky one is flat below 0 and keeps a slope of 0.01 above 1. Hatched: flat, so the gradient "
+        "dies there."
+    )
+    return fig, alt

@@ -16,6 +16,7 @@ CASES = {
     "tied": (False, ["embed"]),
     "identity kept": (True, ["embed"]),
     "identity decomposed": (True, ["embed", "identity"]),
+    "only the identity": (True, ["identity"]),
 }
 
 

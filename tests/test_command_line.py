@@ -128,7 +128,7 @@ def test_bad_input_is_one_sentence_and_exit_code_two(case, capsys, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("case", [case for case in BAD if case not in ("device", "seed")])
+@pytest.mark.parametrize("case", BAD)
 def test_bad_input_leaves_no_output_folder(case, capsys, tmp_path):
     arguments, _ = BAD[case]
     name = [] if case == "unknown experiment" else ["apd/tms_5-2"]

@@ -374,6 +374,7 @@ def test_of_several_starts_the_best_goes_on(name, best):
         layer.U[:, :, 0], layer.V[:, 0] = W.T, torch.eye(5)  # component c is column c of W
     steps = list(run.steps())
     assert run.components is candidates[best]
+    assert run.target_seconds > 0
     assert len(steps) == 3 * 3 + 2  # three starts of three steps, and two more for the best
     assert steps[-1] == run.history["step"].iloc[-1] == 5
     assert evaluate(run)["faithfulness"] == pytest.approx(0, abs=1e-6)
@@ -386,3 +387,102 @@ def test_a_single_start_trains_from_the_first_initialisation():
     )
     for mine, theirs in zip(run.snapshots[0].factors["embed"], factors(first), strict=True):
         assert torch.equal(mine, theirs)
+
+
+def test_a_start_that_blows_up_does_not_win():
+    settings = {"steps": 40, "starts": 2, "start_steps": 3, "target_steps": 50}
+    run = pdh.prepare("apd/tms_5-2", show_progress=False, **settings)
+    with torch.no_grad():
+        run.components.factors[0].fill_(torch.nan)
+    run.train(show_progress=False)
+    assert run.state.step == 40
+    assert run.metrics["faithfulness"] < 1
+
+
+def test_when_every_start_blows_up_the_error_names_the_step():
+    with pytest.raises(FloatingPointError, match="non-finite at step"):
+        small_run("apd/tms_5-2", starts=2, start_steps=10, lr=1e20)
+
+
+def test_saving_into_the_empty_working_directory(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run.save(".")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["run.json", "tensors.safetensors"]
+    assert pdh.load(tmp_path).metrics == run.metrics
+
+
+def test_a_save_that_fails_leaves_nothing(run, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(runs, "save_file", full)
+    with pytest.raises(OSError, match="No space"):
+        run.save(tmp_path / "new")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_seed_of_a_target_is_remembered(apd_run):
+    given = pdh.prepare("spd/tms_5-2", 7, target=apd_run, show_progress=False)
+    assert given.target_config.target_seed == apd_run.seed
+    assert given.target is apd_run.target
+
+
+@pytest.mark.usefixtures("as_a_user")
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"layers": {"0": 3, "2": 4}}, ValueError, "the same C for each"),
+        ({"layers": "0"}, TypeError, r"\['0'\] works"),
+        ({"config": {"C": 3}}, TypeError, "config must be an APDConfig or an SPDConfig"),
+        ({"seed": -1}, ValueError, "seed must be a whole number"),
+        ({"data": lambda n, g: [[0.0] * 3] * n}, ValueError, "gave a list"),
+        ({"data": lambda n, g: torch.zeros(n)}, ValueError, r"shape \(2,\)"),
+        ({"data": lambda n, g: torch.full((n, 3), torch.nan)}, ValueError, "data gives numbers that are not finite"),
+    ],
+)
+def test_fit_names_what_is_wrong(arguments, error, message):
+    network = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
+    given = {"config": pdh.APDConfig(steps=2), "data": lambda n, g: torch.rand(n, 3, generator=g), "layers": ["0", "2"]}
+    given |= arguments
+    with pytest.raises(error, match=message):
+        pdh.fit(network, given["config"], given["data"], given["layers"], seed=given.get("seed", 0))
+
+
+def test_a_network_in_double_precision():
+    network = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2)).double()
+
+    def data(n, g):
+        return torch.rand(n, 3, generator=g, dtype=torch.float64)
+
+    config = pdh.SPDConfig(steps=3, batch_size=8, C=4)
+    run = pdh.fit(network, config, data, ["0", "2"], show_progress=False)
+    assert run.components.layers["0"].U.dtype == torch.float64
+
+
+@pytest.mark.parametrize("name", ["keys", "values", "a-b"])
+def test_layers_may_have_any_name(name):
+    network = torch.nn.Module()
+    network.add_module(name, torch.nn.Linear(3, 3))
+    assert list(pdh.decompose(network, {name: 2}).layers) == [name]
+
+
+def test_two_layers_that_share_a_weight_are_one():
+    network = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 3))
+    network[1].weight = network[0].weight
+    with pytest.raises(ValueError, match="share one weight"):
+        pdh.decompose(network, {"0": 3, "1": 3})
+    assert list(pdh.decompose(network, {"0": 3}).uses) == ["0", "1"]
+
+
+def test_buffers_of_the_target_are_saved(tmp_path):
+    def network():
+        return torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 2)).eval()
+
+    def data(n, g):
+        return torch.rand(n, 3, generator=g)
+
+    target = network()
+    target[1].running_mean.fill_(0.3)
+    run = pdh.fit(target, pdh.SPDConfig(steps=2, batch_size=8, C=4), data, ["0", "2"], show_progress=False)
+    loaded = pdh.load(run.save(tmp_path / "run"), target=network())
+    assert torch.equal(loaded.target[1].running_mean, target[1].running_mean)

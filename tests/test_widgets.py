@@ -4,6 +4,7 @@ import asyncio
 import base64
 
 import pytest
+
 import pd_helpers as pdh
 from pd_helpers import widgets
 from pd_helpers.widgets import MechanismLab, ShrinkageLab, SparsityLab
