@@ -341,7 +341,7 @@ def leaky_sigmoids() -> tuple[Figure, str]:
     axes[0, 0].legend(frameon=False, fontsize=9, loc="upper left")
     alt = (
         "Two sigmoids that rise from 0 at 0 to 1 at 1. The lower-leaky one keeps a slope of 0.01 below 0 and is flat "
-        "above 1; the upper-leaky one is flat below 0 and keeps a slope of 0.01 above 1. Hatched: flat, so the gradient "
-        "dies there."
+        "above 1; the upper-leaky one is flat below 0 and keeps a slope of 0.01 above 1. Flat parts are hatched: the "
+        "gradient dies there."
     )
     return fig, alt

@@ -139,29 +139,8 @@ print({use: tuple(gate.shape) for use, gate in gates.items()})
 # **Predict before you run.** Where do you expect each of the two to be completely flat?
 
 # %%
-gate = torch.linspace(-1.2, 2.2, 500)
-hard = causal_importance.hard_sigmoid(gate)
-fig, axes = pdh.plots.figure(9, 3.4, 1, 2, sharey=True)
-for ax, (name, leaky), dead in [
-    (axes[0, 0], ("lower-leaky: for masks", causal_importance.lower_leaky), (1, 2.2)),
-    (axes[0, 1], ("upper-leaky: for the importance loss", causal_importance.upper_leaky), (-1.2, 0)),
-]:
-    ax.axvspan(*dead, facecolor="0.93", edgecolor="0.75", hatch="//", lw=0)
-    ax.plot(gate, hard, color=pdh.plots.GREY, ls=":", lw=3, label="hard sigmoid")
-    ax.plot(gate, leaky(gate), color=pdh.plots.color(0), lw=2, label="with a leak")
-    live = "slope 0.01:\nstill learns" if dead[0] == 1 else "slope 0:\ngradient dies"
-    ax.text(-0.62, 0.3, live, ha="center", fontsize=10)
-    live = "slope 0:\ngradient dies" if dead[0] == 1 else "slope 0.01:\nstill learns"
-    ax.text(1.62, 0.62, live, ha="center", fontsize=10)
-    ax.text(0.3, 0.1, "slope 1", fontsize=10)
-    ax.set(xlabel="Γ, the tiny network's output", title=name, ylim=(-0.12, 1.2), xlim=(-1.2, 2.2))
-axes[0, 0].set_ylabel("importance g")
-axes[0, 0].legend(frameon=False, fontsize=9, loc="upper left")
-pdh.show(
-    fig,
-    alt="Two sigmoids that rise from 0 at 0 to 1 at 1. The lower-leaky one keeps a slope of 0.01 below 0 and is flat above 1; "
-    "the upper-leaky one is flat below 0 and keeps a slope of 0.01 above 1. Hatched: flat, so the gradient dies there.",
-)
+fig, alt = pdh.plots.leaky_sigmoids()
+pdh.show(fig, alt)
 
 # %% [markdown]
 # Each is flat exactly where its loss has nothing left to ask for. Above 1 a subcomponent is fully on, and reconstruction
@@ -321,19 +300,15 @@ pdh.show(fig, alt)
 
 # %%
 P, _ = run.first_layer  # (C, m1, m2): all subcomponents as matrices
-lengths = P.norm(dim=(1, 2)).sort(descending=True)
 fig, axes = pdh.plots.figure(8, 2.9)
-ax = axes[0, 0]
-bars = ax.bar(range(20), lengths.values, color=[pdh.plots.color(0)] * 5 + ["0.6"] * 15)
-ax.bar_label(bars, fmt="%.2f", fontsize=8, padding=2)
-ax.axhline(W.norm(dim=0).mean(), color="0.2", ls=":", lw=1.2, label="mean length of W's columns")
-ax.set(xlabel="subcomponent, by number", ylabel="length ‖U‖‖V‖", ylim=(0, 1.4), xticks=range(20))
-ax.set_xticklabels(lengths.indices.tolist(), fontsize=8)
-ax.legend(frameon=False, fontsize=9)
+pdh.plots.lengths(axes[0, 0], P)
+axes[0, 0].axhline(W.norm(dim=0).mean(), color="0.2", ls=":", lw=1.2, label="mean length of W's columns")
+axes[0, 0].legend(frameon=False, fontsize=9)
+sizes = P.norm(dim=(1, 2)).sort(descending=True).values
 pdh.show(
     fig,
-    alt=f"Lengths of all twenty subcomponents, sorted. Five are between {lengths.values[4]:.2f} and {lengths.values[0]:.2f}, as "
-    f"long as the columns of W; the other fifteen are at most {lengths.values[5]:.3f}.",
+    alt=f"Lengths of all twenty subcomponents, sorted. Five are between {sizes[4]:.2f} and {sizes[0]:.2f}, as long as the "
+    f"columns of W; the other fifteen are at most {sizes[5]:.3f}.",
 )
 
 # %% [markdown]
@@ -379,8 +354,8 @@ order = pdh.plots.greedy_order(g["embed"])  # the same order for both uses
 fig, axes = pdh.plots.figure(9, 2.9, 1, 2)
 for ax, use in zip(axes[0], g, strict=True):
     pdh.plots.importances(ax, g[use], order=order, title=use)
-    ax.set(xticks=range(20), yticks=range(5))
-    ax.set_xticklabels(order, fontsize=6)
+    ax.set(xticks=range(5), xticklabels=order[:5], yticks=range(5), xlabel="subcomponent (the other 15 follow)")
+    ax.tick_params(axis="x", labelsize=7)
 errors = {use: metrics.identity_ci_error(values) for use, values in g.items()}
 pdh.show(
     fig,
@@ -391,7 +366,7 @@ print("identity_ci_error:", errors)
 
 # %% [markdown]
 # `identity_ci_error` counts the entries that spoil the pattern: below 0.9 on the diagonal, above 0.1 off it. Zero is
-# perfect. Reading and writing agree on who serves which feature, though nothing forced them to.
+# perfect. Reading and writing have importances of their own, and they agree on who serves which feature.
 
 # %% [markdown]
 # ### The gate as a curve
@@ -408,33 +383,16 @@ values = torch.linspace(0, 1, 101)
 inputs = values[:, None] * torch.eye(5)[feature]  # (101, 5)
 g = run.importances(inputs)
 
-fig, axes = pdh.plots.figure(9, 3.4, 1, 3, width_ratios=[1, 1, 1])
-for ax, use in zip(axes[0], g, strict=False):
-    for j, c in enumerate(alive):
-        ax.plot(
-            values,
-            g[use][:, c],
-            color=pdh.plots.color(j),
-            ls=["--", "-.", "-", ":", (0, (5, 1))][j],
-            lw=2,
-            label=str(j),
-        )
-    ax.set(
-        xlabel=f"value of feature {feature}", ylabel="importance g", title=f"importances in {use}", ylim=(-0.05, 1.05)
-    )
+panels = {
+    "importances in embed": g["embed"][:, alive],
+    "importances in unembed": g["unembed"][:, alive],
+    "the target's outputs": target(inputs),
+}
+fig, axes = pdh.plots.figure(9, 3.4, 1, 3, sharey=True)
+for ax, (title, lines) in zip(axes[0], panels.items(), strict=True):
+    pdh.plots.curves(ax, values, lines).set(xlabel="value of feature 2", title=title, ylim=(-0.05, 1.1))
 axes[0, 0].legend(title="serves feature", frameon=False, fontsize=9, title_fontsize=9, loc="center right")
-ax = axes[0, 2]
-for j in range(5):
-    ax.plot(
-        values,
-        target(inputs)[:, j],
-        color=pdh.plots.color(j),
-        ls=["--", "-.", "-", ":", (0, (5, 1))][j],
-        lw=2,
-        label=str(j),
-    )
-ax.set(xlabel=f"value of feature {feature}", ylabel="value", title="the target's five outputs", ylim=(-0.05, 1.15))
-ax.legend(title="output", frameon=False, fontsize=9, title_fontsize=9, loc="upper left")
+axes[0, 2].legend(title="output", frameon=False, fontsize=9, title_fontsize=9, loc="upper left")
 own = g["embed"][:, alive[feature]]
 begin, full = values[own > 0.1].min(), values[own > 0.99].min()
 pdh.show(
@@ -483,44 +441,41 @@ def masked_outputs(g: dict[str, Tensor]) -> Tensor:
     return run.components(x_2, masks).output
 
 
+beta_3 = run.config.importance_coeff  # 0.003
 wanted = target(x_2)
+y = {"learned": masked_outputs(learned), "needed at 0": masked_outputs(forced), "all at 1": masked_outputs(everything)}
+table = pd.DataFrame({name: {"error": (y[name] - wanted).square().mean().item()} for name in y}).T
+table["sum of g"] = [sum(v[0].sum().item() for v in g.values()) for g in (learned, forced, everything)]
+table["β₃ × sum of g"] = beta_3 * table["sum of g"]
+table["error and price"] = table["error"] + table["β₃ × sum of g"]
+table.round(5)
+
+# %%
+looks = [
+    {"color": pdh.plots.color(0), "alpha": 0.8},
+    {"color": pdh.plots.color(3), "alpha": 0.6, "hatch": "//"},
+    {"histtype": "step", "edgecolor": "0.1", "ls": "--", "lw": 1.6},
+]
 fig, axes = pdh.plots.figure(9, 3.3, 1, 2, width_ratios=[1.5, 1])
-rows, bins = {}, torch.linspace(-0.02, 0.76, 40)
-for (name, g), look in zip(
-    {"learned g": learned, "needed one at 0": forced, "all at 1": everything}.items(),
-    [
-        {"color": pdh.plots.color(0), "alpha": 0.8},
-        {"color": pdh.plots.color(3), "alpha": 0.6, "hatch": "//"},
-        {"histtype": "step", "edgecolor": "0.1", "ls": "--", "lw": 1.6},
-    ],
-    strict=True,
-):
-    y = masked_outputs(g)
-    axes[0, 0].hist(y[:, feature], bins=bins, label=name, **look)
-    error, total = (y - wanted).square().mean().item(), sum(v[0].sum().item() for v in g.values())
-    rows[name] = {"error": error, "sum of g": total, "error + β₃ sum of g": error + 0.003 * total}
-axes[0, 0].axvline(wanted[0, feature], color="0.1", lw=1, ls=":")
+for name, look in zip(y, looks, strict=True):
+    axes[0, 0].hist(y[name][:, feature], bins=torch.linspace(-0.02, 0.76, 40), label=name, **look)
 axes[0, 0].set(xlabel="output 2 under 1000 random masks", ylabel="number of masks", yscale="log", ylim=(0.8, 3000))
-axes[0, 0].legend(frameon=False, fontsize=9, loc="upper center")
-places = range(3)
-axes[0, 1].bar(places, [r["error"] for r in rows.values()], color=pdh.plots.color(7), label="error")
-paid, errors = [0.003 * r["sum of g"] for r in rows.values()], [r["error"] for r in rows.values()]
-axes[0, 1].bar(places, paid, bottom=errors, fill=False, hatch="..", edgecolor="0.3", label="β₃ × sum of g")
-axes[0, 1].set(xticks=places, ylabel="part of the loss", ylim=(0, 0.16))
-axes[0, 1].set_xticklabels(["learned", "needed at 0", "all at 1"])
+axes[0, 0].legend(title="importance", frameon=False, fontsize=9, title_fontsize=9, loc="upper center")
+price = {"bottom": table["error"], "fill": False, "hatch": "..", "edgecolor": "0.3"}
+axes[0, 1].bar(table.index, table["error"], color=pdh.plots.color(7), label="error")
+axes[0, 1].bar(table.index, table["β₃ × sum of g"], label="β₃ × sum of g", **price)
+axes[0, 1].set(ylabel="part of the loss", ylim=(0, 0.16))
 axes[0, 1].legend(frameon=False, fontsize=9, loc="upper left")
 pdh.show(
     fig,
-    alt=f"Left: with learned importances, output 2 stays within a narrow peak at {wanted[0, 2]:.2f}; with the needed importance "
-    "at 0 it scatters from 0 up to there; with all at 1 it is a single value. Right: the loss in each case. "
-    + "; ".join(f"{name}: error {r['error']:.4f}, price {0.003 * r['sum of g']:.4f}" for name, r in rows.items())
-    + ".",
+    alt=f"Left: with learned importances, output 2 stays within a narrow peak at {wanted[0, feature]:.2f}; with the needed "
+    "importance at 0 it scatters between 0 and that value; with all at 1 it is a single value. Right: error and price as "
+    "bars, lowest by far for the learned importances.",
 )
-pd.DataFrame(rows).T.round(5)
 
 # %% [markdown]
-# Turning everything on gives the smallest error and a high price. Turning the needed one off is nearly free and ruins the
-# output. The learned importances pay for two subcomponent uses, reading and writing, and get almost the whole output.
+# Turning everything on gives the smallest error and the highest price. Claiming no importance for the needed one
+# costs nothing and ruins the output. The learned importances pay for two subcomponent uses, reading and writing, and get almost the whole output.
 #
 # - **Reconstruction pushes $g$ up** where a random mask would do harm.
 # - **Minimality pushes $g$ down** everywhere else.
@@ -563,13 +518,14 @@ def cheapest(use: str) -> Tensor:
             m = {u: v + (1 - v) * random[u] for u, v in here.items()}
             together = (run.components(rows, m).output - target(rows)).square().mean()
             alone = (run.components(rows, {use: m[use]}).output - target(rows)).square().mean()
-            costs.append(together + alone / 2 + 0.003 * trial)
+            costs.append(together + alone / 2 + beta_3 * trial)
         best.append(trials[torch.stack(costs).argmin()])
     return torch.stack(best)
 
 
+# %%
 output_2 = target(inputs)[:, feature]
-estimate = (1 - 0.003 / (output_2.square() / 5).clamp(min=1e-9)).clamp(min=0)
+estimate = (1 - beta_3 / (output_2.square() / 5).clamp(min=1e-9)).clamp(min=0)
 fig, axes = pdh.plots.figure(9, 3.4, 1, 2, sharey=True)
 found = {}
 for ax, use in zip(axes[0], run.components.uses, strict=True):
@@ -592,8 +548,8 @@ pdh.show(
 
 # %% [markdown]
 # The loss asks for a *jump*, because of the ReLU: turning the mechanism half down already switches the output off. The tiny
-# network draws a ramp around the right place, as a smooth function must. And where the estimate says 0.95, it has
-# learned 1: the last few percent of importance are cheap.
+# network draws a ramp around the right place, as a smooth function must. And where 0.95 would be the
+# cheapest, it has learned 1: the last few percent cost next to nothing.
 #
 # So the price $\beta_3$ is an answer to the question *how large an effect do you care about?* You still have to choose it.
 # But it is in units of output error and the same for every input, which makes it an easier question than APD's: how
@@ -661,7 +617,7 @@ print("shares of column 2 from the five alive ones:      ", share[:, feature].nu
 # their own subcomponents. APD does the same, about twice as much.
 #
 # It is no accident: it helps to copy the target's interference. We replaced the trained subcomponents by the exact mechanisms
-# of notebook 02, with the same importances. The two reconstruction losses together rose by 9%, and all of that came from
+# of notebook 02, with the same importances. The two reconstruction losses together rose by about 9%, and all of that came from
 # inputs with a feature above 0.6, where the interference is.
 
 # %% [markdown]
@@ -695,37 +651,32 @@ columns = {
     "ML2R": "ml2r",
     "ML2R, alive only": "ml2r_alive",
 }
-per_seed = pd.DataFrame(
-    {
-        (method, name): [scores[seed][method][key] for seed in range(5)]
-        for method in ("SPD", "APD")
-        for name, key in columns.items()
-    }
-)
+rows = {seed: {(m, c): of[m][key] for m in of for c, key in columns.items()} for seed, of in scores.items()}
+per_seed = pd.DataFrame(rows).T
 per_seed.index.name = "seed"
 display(per_seed.round(4))
-published = {"SPD": ("1.000 ± 0.000", "0.993 ± 0.002", "–"), "APD": ("0.998 ± 0.000", "0.893 ± 0.004", "–")}
-pd.DataFrame(
-    {
-        f"{method}, {where}": [f"{per_seed[method, c].mean():.3f} ± {per_seed[method, c].std():.3f}" for c in columns]
-        if where == "here"
-        else list(published[method])
-        for method in published
-        for where in ("here", "paper")
-    },
-    index=list(columns),
-)
+
+summary = pd.DataFrame(index=list(columns))
+for method, paper in {
+    "SPD": ["1.000 ± 0.000", "0.993 ± 0.002", "–"],
+    "APD": ["0.998 ± 0.000", "0.893 ± 0.004", "–"],
+}.items():
+    summary[f"{method}, here"] = [
+        f"{per_seed[method, c].mean():.3f} ± {per_seed[method, c].std():.3f}" for c in columns
+    ]
+    summary[f"{method}, paper"] = paper
+summary
 
 # %% [markdown]
 # The last row is the point: **SPD's mechanisms have the right length, APD's are a tenth short**, on the same networks.
 #
-# Now look for a seed whose ML2R is near 0.8, while its ML2R over alive subcomponents is 0.996. We met one in five; on another
-# processor it may be another seed, or none. Nothing shrank there. ML2R takes, for each column, the component with the best
+# Why two rows for ML2R? Remember the dips to 0.8 in its history. While writing this we also met a finished run, one of
+# sixteen, with an ML2R of 0.797 and perfectly good subcomponents. ML2R takes, for each column, the component with the best
 # *cosine*, and a cosine ignores length. Fifteen dead subcomponents are fifteen arrows of length 0.005 that point anywhere.
 # Sometimes one of them points within a degree of a column of $W$, better than the true one by a hair. It wins, its
-# ratio is near 0, and a fifth of the mean is gone.
+# ratio is near 0, and a fifth of the mean is gone. Your table may hold such a seed.
 #
-# So the row above it is ML2R as the paper defines it, and the last row asks alive subcomponents only.
+# So the middle row is ML2R as the paper defines it, and the last row asks alive subcomponents only.
 
 # %% [markdown]
 # ### Exercise 4 · MMCS
@@ -759,8 +710,8 @@ Markdown(f"| setting | here | the paper's, and why not here |\n|---|---|---|\n{l
 # %% [markdown]
 # The last row deserves a word. A single start goes wrong now and then: some subcomponents end up doing two features' work.
 # It shows in the *loss*, without any knowledge of the right answer: fewer subcomponents must be important more often, and the
-# importance loss ends higher. So we train three starts for 800 steps, keep the one with the lowest loss, and train that
-# one to the end. You could do the same on a network of your own.
+# importance loss ends higher. So we train three starts for a few hundred steps, keep the one with the lowest loss, and
+# train that one to the end. You could do the same on a network of your own.
 
 # %% [markdown]
 # ## Try it
