@@ -94,7 +94,7 @@ def test_shrinkage_appears_as_the_slider_moves(jupyter):
     slider, seen = jupyter.slider("simplicity λ_S"), []
 
     def trained() -> bool:
-        return "bg-success" in jupyter.page.locator(".pdh-progress .progress-bar").get_attribute("class")
+        return jupyter.text(".pdh-progress .widget-label") == "trained"
 
     def settle(value: float) -> float:
         before = jupyter.image("img.pdh-picture")
