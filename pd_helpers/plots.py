@@ -197,9 +197,9 @@ def decomposition(run: "Run", n_shown: int = 5) -> tuple[Figure, str]:
     order = P.norm(dim=(1, 2)).argsort(descending=True)[:n_shown].tolist()
     order.sort(key=lambda c: int(P[c].norm(dim=0).argmax()))
     panels = [("target W", W), (f"sum of {len(P)}", P.sum(dim=0)), *((f"component {c}", P[c]) for c in order)]
-    fig, axes = figure(9.2, 3.5, 2, len(panels), height_ratios=[1.15, 1])
+    fig, axes = figure(9.2, 3.6, 2, len(panels), height_ratios=[1.2, 1])
     for (title, M), top, bottom in zip(panels, axes[0], axes[1], strict=True):
-        columns(top, M).set_title(title, fontsize=9)
+        columns(top, M, limit=1.6).set_title(title, fontsize=9)
         network(bottom, M)
         top.set(xticklabels=[], yticklabels=[])
     axes[0, 0].set_ylabel("columns", fontsize=9)
@@ -225,7 +225,7 @@ def column_sums(ax: Axes, P: Tensor, W: Tensor) -> Axes:
     n_features = parts.shape[1]
     for j in range(n_features):
         up, down = 0.0, 0.0
-        for c in np.argsort(-np.abs(parts[:, j])):
+        for c in np.argsort(-np.abs(parts[:, j])).tolist():
             part = parts[c, j]
             ax.bar(j, part, bottom=up if part > 0 else down, color=color(c), edgecolor="white", lw=0.6)
             if abs(part) > 0.06:

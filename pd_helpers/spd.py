@@ -56,7 +56,7 @@ class SPDConfig(Config):
     """Steps on the faithfulness loss alone, before the others (later public configs: 200)."""
     starts: int = whole(1)
     """Initialisations tried; the one with the lowest loss after `start_steps` steps goes on."""
-    start_steps: int = whole(600)
+    start_steps: int = whole(800)
     """Steps after which they are compared."""
 
     @property

@@ -13,6 +13,6 @@ from jaxtyping import install_import_hook
 matplotlib.use("Agg")
 
 # Shapes in the package's signatures are checked on every call the tests make.
-install_import_hook("pd_helpers", "beartype.beartype")
+install_import_hook("pd_helpers", "typechecker.check")
 
 from browser import browser_executable, chromium, jupyter, jupyter_server  # noqa: E402, F401 (fixtures)

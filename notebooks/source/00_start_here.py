@@ -99,7 +99,7 @@ pdh.widgets.MechanismLab(target)
 # One line trains APD on this very network. The other notebooks take that line apart.
 
 # %%
-run = pdh.run("apd/tms_5-2", seed=0, target=target)
+run = pdh.run("apd/tms_5-2", seed=0, target=target, device="cpu")
 fig, alt = pdh.plots.decomposition(run)
 pdh.show(fig, alt)
 

@@ -37,7 +37,7 @@ import pd_helpers as pdh
 
 # %%
 target = pdh.train_tms(pdh.TMSConfig(), seed=0)
-run = pdh.prepare("apd/tms_5-2", seed=0, target=target)
+run = pdh.prepare("apd/tms_5-2", seed=0, target=target, device="cpu")  # so small that a GPU would be slower
 model, config = run.components, run.config
 
 U, V = model.layers["embed"].U.detach(), model.layers["embed"].V.detach()  # (C, m1, R), (C, R, m2)
@@ -155,7 +155,7 @@ print(f"simplicity {simplicity:.2e}")
 # right length?
 
 # %%
-run = pdh.run("apd/tms_5-2", seed=0, target=target)
+run = pdh.run("apd/tms_5-2", seed=0, target=target, device="cpu")
 fig, alt = pdh.plots.decomposition(run)
 pdh.show(fig, alt)
 print(f"took {run.seconds:.1f} s")
@@ -195,7 +195,7 @@ pdh.show(
 # %%
 import pandas as pd
 
-runs = [pdh.run("apd/tms_5-2", seed=seed) for seed in range(5)]
+runs = [pdh.run("apd/tms_5-2", seed=seed, device="cpu") for seed in range(5)]
 table = pd.DataFrame([{"seed": r.seed, "MMCS": r.metrics["mmcs"], "ML2R": r.metrics["ml2r"]} for r in runs])
 table.set_index("seed").round(3)
 
@@ -235,7 +235,9 @@ pd.DataFrame(
 
 # %%
 coefficients = [0.5, 0.6, 0.7, 0.85, 1.0, 1.2, 1.4, 1.6, 2.0]
-measured = [pdh.run("apd/tms_5-2", seed=0, target=target, simplicity_coeff=c).metrics for c in coefficients]
+measured = [
+    pdh.run("apd/tms_5-2", seed=0, target=target, device="cpu", simplicity_coeff=c).metrics for c in coefficients
+]
 
 # %%
 length = W.norm(dim=0).mean().item()  # ‖w‖

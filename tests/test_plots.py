@@ -1,0 +1,57 @@
+"""Figures: what is drawn is what the tensors say, and every figure is described."""
+
+import base64
+
+import pytest
+import torch
+
+import pd_helpers as pdh
+from pd_helpers import plots
+
+W = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.5, 0.0]])
+
+
+def axes():
+    return plots.figure(3, 3)[1][0, 0]
+
+
+def test_an_arrow_per_column_that_is_not_zero():
+    ax = plots.columns(axes(), W)
+    tips = [tuple(line.get_xydata()[-1]) for line in ax.lines if len(line.get_xydata()) == 1]
+    assert tips == [(1.0, 0.0), (0.0, 0.5)]
+    assert [text.get_text() for text in ax.texts] == ["0", "1"]
+
+
+def test_negative_weights_are_told_by_line_style_too():
+    ax = plots.network(axes(), torch.tensor([[1.0, -1.0]]))
+    assert len({line.get_linestyle() for line in ax.lines}) == 2
+
+
+def test_column_sums_reach_one_for_a_faithful_decomposition():
+    P = torch.stack([0.9 * W, 0.3 * W, -0.2 * W])
+    ax = plots.column_sums(axes(), P[:, :, :2], W[:, :2])
+    heights = [bar.get_height() for bar in ax.patches if bar.get_x() < 0.5]
+    assert sum(heights) == pytest.approx(1)
+    assert sorted(heights) == pytest.approx([-0.2, 0.3, 0.9])
+
+
+def test_greedy_order_gives_each_input_its_component():
+    g = torch.tensor([[0.0, 0.9, 0.0, 0.1], [0.2, 0.8, 0.0, 0.0], [0.0, 0.0, 0.7, 0.0]])
+    assert plots.greedy_order(g) == [1, 0, 2, 3]
+
+
+def test_a_decomposition_is_drawn_and_described():
+    run = pdh.run("apd/tms_5-2", steps=5, starts=1, target_steps=50, show_progress=False)
+    fig, alt = plots.decomposition(run)
+    assert len(fig.axes) == 14  # target, sum and five components, as columns and as networks
+    assert f"ML2R {run.metrics['ml2r']:.3f}" in alt
+
+
+def test_show_carries_the_alt_text_as_metadata_and_in_sight(monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda data, **options: shown.append((data, options)))
+    pdh.show(plots.figure(3, 2)[0], alt="Two <arrows>.")
+    (picture, options), (sentence, _) = shown
+    assert base64.b64decode(picture["image/png"]).startswith(b"\x89PNG")
+    assert options["metadata"]["image/png"] == {"alt": "Two <arrows>.", "width": 300}
+    assert "Two &lt;arrows&gt;." in sentence["text/html"]
