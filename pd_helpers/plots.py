@@ -87,10 +87,11 @@ def columns(
     style: str = "-",
     width: float = 2.0,
     threshold: float = 0.02,
+    reach: float = 0.2,
 ) -> Axes:
     """The columns of W (2, n_features) as arrows from the origin, numbered by feature.
 
-    Columns shorter than `threshold` are not drawn.
+    Columns shorter than `threshold` are not drawn; numbers stand `reach` beyond the arrows' tips.
     """
     W = np.asarray(W.detach().cpu())
     for j, (x, y) in enumerate(W.T):
@@ -100,8 +101,8 @@ def columns(
         ax.plot([0, x], [0, y], style, color=shade, lw=width, solid_capstyle="round")
         ax.plot([x], [y], "o", color=shade, ms=2.2 * width)
         if labels and length > 0.12:
-            reach = 1 + 0.2 / length
-            ax.text(x * reach, y * reach, str(j), color=shade, ha="center", va="center", fontsize=9)
+            out = 1 + reach / length
+            ax.text(x * out, y * out, str(j), color=shade, ha="center", va="center", fontsize=9)
     ax.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal", xticks=[-1, 0, 1], yticks=[-1, 0, 1])
     ax.tick_params(labelsize=8, length=2)
     ax.axhline(0, color="0.9", lw=0.8, zorder=0)
@@ -199,7 +200,7 @@ def decomposition(run: "Run", n_shown: int = 5) -> tuple[Figure, str]:
     panels = [("target W", W), (f"sum of {len(P)}", P.sum(dim=0)), *((f"component {c}", P[c]) for c in order)]
     fig, axes = figure(9.2, 3.6, 2, len(panels), height_ratios=[1.2, 1])
     for (title, M), top, bottom in zip(panels, axes[0], axes[1], strict=True):
-        columns(top, M, limit=1.6).set_title(title, fontsize=9)
+        columns(top, M, limit=1.7, reach=0.38).set_title(title, fontsize=9)
         network(bottom, M)
         top.set(xticklabels=[], yticklabels=[])
     axes[0, 0].set_ylabel("columns", fontsize=9)

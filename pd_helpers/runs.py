@@ -277,6 +277,7 @@ def start(
     init = generator(seed, "init")
 
     def initialise() -> Run:
+        began = time.perf_counter()
         draw = generator(seed, "data", at)
         components = decompose(target, C, rank=config.rank, generator=init).to(at)
         if isinstance(config, spd.SPDConfig):
@@ -284,7 +285,9 @@ def start(
             state = spd.start(components, importance, config, draw)
         else:
             importance, state = None, apd.start(components, config, draw)
-        return Run(name, seed, config, target_config, components, importance, data, state)
+        run = Run(name, seed, config, target_config, components, importance, data, state)
+        run.seconds = time.perf_counter() - began  # the faithfulness warm-up
+        return run
 
     run = initialise()
     run.components.target_forward(data(2, generator(seed, "data", at)))  # complains of layers that are not called
