@@ -56,6 +56,7 @@ class Lab:
         """Show the figure as it now is, with its numbers and its description."""
         self.alt = alt
         self._image.value = plots.png(self.figure)
+        self.figure.set_layout_engine("none")  # from the first picture on nothing moves, and drawing is quicker
         self._numbers.value = readout
         self._caption.value = plots.caption(alt)
 
@@ -259,9 +260,10 @@ class ShrinkageLab(Lab):
 
     def _picture(self, P: Tensor, W: Tensor, step: int) -> None:
         target, parts, total = self.axes[0]
-        for ax in self.axes[0]:
+        for ax in (parts, total):
             ax.clear()
-        plots.columns(target, W).set_title("target: columns of W", fontsize=10)
+        if not target.lines:
+            plots.columns(target, W).set_title("target: columns of W", fontsize=10)
         plots.columns(parts, W, labels=False, colors=["0.8"] * W.shape[1], width=5.0)
         for c in range(len(P)):
             plots.columns(parts, P[c], labels=False, colors=[plots.color(c)] * W.shape[1])
