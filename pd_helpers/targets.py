@@ -106,7 +106,8 @@ class TMS(nn.Module):
         if "identity" in directions:
             Q = directions["identity"]  # (C, n_hidden, n_hidden)
             J = J + W.T @ Q @ W
-        return (x @ J.mT) * (F.linear(x, W.T @ M @ W, self.unembed.bias) > 0)
+        moves = F.linear(x, J.flatten(0, 1)).unflatten(-1, J.shape[:2])  # (batch, C, n_features), in one product
+        return moves.transpose(0, 1) * (F.linear(x, W.T @ M @ W, self.unembed.bias) > 0)
 
 
 def train_tms(config: TMSConfig, seed: int, device: str | torch.device = "cpu", *, show_progress: bool = True) -> TMS:
