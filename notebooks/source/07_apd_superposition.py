@@ -268,7 +268,7 @@ pd.DataFrame({"λ_S": coefficients, "MMCS": [m["mmcs"] for m in measured], "ML2R
 # left no longer hold single columns, MMCS falls below 0.96, and the sum is still nearly faithful.
 #
 # The calculation leaves out the bias, the neighbours' interference, and the small values that top-k drops. That is
-# why the measured points do not lie on the line exactly.
+# why the measured points do not lie on the line exactly, and why the collapse comes a little early, by $\lambda_S = 1.4$.
 #
 # Below $\lambda_S \approx 0.4$ something else happens, which is why the plot starts at 0.5: with little to pay for
 # length, nothing keeps components apart, and one of them often takes two columns. Try it in the lab.
