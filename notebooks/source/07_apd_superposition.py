@@ -313,10 +313,11 @@ pdh.widgets.ShrinkageLab(run)
 # Everything in which our settings differ from the paper's:
 
 # %%
+from IPython.display import Markdown
+
 preset = pdh.preset("apd/tms_5-2")
-pd.DataFrame(
-    {"ours": {key: getattr(preset.config, key) for key in preset.differs}, "the paper's, and why": preset.differs}
-)
+lines = "\n".join(f"| `{name}` | {getattr(preset.config, name)} | {why} |" for name, why in preset.differs.items())
+Markdown(f"| setting | here | the paper's, and why not here |\n|---|---|---|\n{lines}")
 
 # %% [markdown]
 # ## Exercises
