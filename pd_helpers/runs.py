@@ -308,7 +308,7 @@ def fit(
     """Decompose a network of your own.
 
     Args:
-        target: any trained network; its parameters are frozen.
+        target: any trained network; its parameters are frozen, and it moves to the device.
         config: `APDConfig` or `SPDConfig`; says which method.
         data: called as data(batch_size, generator), gives a batch (batch, d_in) on the generator's device.
         layers: paths of `nn.Linear` layers, each with `config.C` components; or path → number of components.
@@ -555,9 +555,11 @@ def _checked_seed(seed: Any) -> int:
 def _check_data(target: nn.Module, data: Data, draw: Generator) -> None:
     """Raise ValueError unless data gives batches that the target takes and answers with finite numbers."""
     x = data(2, draw)
-    if not isinstance(x, Tensor) or x.ndim < 2 or len(x) != 2:
+    if not isinstance(x, Tensor) or x.ndim != 2 or len(x) != 2:
         found = f"a tensor of shape {tuple(x.shape)}" if isinstance(x, Tensor) else f"a {type(x).__name__}"
-        raise ValueError(f"data(2, generator) must give a tensor with 2 rows, such as (2, d_in), but gave {found}")
+        raise ValueError(
+            f"data(2, generator) must give a tensor of shape (2, d_in), one input per row, but gave {found}"
+        )
     if not x.isfinite().all():
         raise ValueError("data gives numbers that are not finite; check what it is made from")
     try:

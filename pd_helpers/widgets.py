@@ -35,7 +35,7 @@ _WIDE = w.Layout(width="34em", max_width="100%")
 class Lab:
     """A column of controls, a picture, and a line of numbers; subclasses draw the picture and do the work.
 
-    Attributes: figure (what is shown), alt (its description), readout (HTML shown below it).
+    Attributes: figure (what is shown), alt (its description), widget (all of it, for display).
     """
 
     def __init__(self, controls: list[w.Widget], width: float, height: float, rows: int = 1, columns: int = 1):

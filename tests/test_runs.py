@@ -437,6 +437,7 @@ def test_the_seed_of_a_target_is_remembered(apd_run):
         ({"seed": -1}, ValueError, "seed must be a whole number"),
         ({"data": lambda n, g: [[0.0] * 3] * n}, ValueError, "gave a list"),
         ({"data": lambda n, g: torch.zeros(n)}, ValueError, r"shape \(2,\)"),
+        ({"data": lambda n, g: torch.zeros(n, 4, 3)}, ValueError, r"shape \(2, 4, 3\)"),
         ({"data": lambda n, g: torch.full((n, 3), torch.nan)}, ValueError, "data gives numbers that are not finite"),
     ],
 )
