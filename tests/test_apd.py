@@ -1,13 +1,11 @@
 """APD's training against the equations, step by step, and what its gradients reach."""
 
-import math
-
-import oracle
 import pytest
 import torch
-from oracle import MLP, SHARP, Adam, Residual, dense_batch, draw, randomize, replay, tms_batch
+from networks import MLP, SHARP, Residual, dense_batch, draw, randomize, replay, textbook_of, tms_batch
 from torch import Generator
 
+from benchmarks import pair, textbook
 from pd_helpers import apd, losses
 from pd_helpers.components import decompose
 from pd_helpers.targets import TMS
@@ -28,52 +26,48 @@ CONFIG = apd.APDConfig(
 )
 
 
+TARGETS = {
+    "tms": (lambda: TMS(n_features=5, n_hidden=2), lambda seed: tms_batch(seed, n_features=5)),
+    "tms with identity": (lambda: TMS(n_features=5, n_hidden=2, identity=True), lambda seed: tms_batch(seed, 5)),
+    "mlp": (MLP, dense_batch),
+}
+
+
 def networks(name):
-    """Target, the same as a function for the oracle, and its batches."""
-    if name == "tms":
-        target = randomize(TMS(n_features=4, n_hidden=3))
-        return target, *oracle.tms(target.unembed.bias.detach()), tms_batch
-    target = randomize(MLP())
-    return target, *oracle.mlp(target), dense_batch
+    """Target, the layers to decompose, and its batches."""
+    build, batch = TARGETS[name]
+    target = randomize(build())
+    return target, getattr(target, "layers", ["fc1", "fc2"]), batch
 
 
 @pytest.mark.parametrize("attribute_at", ["target", "components"])
-@pytest.mark.parametrize("network", ["tms", "mlp"])
-def test_training_follows_the_equations(network, attribute_at):
-    target, f, uses, batch = networks(network)
-    config = CONFIG.replace(attribute_at=attribute_at)
-    layers = list(dict.fromkeys(uses.values()))
+@pytest.mark.parametrize("network", TARGETS)
+def test_training_follows_the_textbook(network, attribute_at):
+    target, layers, batch = networks(network)
+    config = CONFIG.replace(attribute_at=attribute_at, steps=30)
     model = decompose(target, dict.fromkeys(layers, config.C), rank=config.rank).double()
-    U = {path: layer.U.detach().clone().requires_grad_() for path, layer in model.layers.items()}
-    V = {path: layer.V.detach().clone().requires_grad_() for path, layer in model.layers.items()}
-    W = {path: weight.clone() for path, weight in model.targets.items()}
-    adam = Adam([factor for path in layers for factor in (U[path], V[path])])
+    truth = pair.copied(textbook_of(model))
+    theirs = textbook.train(truth, lambda x: textbook.apd_losses(truth, x, config), map(batch, range(30)), config)
+    mine = apd.train(model, replay(batch), config, apd.start(model, config, Generator()))
+    for losses_, true_losses in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(losses_._asdict(), true_losses, rtol=1e-7, atol=1e-10)
+        for parameter, true in zip(textbook_of(model).parameters, truth.parameters, strict=True):
+            torch.testing.assert_close(parameter, true, rtol=1e-7, atol=1e-8)
 
-    def of_layers(weights, x):
-        return f({use: weights[layer] for use, layer in uses.items()}, x)[0]
 
-    state = apd.start(model, config, Generator())
-    for step, mine in enumerate(apd.train(model, replay(batch), config, state)):
-        x = batch(step)
-        with torch.no_grad():
-            P = {path: [oracle.component(U[path], V[path], c) for c in range(config.C)] for path in layers}
-        at = W if attribute_at == "target" else {path: sum(P[path]) for path in layers}
-        active = oracle.top_k(oracle.attributions(of_layers, at, P, x), k=6)  # 0.6 of ten rows
-        assert 0 < active.sum() <= 6
-        masks = dict.fromkeys(uses, active.double())
-        truth = (
-            oracle.faithfulness(W, U, V),
-            oracle.squared_error(f, uses, W, U, V, x, masks),
-            oracle.simplicity(uses, U, V, active, config.schatten_p),
-        )
-        torch.testing.assert_close(tuple(mine), tuple(loss.detach() for loss in truth), rtol=1e-7, atol=1e-10)
-        # 40% of 8 steps: three steps of warm-up, then a half cosine over five.
-        lr = 0.02 * ((step + 1) / 3 if step < 3 else 0.5 * (1 + math.cos(math.pi * (step - 3) / 5)))
-        adam.step(1.5 * truth[0] + 2.0 * truth[1] + 0.3 * truth[2], lr)
-        for path, layer in model.layers.items():
-            torch.testing.assert_close(layer.U, U[path], rtol=1e-7, atol=1e-8)
-            torch.testing.assert_close(layer.V, V[path], rtol=1e-7, atol=1e-8)
-    assert step == 7
+@pytest.mark.parametrize("attribute_at", ["target", "components"])
+@pytest.mark.parametrize("network", TARGETS)
+def test_active_components_are_the_textbooks(network, attribute_at):
+    target, layers, batch = networks(network)
+    model = randomize(decompose(target, dict.fromkeys(layers, 4), rank=2), seed=1)
+    own_sums = {layer: P.sum(dim=0) for layer, P in textbook_of(model).P.items()}
+    truth = textbook_of(model)
+    for seed in range(5):
+        x = batch(seed)
+        A = textbook.attributions(truth, truth.W if attribute_at == "target" else own_sums, truth.P, x)
+        mine = apd.active_components(model, x, CONFIG.replace(attribute_at=attribute_at))
+        assert 0 < mine.sum() <= 6  # 0.6 of ten rows
+        assert torch.equal(mine.double(), textbook.batch_top_k(A, 6))
 
 
 @pytest.mark.parametrize("network", ["tms", "mlp", "residual"])
@@ -81,8 +75,8 @@ def test_minimality_and_simplicity_do_not_reach_inactive_components_but_faithful
     if network == "residual":
         target, layers, x = randomize(Residual()), list(Residual.layers), draw(10, 3)
     else:
-        target, _, uses, batch = networks(network)
-        layers, x = list(dict.fromkeys(uses.values())), batch(0)
+        target, layers, batch = networks(network)
+        x = batch(0)
     model = randomize(decompose(target, dict.fromkeys(layers, 6), rank=2), seed=1)
     active = apd.active_components(model, x, CONFIG, n_active=3)
     used = active.any(dim=0)
@@ -99,7 +93,7 @@ def test_minimality_and_simplicity_do_not_reach_inactive_components_but_faithful
 
 
 def test_losses_and_active_components_of_merged_rows_equal_those_of_all_rows():
-    target, _, _, batch = networks("tms")
+    target, _, batch = networks("tms")
     model = randomize(decompose(target, {"embed": 4}, rank=2), seed=1)
     x = batch(3)
     merged, _ = model.merge_empty_rows(x)
@@ -118,7 +112,7 @@ def test_losses_and_active_components_of_merged_rows_equal_those_of_all_rows():
 
 
 def test_components_sum_is_where_attributions_are_taken_when_asked():
-    target, _, _, batch = networks("tms")
+    target, _, batch = networks("tms")
     model = randomize(decompose(target, {"embed": 4}, rank=2), seed=4)
     x = batch(3)
     at_target, at_components = (
@@ -128,7 +122,7 @@ def test_components_sum_is_where_attributions_are_taken_when_asked():
 
 
 def test_no_coefficient_no_change():
-    target, *_, batch = networks("tms")
+    target, _, batch = networks("tms")
     config = CONFIG.replace(faithfulness_coeff=0.0, minimality_coeff=0.0, simplicity_coeff=0.0)
     model = decompose(target, {"embed": 4}, rank=2).double()
     before = [factor.detach().clone() for factor in model.factors]
@@ -148,7 +142,7 @@ def test_faithfulness_warm_up_precedes_the_first_step():
 
 def test_a_stopped_training_goes_on_where_it_stood():
     def trained(stops):
-        target, *_, batch = networks("mlp")
+        target, _, batch = networks("mlp")
         model = decompose(target, {"fc1": 4, "fc2": 4}, rank=2).double()
         state, data = apd.start(model, CONFIG, Generator()), replay(batch)
         for stop in stops:
@@ -161,7 +155,7 @@ def test_a_stopped_training_goes_on_where_it_stood():
 
 
 def test_a_loss_that_blows_up_is_noticed_with_its_step():
-    target, *_, batch = networks("tms")
+    target, _, batch = networks("tms")
     config = CONFIG.replace(lr=1e200, steps=5)
     model = decompose(target, {"embed": 4}, rank=2).double()
     state = apd.start(model, config, Generator())

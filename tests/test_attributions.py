@@ -4,11 +4,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle import SHARP, Residual, draw, randomize
-from oracle import attributions as by_backward_passes
-from oracle import top_k as by_sorting
+from networks import SHARP, Residual, draw, randomize, textbook_of
 from torch.func import functional_call, jacrev
 
+from benchmarks import textbook
 from pd_helpers.attributions import attributions, batch_top_k, forward_mode_tangents, tangents
 from pd_helpers.targets import TMS
 
@@ -40,11 +39,10 @@ def by_jacobian(model, x, directions, weights):
     return sum(torch.einsum("boij,cij->cbo", J[path], directions[path]) for path in J)
 
 
-def on_one_row(model):
-    """The module as a function of its decomposed layers' weights and one row, a tied weight changed in all uses."""
-    return lambda weights, x: functional_call(
-        model, {f"{path}.weight": W for path, W in weights.items()}, (x.unsqueeze(0),)
-    ).squeeze(0)
+def by_backward_passes(model, weights, directions, x):
+    """The textbook's attributions, with some layers' weights replaced."""
+    network = textbook_of(model)
+    return textbook.attributions(network, {**network.W, **weights}, directions, x)
 
 
 @pytest.mark.parametrize("own_weights", [True, False], ids=["own weights", "other weights"])
@@ -62,7 +60,7 @@ class TestTMS:
     def test_attributions_equal_one_backward_pass_per_output(self, case, own_weights):
         model, directions, weights = tms_case(*CASES[case], own_weights)
         x = draw(6, 5, seed=2)
-        truth = by_backward_passes(on_one_row(model), weights, directions, x)
+        truth = by_backward_passes(model, weights, directions, x)
         torch.testing.assert_close(attributions(model, x, directions, weights), truth, **SHARP)
 
 
@@ -71,7 +69,7 @@ def test_the_models_own_weights_are_the_default(case):
     model, directions, weights = tms_case(*CASES[case], own_weights=True)
     x = draw(3, 5)
     torch.testing.assert_close(
-        attributions(model, x, directions), by_backward_passes(on_one_row(model), weights, directions, x), **SHARP
+        attributions(model, x, directions), by_backward_passes(model, weights, directions, x), **SHARP
     )
 
 
@@ -81,10 +79,10 @@ def test_any_network_with_dotted_paths(layers):
     weights = {path: model.get_submodule(path).weight.detach() for path in layers}
     directions = {path: draw(5, *W.shape, seed=i) for i, (path, W) in enumerate(weights.items())}
     x = draw(4, 3)
-    truth = by_backward_passes(on_one_row(model), weights, directions, x)
+    truth = by_backward_passes(model, weights, directions, x)
     torch.testing.assert_close(attributions(model, x, directions), truth, **SHARP)
     moved = {path: W + draw(*W.shape, seed=9) for path, W in weights.items()}
-    truth = by_backward_passes(on_one_row(model), moved, directions, x)
+    truth = by_backward_passes(model, moved, directions, x)
     torch.testing.assert_close(attributions(model, x, directions, moved), truth, **SHARP)
 
 
@@ -114,7 +112,9 @@ def test_outputs_that_are_off_attribute_nothing():
 def test_batch_top_k_by_brute_force(rows, C, k, zeros, seed):
     A = draw(rows, C, seed=seed).abs() * (torch.rand(rows, C, generator=torch.Generator().manual_seed(seed)) > zeros)
     active = batch_top_k(A, k)
-    assert torch.equal(active, by_sorting(A, k))
+    pairs = sorted(((A[i, c].item(), i, c) for i in range(rows) for c in range(C)), reverse=True)[:k]
+    assert {(i, c) for i, c in active.nonzero().tolist()} == {(i, c) for value, i, c in pairs if value > 0}
+    assert torch.equal(active.double(), textbook.batch_top_k(A, k))
     assert active.sum() == min(k, int((A > 0).sum()))
 
 

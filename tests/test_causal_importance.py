@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from oracle import SHARP, Residual, draw, randomize
+from networks import SHARP, Residual, draw, randomize
 from torch import Generator, nn
 
 from pd_helpers.causal_importance import (

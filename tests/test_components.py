@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from oracle import MLP, SHARP, Residual, as_a_user, draw, masked_sum, randomize, with_weights  # noqa: F401
+from networks import MLP, SHARP, Residual, as_a_user, draw, randomize, textbook_of  # noqa: F401
 from torch import Generator, nn
 
+from benchmarks import pair, textbook
 from pd_helpers.components import decompose
 from pd_helpers.targets import TMS, TransposedLinear
 
@@ -30,16 +31,8 @@ def make(network, rank, seed=0):
 
 
 def by_explicit_sums(model, x, masks):
-    """One sample at a time, every masked weight matrix built; uses without masks keep the target's."""
-    rows = []
-    for i, row in enumerate(x):
-        weights = {}
-        for path, use in model.uses.items():
-            layer = model.layers[use.layer]
-            own = model.targets[use.layer]
-            weights[path] = masked_sum(layer.U, layer.V, masks[path][i]) if path in masks else own
-        rows.append(with_weights(model.target, weights, row))
-    return torch.stack(rows)
+    """The textbook builds every row's weight matrices; uses without masks keep the target's."""
+    return textbook.masked(textbook_of(model), x, masks)
 
 
 @pytest.mark.parametrize("rank", [1, 2, None])
@@ -100,6 +93,9 @@ def test_inputs_are_the_activations_entering_each_use(network):
     forward = model.target_forward(x)
     torch.testing.assert_close(forward.inputs, seen, **SHARP)
     torch.testing.assert_close(forward.output, model.target(x), **SHARP)
+    in_textbook = textbook.target(textbook_of(model), x)
+    torch.testing.assert_close(in_textbook.output, model.target(x), **SHARP)
+    torch.testing.assert_close({use: in_textbook.inputs[use] for use in seen}, seen, **SHARP)
     assert not forward.output.requires_grad
 
 
@@ -263,4 +259,11 @@ def test_a_tied_autoencoder_of_your_own():
 
     model = randomize(decompose(randomize(Autoencoder()), {"inner.encode": 4}, rank=2), seed=3)
     x, masks = draw(5, 3), {"inner.encode": draw(5, 4, seed=1), "decode": draw(5, 4, seed=2)}
-    torch.testing.assert_close(model(x, masks).output, by_explicit_sums(model, x, masks), **SHARP)
+
+    def f(linear, x):
+        hidden = torch.tanh(linear("inner.encode", x) + model.target.inner["encode"].bias)
+        return linear("decode", hidden) + model.target.decode.bias
+
+    uses = {"inner.encode": ("inner.encode", False), "decode": ("inner.encode", True)}
+    truth = pair.in_textbook(textbook.Model(f, uses, model.targets), model)
+    torch.testing.assert_close(model(x, masks).output, textbook.masked(truth, x, masks), **SHARP)

@@ -1,14 +1,14 @@
-"""The losses by hand on 2x2 cases, against the oracle's loops, and against true singular values."""
+"""The losses by hand on 2x2 cases, against the textbook, and against true singular values."""
 
 import math
 
-import oracle
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle import SHARP, Residual, draw, randomize
+from networks import SHARP, Residual, draw, randomize, textbook_of
 
+from benchmarks import textbook
 from pd_helpers import losses
 from pd_helpers.apd import schatten_norms
 from pd_helpers.components import decompose
@@ -54,10 +54,9 @@ def test_layerwise_is_the_mean_over_layers():
     assert losses.layerwise([torch.tensor(1.0), torch.tensor(4.0), torch.tensor(4.0)]) == 3.0
 
 
-def test_faithfulness_equals_the_oracle():
+def test_faithfulness_equals_the_textbooks():
     model = randomize(decompose(randomize(Residual()), dict.fromkeys(Residual.layers, 3), rank=2), seed=1)
-    U, V = ({path: getattr(layer, name) for path, layer in model.layers.items()} for name in "UV")
-    truth = oracle.faithfulness(model.targets, U, V)
+    truth = textbook.faithfulness(textbook_of(model))
     torch.testing.assert_close(losses.faithfulness(model.targets, model.sums), truth, **SHARP)
 
 
@@ -69,9 +68,7 @@ def test_simplicity_counts_a_tied_weight_once_per_use(identity, p):
     active = (draw(5, 4) > 0).double()
     norms, n_parameters = schatten_norms(model, p)
     assert n_parameters == 6 + 6 + (4 if identity else 0)
-    U, V = ({path: getattr(layer, name) for path, layer in model.layers.items()} for name in "UV")
-    uses = {"embed": "embed", "unembed": "embed"} | ({"identity": "identity"} if identity else {})
-    truth = oracle.simplicity(uses, U, V, active, p)
+    truth = textbook.simplicity(textbook_of(model), active, p)
     torch.testing.assert_close(losses.simplicity(active, norms, n_parameters), truth, **SHARP)
 
 

@@ -1,13 +1,11 @@
 """SPD's training against the equations, step by step, and what its gradients reach."""
 
-import math
-
-import oracle
 import pytest
 import torch
-from oracle import MLP, SHARP, Adam, Residual, dense_batch, draw, each, randomize, replay, tms_batch
+from networks import MLP, SHARP, Residual, dense_batch, draw, randomize, replay, textbook_of, tms_batch
 from torch import Generator
 
+from benchmarks import pair, textbook
 from pd_helpers import losses, spd
 from pd_helpers.causal_importance import CausalImportance, lower_leaky, upper_leaky
 from pd_helpers.components import decompose
@@ -24,71 +22,73 @@ CONFIG = spd.SPDConfig(
     importance_coeff=0.3,
     importance_p=1.5,
 )
-NAMES = ("w_in", "b_in", "w_out", "b_out")
+
+
+NETWORKS = ["tms", "tms with identity", "mlp"]
 
 
 def decomposition(network):
-    """Model and importance functions in float64, all random, and the same network for the oracle."""
-    if network == "tms":
-        target = randomize(TMS(n_features=4, n_hidden=3))
-        (f, uses), C, batch = oracle.tms(target.unembed.bias.detach()), {"embed": 5}, tms_batch
+    """Model and importance functions in float64, all random, and batches."""
+    if network == "mlp":
+        target, C, batch = MLP(), {"fc1": 4, "fc2": 2}, dense_batch
     else:
-        target = randomize(MLP())
-        (f, uses), C, batch = oracle.mlp(target), {"fc1": 4, "fc2": 2}, dense_batch
-    model = randomize(decompose(target, C, rank=1), seed=1)
+        target, batch = TMS(n_features=4, n_hidden=3, identity="identity" in network), tms_batch
+        C = dict.fromkeys(target.layers, 5)
+    model = randomize(decompose(randomize(target), C, rank=1), seed=1)
     importance = randomize(CausalImportance(model, d_gate=3, generator=Generator()), seed=2)
-    return model, importance, f, uses, batch
+    return model, importance, batch
 
 
-def uniform(x, C, generator, merged):
-    """r (rows, C), drawn as the core does: where all-zero rows are merged, for the other rows and then for one more."""
-    rows = x.any(dim=1)
-    drawn = torch.rand(int(rows.sum()) + merged, C, generator=generator, dtype=torch.float64)
-    r = torch.full((len(x), C), 0.5, dtype=torch.float64)  # any number will do on all-zero rows
-    r[rows] = drawn[: int(rows.sum())]
-    return r
+@pytest.mark.parametrize("network", NETWORKS)
+def test_training_follows_the_textbook(network):
+    model, importance, batch = decomposition(network)
+    config, same = CONFIG.replace(steps=30), Generator().manual_seed(5)
+    shared = pair.in_textbook(textbook_of(model.target), model, importance)
+    truth = pair.copied(shared)
+
+    def true_losses(x):
+        return textbook.spd_losses(truth, x, config, pair.rand_like_core(model, x, same))
+
+    theirs = textbook.train(truth, true_losses, map(batch, range(30)), config)
+    state = spd.start(model, importance, config, Generator().manual_seed(5))
+    mine = spd.train(model, importance, replay(batch), config, state)
+    for losses_, true in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(losses_._asdict(), true, rtol=1e-7, atol=1e-10)
+        for parameter, true_parameter in zip(shared.parameters, truth.parameters, strict=True):
+            torch.testing.assert_close(parameter, true_parameter, rtol=1e-7, atol=1e-8)
 
 
-@pytest.mark.parametrize("network", ["tms", "mlp"])
-def test_training_follows_the_equations(network):
-    model, importance, f, uses, batch = decomposition(network)
-    U = {path: layer.U.detach().clone().requires_grad_() for path, layer in model.layers.items()}
-    V = {path: layer.V.detach().clone().requires_grad_() for path, layer in model.layers.items()}
-    W = {path: weight.clone() for path, weight in model.targets.items()}
-    mlps = {
-        use: {name: getattr(mlp, name).detach().clone().requires_grad_() for name in NAMES}
-        for use, mlp in importance.mlps.items()
-    }
-    adam = Adam([*U.values(), *V.values(), *(p for mlp in mlps.values() for p in mlp.values())])
-    transposed = {"unembed"}
+@pytest.mark.parametrize("network", NETWORKS)
+def test_losses_and_gradients_under_given_masks_equal_the_textbooks(network):
+    """Each loss by itself, over all the rows, none merged."""
+    model, importance, batch = decomposition(network)
+    truth, x = pair.in_textbook(textbook_of(model.target), model, importance), batch(3)
+    logits = importance(model, model.target_forward(x).inputs)
+    true_logits = textbook.importance_logits(truth, x)
+    torch.testing.assert_close(logits, {use: true_logits[use] for use in logits}, **SHARP)
 
-    state = spd.start(model, importance, CONFIG, Generator().manual_seed(5))
-    same = Generator().manual_seed(5)
-    for step, mine in enumerate(spd.train(model, importance, replay(batch), CONFIG, state)):
-        x = batch(step)
-        gates = oracle.gates(f, uses, transposed, W, U, V, mlps, x)
-        g = {use: each(oracle.lower_leaky, table) for use, table in gates.items()}
-
-        def masks_of(*names, x=x, g=g):
-            r = {use: uniform(x, g[use].shape[1], same, merged=network == "tms") for use in names}
-            return {use: g[use] + (1 - g[use]) * r[use] for use in names}
-
-        truth = (
-            oracle.faithfulness(W, U, V),
-            oracle.squared_error(f, uses, W, U, V, x, masks_of(*uses)),
-            sum(oracle.squared_error(f, uses, W, U, V, x, masks_of(use)) for use in uses) / len(uses),
-            oracle.importance(gates, CONFIG.importance_p),
-        )
-        torch.testing.assert_close(tuple(mine), tuple(loss.detach() for loss in truth), rtol=1e-7, atol=1e-10)
-        lr = 0.02 * 0.5 * (1 + math.cos(math.pi * step / 5))
-        adam.step(1.5 * truth[0] + 2.0 * truth[1] + 0.7 * truth[2] + 0.3 * truth[3], lr)
-        for path, layer in model.layers.items():
-            torch.testing.assert_close(layer.U, U[path], rtol=1e-7, atol=1e-8)
-            torch.testing.assert_close(layer.V, V[path], rtol=1e-7, atol=1e-8)
-        for use, mlp in importance.mlps.items():
-            for name in NAMES:
-                torch.testing.assert_close(getattr(mlp, name), mlps[use][name], rtol=1e-7, atol=1e-8)
-    assert step == 4
+    r = {use: draw(*value.shape, seed=i).sigmoid() for i, (use, value) in enumerate(logits.items())}
+    masks = {use: lower_leaky(logits[use]) + (1 - lower_leaky(logits[use])) * r[use] for use in logits}
+    draws = iter(r.values())
+    true_g = {use: textbook.lower_leaky(true_logits[use]) for use in logits}
+    true_masks = textbook.stochastic_masks(true_g, lambda value: next(draws))
+    upper = {use: upper_leaky(value) for use, value in logits.items()}
+    ones = torch.ones(len(x), dtype=torch.float64)
+    terms = [
+        (losses.faithfulness(model.targets, model.sums), textbook.faithfulness(truth)),
+        (losses.reconstruction(model(x, masks).output, model.target(x)), textbook.reconstruction(truth, x, true_masks)),
+        (losses.importance_minimality(upper, 1.5, ones, len(x)), textbook.importance(true_logits, 1.5)),
+    ]
+    for use in masks:
+        one, true_one = {use: masks[use]}, {use: true_masks[use]}
+        mine = losses.reconstruction(model(x, one).output, model.target(x))
+        terms.append((mine, textbook.reconstruction(truth, x, true_one)))
+    for mine, true in terms:
+        assert true > 0
+        torch.testing.assert_close(mine, true, **SHARP)
+        of = {"retain_graph": True, "allow_unused": True, "materialize_grads": True}
+        grads, true_grads = (torch.autograd.grad(loss, truth.parameters, **of) for loss in (mine, true))
+        torch.testing.assert_close(grads, true_grads, **SHARP)
 
 
 @pytest.mark.parametrize("network", ["tms", "mlp", "residual"])
@@ -97,7 +97,7 @@ def test_reconstruction_reaches_components_with_importance_zero(network):
         model = randomize(decompose(randomize(Residual()), dict.fromkeys(Residual.layers, 4), rank=1), seed=1)
         x = draw(10, 3)
     else:
-        model, *_, batch = decomposition(network)
+        model, _, batch = decomposition(network)
         x = batch(0)
     g = {
         use: torch.zeros(10, model.layers[layer].C, dtype=torch.float64, requires_grad=True)
@@ -120,7 +120,7 @@ def test_importance_of_dead_and_saturated_components_can_still_move():
 
 
 def test_losses_of_merged_rows_equal_those_of_all_rows_under_the_same_draws():
-    model, importance, *_, batch = decomposition("tms")
+    model, importance, batch = decomposition("tms")
     x = batch(3)
     merged, weights = model.merge_empty_rows(x)
     assert len(merged) < len(x)
@@ -152,7 +152,7 @@ def test_losses_of_merged_rows_equal_those_of_all_rows_under_the_same_draws():
 
 
 def test_masks_are_drawn_anew_for_every_loss():
-    model, *_, batch = decomposition("mlp")
+    model, _, batch = decomposition("mlp")
     x, draws = batch(0), Generator().manual_seed(0)
     g = {use: torch.zeros(10, model.layers[use].C, dtype=torch.float64) for use in model.uses}
     first, second = (spd.masked_loss(model, x, model.target(x), g, 10, draws) for _ in range(2))
@@ -160,7 +160,7 @@ def test_masks_are_drawn_anew_for_every_loss():
 
 
 def test_faithfulness_warm_up_leaves_the_importance_functions_alone():
-    model, importance, *_ = decomposition("mlp")
+    model, importance, _ = decomposition("mlp")
     before = losses.faithfulness(model.targets, model.sums).item()
     gates = [p.detach().clone() for p in importance.parameters()]
     spd.start(model, importance, CONFIG.replace(faithfulness_warmup_steps=100), Generator())
@@ -169,7 +169,7 @@ def test_faithfulness_warm_up_leaves_the_importance_functions_alone():
 
 
 def test_a_loss_that_blows_up_is_noticed_with_its_step():
-    model, importance, *_, batch = decomposition("tms")
+    model, importance, batch = decomposition("tms")
     config = CONFIG.replace(lr=1e200)
     state = spd.start(model, importance, config, Generator())
     steps = spd.train(model, importance, replay(batch), config, state)

@@ -1,0 +1,289 @@
+"""APD and SPD written straight from the papers in plain batched torch: the oracle of the tests, the yardstick of speed.
+
+    P_c = U_c V_c           a component of the matrix W (d_out, d_in): V_c (R, d_in) reads, U_c (d_out, R) writes
+
+APD with top-k (Braun et al. 2025, section 2 and appendix A.2.2)
+
+    A_c(x) = sqrt( mean over outputs o of ( Σ_{l,i,j} ∂f_o(x)/∂W_{l,i,j} P_{c,l,i,j} )² )
+    s_c(x) = 1 for the k·batch largest attributions of the batch, else 0
+    L = λ_F mean (W − Σ_c P_c)²  +  λ_M mean (f(x|W) − f(x|Σ_c s_c(x) P_c))²  +  λ_S Σ_c s_c(x) Σ_l ‖P_{c,l}‖_p^p
+
+SPD (Bushnaq, Braun and Sharkey 2025, section 2)
+
+    g_c(x) = σ(Γ_c(V_c a(x)))                           a: what enters the layer in the target
+    m_c(x) = g_c(x) + (1 − g_c(x)) r_c,   r_c ~ U(0, 1)
+    W'(x)  = Σ_c m_c(x) P_c
+    L = mean (W − Σ_c P_c)²  +  β1 mean (f(x|W) − f(x|W'))²  +  β2 (the same, one layer at a time)  +  β3 Σ g_c(x)^p
+
+Read it beside the papers. It takes no short cuts: every row of the batch has weight matrices of its own, every
+output a backward pass, every loss its own forward passes. It shares nothing with `pd_helpers`, whose core must give
+the same numbers sooner.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, einsum
+
+Matrices = Mapping[str, Tensor]
+"""Layer or use → (d_out, d_in); with a leading dimension, one for each row of the batch or for each component."""
+
+
+class Gate(NamedTuple):
+    """The importance MLPs Γ_c of one use, each 1 → d_gate GELU → 1."""
+
+    w_in: Tensor
+    """(C, d_gate)."""
+    b_in: Tensor
+    """(C, d_gate)."""
+    w_out: Tensor
+    """(C, d_gate)."""
+    b_out: Tensor
+    """(C,)."""
+
+
+@dataclass
+class Model:
+    """A network and its components.
+
+    The network is written as f(linear, x): where it multiplies an activation by one of its matrices, it calls
+    linear(use, activation). A tied matrix is one layer with several uses.
+    """
+
+    f: Callable[[Callable[[str, Tensor], Tensor], Tensor], Tensor]
+    uses: Mapping[str, tuple[str, bool]]
+    """Use → its layer, and whether the layer's matrix acts transposed there."""
+    W: Matrices
+    """Layer → the target's matrix."""
+    U: Mapping[str, Tensor] = field(default_factory=dict)
+    """Decomposed layer → (C, d_out, R)."""
+    V: Mapping[str, Tensor] = field(default_factory=dict)
+    """Decomposed layer → (C, R, d_in)."""
+    gates: Mapping[str, Gate] = field(default_factory=dict)
+    """Use → importance MLPs, for SPD."""
+
+    @property
+    def P(self) -> Matrices:
+        """Layer → all of its components (C, d_out, d_in)."""
+        return {layer: self.U[layer] @ self.V[layer] for layer in self.U}
+
+    @property
+    def decomposed(self) -> list[str]:
+        """The uses of decomposed layers."""
+        return [use for use, (layer, _) in self.uses.items() if layer in self.U]
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """All that is trained."""
+        return [*self.U.values(), *self.V.values(), *(p for gate in self.gates.values() for p in gate)]
+
+    def at_uses(self, matrices: Matrices) -> Matrices:
+        """Layer → matrix becomes use → matrix, transposed where the use wants it."""
+        return {
+            use: matrices[layer].mT if transposed else matrices[layer]
+            for use, (layer, transposed) in self.uses.items()
+            if layer in matrices
+        }
+
+
+def toy_model(W: Tensor, bias: Tensor, identity: Tensor | None = None) -> Model:
+    """x̂ = ReLU(Wᵀ W x + b), or ReLU(Wᵀ I W x + b), undecomposed."""
+
+    def f(linear, x):
+        hidden = linear("embed", x)
+        if identity is not None:
+            hidden = linear("identity", hidden)
+        return torch.relu(linear("unembed", hidden) + bias)
+
+    if identity is None:
+        return Model(f, {"embed": ("embed", False), "unembed": ("embed", True)}, {"embed": W})
+    uses = {"embed": ("embed", False), "identity": ("identity", False), "unembed": ("embed", True)}
+    return Model(f, uses, {"embed": W, "identity": identity})
+
+
+class Forward(NamedTuple):
+    """One pass through the network."""
+
+    output: Tensor
+    """(batch, d_output)."""
+    inputs: dict[str, Tensor]
+    """Use → what entered it (batch, d_in)."""
+    outputs: dict[str, Tensor]
+    """Use → what left it, before any bias (batch, d_out)."""
+
+
+def forward(model: Model, weights: Matrices, x: Tensor) -> Forward:
+    """f(x) under the given matrix of each use: one for the whole batch, or one for each row."""
+    inputs, outputs = {}, {}
+
+    def linear(use, a):
+        W = weights[use]
+        inputs[use] = a
+        outputs[use] = a @ W.T if W.ndim == 2 else einsum("boi,bi->bo", W, a)
+        return outputs[use]
+
+    return Forward(model.f(linear, x), inputs, outputs)
+
+
+def target(model: Model, x: Tensor) -> Forward:
+    """f(x|W)."""
+    with torch.no_grad():
+        return forward(model, model.at_uses(model.W), x)
+
+
+def masked(model: Model, x: Tensor, masks: Mapping[str, Tensor]) -> Tensor:
+    """f(x|W'), W'(x) = Σ_c m_c(x) P_c at every use that has masks (batch, C); the others keep the target's matrix."""
+    P = model.at_uses(model.P)
+    masked_sums = {use: einsum("bc,coi->boi", m, P[use]) for use, m in masks.items()}
+    return forward(model, {**model.at_uses(model.W), **masked_sums}, x).output
+
+
+# Losses of both methods
+
+
+def faithfulness(model: Model) -> Tensor:
+    """Mean over all decomposed parameters of (W − Σ_c P_c)²; a tied matrix counts once."""
+    errors = [model.W[layer] - P.sum(dim=0) for layer, P in model.P.items()]
+    return torch.cat([error.flatten() for error in errors]).square().mean()
+
+
+def reconstruction(model: Model, x: Tensor, masks: Mapping[str, Tensor]) -> Tensor:
+    """Mean over batch and outputs of (f(x|W) − f(x|W'))²: APD's minimality loss, SPD's stochastic reconstruction."""
+    return (target(model, x).output - masked(model, x, masks)).square().mean()
+
+
+# APD
+
+
+def attributions(model: Model, weights: Matrices, P: Matrices, x: Tensor) -> Tensor:
+    """A_c(x) (batch, C) at the given matrix of each layer, one backward pass for every output.
+
+    The derivative by a layer's matrix is the outer product of the derivative by what left it and what entered it,
+    so that ∂f_o/∂W · P_c = ∂f_o/∂(W a) · P_c a.
+    """
+    P = model.at_uses(P)
+    weights = {layer: W.detach().requires_grad_() for layer, W in weights.items()}
+    output, inputs, outputs = forward(model, model.at_uses(weights), x)
+    effects = {use: einsum("bi,coi->bco", inputs[use].detach(), P[use]) for use in P}  # P_c a (batch, C, d_out)
+    A = 0.0
+    for o in range(output.shape[1]):
+        grads = torch.autograd.grad(output[:, o].sum(), [outputs[use] for use in P], retain_graph=True)
+        along = sum(einsum("bo,bco->bc", grad, effects[use]) for use, grad in zip(P, grads, strict=True))
+        A = A + along.square()
+    return (A / output.shape[1]).sqrt()
+
+
+def batch_top_k(A: Tensor, k: int) -> Tensor:
+    """s_c(x) (batch, C): 1 for the k largest attributions of the whole batch, 0 for the others and where A is 0."""
+    active = torch.zeros_like(A).flatten()
+    active[A.flatten().topk(min(k, A.numel())).indices] = 1.0
+    return active.view_as(A) * (A > 0)
+
+
+def simplicity(model: Model, active: Tensor, p: float) -> Tensor:
+    """Batch mean of Σ_c s_c(x) Σ_l Σ_r (‖U_clr‖² ‖V_clr‖²)^(p/2), per parameter; a tied matrix counts once per use."""
+    total, n_parameters = 0.0, 0
+    for layer in (model.uses[use][0] for use in model.decomposed):
+        U, V = model.U[layer], model.V[layer]
+        squared = U.square().sum(dim=1) * V.square().sum(dim=2)  # (C, R)
+        norms = (squared + 1e-16).pow(p / 2).sum(dim=1)  # (C,); the tiny number keeps the gradient finite at zero
+        total = total + einsum("bc,c->b", active, norms).mean()
+        n_parameters += model.W[layer].numel()
+    return total / n_parameters
+
+
+def apd_losses(model: Model, x: Tensor, config) -> dict[str, Tensor]:
+    """The three losses of one batch, unweighted."""
+    with torch.no_grad():
+        P = model.P
+    own_sum = {layer: P[layer].sum(dim=0) for layer in P}
+    weights = {**model.W, **own_sum} if config.attribute_at == "components" else model.W
+    active = batch_top_k(attributions(model, weights, P, x), round(config.top_k * len(x)))
+    return {
+        "faithfulness": faithfulness(model),
+        "minimality": reconstruction(model, x, dict.fromkeys(model.decomposed, active)),
+        "simplicity": simplicity(model, active, config.schatten_p),
+    }
+
+
+# SPD
+
+
+def importance_logits(model: Model, x: Tensor) -> dict[str, Tensor]:
+    """Use → Γ_c(V_c a) (batch, C), before any sigmoid; where the matrix acts transposed, U_cᵀ reads."""
+    logits = {}
+    for use, a in target(model, x).inputs.items():
+        if use not in model.gates:
+            continue
+        (layer, transposed), gate = model.uses[use], model.gates[use]
+        reads = model.U[layer].mT if transposed else model.V[layer]  # (C, 1, d)
+        h = a @ reads.squeeze(1).T  # (batch, C)
+        hidden = F.gelu(h.unsqueeze(-1) * gate.w_in + gate.b_in)  # (batch, C, d_gate)
+        logits[use] = (hidden * gate.w_out).sum(dim=-1) + gate.b_out
+    return logits
+
+
+def lower_leaky(x: Tensor) -> Tensor:
+    """0.01 x below 0, x up to 1, then 1: for the masks."""
+    return torch.where(x > 0, x.clamp(max=1), 0.01 * x)
+
+
+def upper_leaky(x: Tensor) -> Tensor:
+    """0 below 0, x up to 1, then 1 + 0.01 (x − 1): for the importance loss."""
+    return torch.where(x > 1, 1 + 0.01 * (x - 1), x.clamp(min=0))
+
+
+def stochastic_masks(g: Mapping[str, Tensor], rand_like: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+    """Use → m = g + (1 − g) r."""
+    return {use: value + (1 - value) * rand_like(value) for use, value in g.items()}
+
+
+def importance(logits: Mapping[str, Tensor], p: float) -> Tensor:
+    """Batch mean of Σ_l Σ_c g_c(x)^p."""
+    return sum((upper_leaky(value) + 1e-12).pow(p).sum(dim=1).mean() for value in logits.values())
+
+
+def spd_losses(model: Model, x: Tensor, config, rand_like=torch.rand_like) -> dict[str, Tensor]:
+    """The four losses of one batch, unweighted; `rand_like(g)` gives the r of g's shape, anew for every loss."""
+    logits = importance_logits(model, x)
+    g = {use: lower_leaky(value) for use, value in logits.items()}
+    all_at_once = reconstruction(model, x, stochastic_masks(g, rand_like))
+    one_at_a_time = [reconstruction(model, x, stochastic_masks({use: g[use]}, rand_like)) for use in g]
+    return {
+        "faithfulness": faithfulness(model),
+        "recon": all_at_once,
+        "recon_layerwise": sum(one_at_a_time) / len(one_at_a_time),
+        "importance": importance(logits, config.importance_p),
+    }
+
+
+# Training
+
+
+def learning_rate(step: int, config) -> float:
+    """A linear warm-up where the method has one, then constant, or a half cosine down to zero."""
+    warmup = int(config.steps * getattr(config, "warmup_fraction", 0.0))
+    if step < warmup:
+        return config.lr * (step + 1) / warmup
+    if config.schedule == "constant":
+        return config.lr
+    return config.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (config.steps - warmup)))
+
+
+def train(
+    model: Model, losses: Callable[[Tensor], dict[str, Tensor]], batches: Iterable[Tensor], config
+) -> Iterator[dict[str, Tensor]]:
+    """One step of Adam in place for every batch, down the weighted sum of the losses, which it gives."""
+    adam = torch.optim.Adam([p.requires_grad_() for p in model.parameters])
+    for step, x in enumerate(batches):
+        terms = losses(x)
+        loss = sum(getattr(config, f"{name}_coeff") * term for name, term in terms.items())  # λ_F L_F + λ_M L_M + ...
+        adam.param_groups[0]["lr"] = learning_rate(step, config)
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        yield {name: term.detach() for name, term in terms.items()}
