@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from oracle import as_a_user  # noqa: F401
+from networks import as_a_user  # noqa: F401
 
 import pd_helpers as pdh
 from pd_helpers import runs

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from oracle import as_a_user  # noqa: F401
+from networks import as_a_user  # noqa: F401
 
 from pd_helpers.apd import APDConfig
 from pd_helpers.presets import PRESETS, preset

@@ -5,7 +5,7 @@ import json
 import pandas as pd
 import pytest
 import torch
-from oracle import MLP, as_a_user, draw  # noqa: F401
+from networks import MLP, as_a_user, draw  # noqa: F401
 
 import pd_helpers as pdh
 from pd_helpers import runs

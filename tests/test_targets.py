@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from oracle import draw
+from networks import draw
 from torch import nn
 
 from pd_helpers.data import SparseFeatures

@@ -2,11 +2,29 @@
 
 import pytest
 import torch
-from oracle import Adam, draw
+from networks import draw
 from torch import nn
 
 from pd_helpers.apd import APDConfig
 from pd_helpers.training import STREAMS, State, adam, generator, learning_rate, pick_device, progress, warm_up
+
+
+class Adam:
+    """Kingma and Ba 2015, algorithm 1."""
+
+    def __init__(self, parameters):
+        self.parameters, self.t = parameters, 0
+        self.m = [torch.zeros_like(p) for p in parameters]
+        self.v = [torch.zeros_like(p) for p in parameters]
+
+    def step(self, loss, lr):
+        self.t += 1
+        grads = torch.autograd.grad(loss, self.parameters)
+        with torch.no_grad():
+            for p, g, m, v in zip(self.parameters, grads, self.m, self.v, strict=True):
+                m.copy_(0.9 * m + 0.1 * g)
+                v.copy_(0.999 * v + 0.001 * g**2)
+                p -= lr * (m / (1 - 0.9**self.t)) / ((v / (1 - 0.999**self.t)).sqrt() + 1e-8)
 
 
 def rates(schedule, warmup, steps=10, lr=2.0):
