@@ -4,6 +4,7 @@
 
     run = pdh.run("apd/tms_5-2", seed=0)                            an experiment of the papers
     run = pdh.fit(network, pdh.SPDConfig(C=30), data, ["fc1"])      a network of your own
+    run = pdh.resume("folder")                                      go on with a run that was stopped
 
 `plots`, `widgets` and `checks` load on first use, so that importing this stays quick.
 """
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pd_helpers.apd import APDConfig
 from pd_helpers.components import decompose
 from pd_helpers.presets import PRESETS, preset
-from pd_helpers.runs import Run, fit, load, prepare, run
+from pd_helpers.runs import Run, fit, load, prepare, resume, run
 from pd_helpers.spd import SPDConfig
 from pd_helpers.targets import TMS, TMSConfig, TransposedLinear, train_tms
 
@@ -26,7 +27,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "PRESETS", "TMS", "APDConfig", "Run", "SPDConfig", "TMSConfig", "TransposedLinear", "checks", "decompose", "fit",
-    "load", "plots", "prepare", "preset", "run", "show", "train_tms", "widgets",
+    "load", "plots", "prepare", "preset", "resume", "run", "show", "train_tms", "widgets",
 ]  # fmt: skip
 
 

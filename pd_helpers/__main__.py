@@ -1,15 +1,18 @@
-"""The command line: `python -m pd_helpers list` and `python -m pd_helpers run NAME`.
+"""The command line: `python -m pd_helpers list`, `run NAME` and `resume DIR`.
 
-Progress goes to stderr; the last line on stdout is one JSON object. Exit code 2 means bad input.
+Progress goes to stderr; the last line on stdout is one JSON object. Exit code 2 means bad input, 130 Ctrl-C.
 """
 
 import argparse
 import json
+import shlex
 import sys
+import warnings
+from pathlib import Path
 from typing import Any
 
 import pd_helpers as pdh
-from pd_helpers.runs import check_new_folder
+from pd_helpers import storage
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -25,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     run.add_argument("--seed", type=int, default=0, help="seed of target, initial factors, data and masks (default 0)")
     run.add_argument("--steps", type=int, help="training steps of the decomposition")
     run.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default auto)")
-    run.add_argument("--out", metavar="DIR", help="write the run to this new folder")
+    run.add_argument("--out", metavar="DIR", help="write the run to this new folder, checkpoints on the way")
     run.add_argument(
         "--set",
         metavar="KEY=VALUE",
@@ -33,15 +36,28 @@ def main(arguments: list[str] | None = None) -> int:
         default=[],
         help="override a field, such as simplicity_coeff=0.1",
     )
+
+    resume = commands.add_parser("resume", help="go on with a run that was stopped")
+    resume.add_argument("out", metavar="DIR", help="what was --out; a finished run is reported, not repeated")
+
     options = parser.parse_args(arguments)
     try:
-        return _list(options) if options.command == "list" else _run(options)
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+            {"list": _list, "run": _run, "resume": _resume}[options.command](options)
     except (ValueError, TypeError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"error: {error.strerror or error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"stopped; {_after_ctrl_c(options)}", file=sys.stderr)
+        return 130
+    return 0
 
 
-def _list(options: argparse.Namespace) -> int:
+def _list(options: argparse.Namespace) -> None:
     if options.json:
         presets = {
             name: {
@@ -54,37 +70,53 @@ def _list(options: argparse.Namespace) -> int:
             for name, p in pdh.PRESETS.items()
         }
         print(json.dumps(presets))
-        return 0
+        return
     width = max(map(len, pdh.PRESETS))
     for name, p in pdh.PRESETS.items():
         size = f"{p.target.n_features} features in {p.target.n_hidden} dimensions, C {p.config.C}"
         print(f"{name:{width}}  {size}; {p.source}")
-    return 0
 
 
-def _run(options: argparse.Namespace) -> int:
+def _run(options: argparse.Namespace) -> None:
     overrides = dict(_key_and_value(text) for text in options.set)
     if options.steps is not None:
         overrides["steps"] = options.steps
-    if options.out is not None:
-        check_new_folder(options.out)
-    run = pdh.run(options.name, options.seed, device=options.device, **overrides)
-    if options.out is not None:
-        run.save(options.out)
-    print(
-        json.dumps(
-            {
-                "experiment": run.name,
-                "seed": run.seed,
-                "device": run.device,
-                "steps": run.config.steps,
-                "seconds": round(run.seconds, 3),
-                "target_seconds": round(run.target_seconds, 3),
-                "metrics": run.metrics,
-            }
-        )
-    )
-    return 0
+    run = pdh.run(options.name, options.seed, device=options.device, out=options.out, **overrides)
+    print(json.dumps(report(run)))
+
+
+def _resume(options: argparse.Namespace) -> None:
+    folder = Path(options.out)
+    finished = storage.is_finished(folder)
+    print(json.dumps(_reported(storage.read_facts(folder)) if finished else report(pdh.resume(folder))))
+
+
+def report(run: pdh.Run) -> dict[str, Any]:
+    """What the last line of output says of a finished run."""
+    facts = {"experiment": run.name, "seed": run.seed, "device": run.device, "config": run.config.to_dict()}
+    return _reported({**facts, "seconds": run.seconds, "target_seconds": run.target_seconds, "metrics": run.metrics})
+
+
+def _reported(facts: storage.Facts) -> dict[str, Any]:
+    return {
+        "experiment": facts["experiment"],
+        "seed": facts["seed"],
+        "device": facts["device"],
+        "steps": facts["config"]["steps"],
+        "seconds": round(facts["seconds"], 3),
+        "target_seconds": round(facts["target_seconds"], 3),
+        "metrics": facts["metrics"],
+    }
+
+
+def _after_ctrl_c(options: argparse.Namespace) -> str:
+    """How to go on."""
+    out = getattr(options, "out", None)
+    if out is None:
+        return "with --out DIR, a run can be resumed"
+    if storage.has_checkpoint(out):
+        return f"python -m pd_helpers resume {shlex.quote(out)} goes on from there"
+    return "there was no checkpoint yet, so run it again"
 
 
 def _key_and_value(text: str) -> tuple[str, Any]:

@@ -3,40 +3,39 @@
 run("apd/tms_5-2", seed=0)                    train a preset's target and decompose it
 fit(network, SPDConfig(...), data, layers)    decompose a network of your own
 run.save("folder"); load("folder")            safetensors for tensors, JSON for the rest; no pickles
+run(..., out="folder"); resume("folder")      checkpoints on the way, and going on after a kill, bit for bit
 """
 
-import hashlib
 import itertools
-import json
 import math
 import operator
 import os
-import shutil
-import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import load_file, save_file
 from torch import Generator, Tensor, nn
 
-from pd_helpers import apd, metrics, spd
+from pd_helpers import apd, metrics, spd, storage
 from pd_helpers.causal_importance import CausalImportance, hard_sigmoid, sample_masks
 from pd_helpers.components import ComponentModel, decompose
 from pd_helpers.data import one_hot
 from pd_helpers.losses import faithfulness, reconstruction
-from pd_helpers.presets import preset
+from pd_helpers.presets import Preset, preset
+from pd_helpers.storage import check_new_folder
 from pd_helpers.targets import TMS, TMSConfig, train_tms
 from pd_helpers.training import State, generator, pick_device, progress, threads_for
 
 if TYPE_CHECKING:
     import pandas
 
-FORMAT = "pd_helpers run 1"
 N_RECORDS = 80
 """History rows and snapshots of a run; closer together early, where more happens."""
 N_EVALUATION = 4096
@@ -78,6 +77,10 @@ class Run:
     """Where training stands; None for a loaded run."""
     alternatives: list["Run"] = field(default_factory=list)
     """The same run from other initialisations, until one is chosen."""
+    promises: list[Tensor] = field(default_factory=list)
+    """`Losses.promise` of each step, as long as there are alternatives."""
+    promise: float | None = None
+    """What alternatives are compared by, the lowest being best; None until it is known."""
     records: list[dict[str, float | int]] = field(default_factory=list)
     snapshots: list[Snapshot] = field(default_factory=list)
     """U and V at recorded steps, from the initial ones to the last."""
@@ -87,6 +90,8 @@ class Run:
     """Time the decomposition took to train."""
     target_seconds: float = 0.0
     """Time the target took to train."""
+    trained: dict[str, Any] = field(default_factory=dict)
+    """When, where and with what: date, device, threads, versions; empty until training has ended."""
 
     @property
     def target(self) -> nn.Module:
@@ -111,24 +116,40 @@ class Run:
         Where several initialisations are to be tried, that comes first, and the winner's steps count.
         """
         if self.alternatives:
-            candidates, self.alternatives = [self, *self.alternatives], []
-            promises = []
-            for candidate in candidates:
-                losses = []
-                try:
-                    for loss in itertools.islice(candidate._steps(), self.config.start_steps):
-                        losses.append(loss.promise(self.config))
-                        yield candidate.state.step
-                    promise = torch.stack(losses[-len(losses) // 4 :]).mean().item()
-                except FloatingPointError:
-                    promise = math.nan
-                promises.append(promise if math.isfinite(promise) else math.inf)
-            best = candidates[promises.index(min(promises))]
-            seconds = sum(candidate.seconds for candidate in candidates)
-            vars(self).update(vars(best), seconds=seconds, target_seconds=self.target_seconds)
-            self.state.check()
+            for candidate in [self, *self.alternatives]:
+                if candidate.promise is None:
+                    yield from candidate._trial()
+            self._choose()
         for _ in self._steps():
             yield self.state.step
+
+    def _trial(self) -> Iterator[int]:
+        """Train as far as initialisations are compared, and find this one's promise."""
+        n = min(self.config.start_steps, self.config.steps)
+        try:
+            for losses in itertools.islice(self._steps(), n - self.state.step):
+                self.promises.append(losses.promise(self.config))
+                yield self.state.step
+            promise = torch.stack(self.promises[-n // 4 :]).mean().item()
+        except FloatingPointError:
+            promise = math.inf
+        self.promise = promise if math.isfinite(promise) else math.inf
+
+    def _choose(self) -> None:
+        """Become the best of the alternatives."""
+        candidates = [self, *self.alternatives]
+        best = min(candidates, key=lambda candidate: candidate.promise)
+        seconds = sum(candidate.seconds for candidate in candidates)
+        vars(self).update(vars(best), alternatives=[], promises=[], seconds=seconds, target_seconds=self.target_seconds)
+        self.state.check()
+
+    @property
+    def remaining(self) -> int:
+        """Steps still to be taken, those of alternatives included."""
+        n = min(self.config.start_steps, self.config.steps)
+        candidates = [self, *self.alternatives] if self.alternatives else []
+        trials = sum(n - candidate.state.step for candidate in candidates if candidate.promise is None)
+        return trials + self.config.steps - (n if candidates else self.state.step)
 
     def _steps(self) -> Iterator[apd.Losses | spd.Losses]:
         if self.state is None:
@@ -164,13 +185,53 @@ class Run:
             self.seconds = time.perf_counter() - began
             yield losses
 
-    def train(self, *, show_progress: bool = True) -> "Run":
-        """Train to the end and measure."""
-        total = self.config.steps + len(self.alternatives) * self.config.start_steps
-        for _ in progress(self.steps(), total=total, description=self.name or "run", show=show_progress):
+    def train(self, *, show_progress: bool = True, out: str | os.PathLike | None = None) -> "Run":
+        """Train to the end and measure.
+
+        With `out`, a new folder, checkpoints are written there from the start and every few seconds, so that `resume`
+        can go on after a crash or Ctrl-C; at the end the finished run takes their place.
+        """
+        if out is not None:
+            check_new_folder(out)
+        return self._train(show_progress, None if out is None else Path(out))
+
+    def _train(self, show_progress: bool, folder: Path | None) -> "Run":
+        steps = progress(self.steps(), total=self.remaining, description=self.name or "run", show=show_progress)
+        for _ in steps if folder is None else self._with_checkpoints(steps, folder):
             pass
         self.metrics = evaluate(self)
+        self.trained = self._circumstances()
+        if folder is not None:
+            self._finish(folder)
         return self
+
+    def _finish(self, folder: Path) -> None:
+        """Put the finished run where its checkpoints were."""
+        try:
+            storage.write_run(folder, *self._pack())
+        except OSError as error:
+            rest = "there is no checkpoint of it either"
+            if storage.has_checkpoint(folder):
+                rest = f"its last checkpoint remains: make room, then {storage.how_to_resume(folder)}"
+            what = f"the finished run cannot be written to {str(folder)!r} ({error.strerror}); {rest}"
+            raise OSError(error.errno, what) from error
+        storage.discard_checkpoint(folder)
+
+    def _with_checkpoints(self, steps: Iterator[int], folder: Path) -> Iterator[int]:
+        """The same steps; Ctrl-C waits for the end of a step and leaves a checkpoint of it."""
+        checkpoints = storage.Checkpoints(folder, self._pack_checkpoint)
+        with storage.waiting_interrupts() as interrupted, closing(steps):
+            try:
+                checkpoints.write()
+                for step in steps:
+                    yield step
+                    if interrupted():
+                        checkpoints.write()
+                        raise KeyboardInterrupt(f"stopped at step {step}; {storage.how_to_resume(folder)}")
+                    checkpoints.write_if_due()
+            except FloatingPointError:  # as would happen again
+                storage.discard_checkpoint(folder)
+                raise
 
     @property
     def first_layer(self) -> tuple[Float[Tensor, "C d_out d_in"], Float[Tensor, "d_out d_in"]]:
@@ -209,48 +270,79 @@ class Run:
         the folder exists and is not empty, or cannot be made.
         """
         folder = check_new_folder(folder)
-        made = not folder.exists()
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(dir=folder, prefix=".partial-"))
-        try:
-            save_file(self._tensors(), partial / "tensors.safetensors")
-            (partial / "run.json").write_text(json.dumps(self._facts(partial), indent=1) + "\n")
-            for name in ("tensors.safetensors", "run.json"):
-                os.replace(partial / name, folder / name)
-        finally:
-            shutil.rmtree(partial)
-            if made and not any(folder.iterdir()):
-                folder.rmdir()
+        storage.write_run(folder, *self._pack())
         return folder
 
-    def _tensors(self) -> dict[str, Tensor]:
-        tensors = _named_tensors(self.target)
-        for path, layer in self.components.layers.items():
-            tensors |= {f"U.{path}": layer.U, f"V.{path}": layer.V}
-            for i, factor in enumerate("UV"):
-                tensors[f"snapshots.{factor}.{path}"] = torch.stack([s.factors[path][i] for s in self.snapshots])
-        for path, mlp in self.importance.mlps.items() if self.importance else ():
-            tensors |= {f"importance.{path}.{name}": p for name, p in mlp.named_parameters()}
-        return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    def _pack(self) -> tuple[storage.Tensors, storage.Facts]:
+        """The finished run, as it is stored."""
+        facts = {**self._facts(), **self._record_facts(), "metrics": self.metrics}
+        return _stored(_named_tensors(self.target) | self._tensors()), facts
 
-    def _facts(self, folder: Path) -> dict[str, Any]:
+    def _pack_checkpoint(self) -> tuple[storage.Tensors, storage.Facts]:
+        """All that is needed to go on, as it is stored: what belongs to an alternative under its number."""
+        tensors, facts = _named_tensors(self.target), self._facts()
+        facts["candidates"] = []
+        for i, run in enumerate([self, *self.alternatives]):
+            tensors |= {f"{i}.{name}": t for name, t in (run._tensors() | run._state_tensors()).items()}
+            facts["candidates"].append({**run._record_facts(), "step": run.state.step, "promise": run.promise})
+        return _stored(tensors), facts
+
+    def _facts(self) -> storage.Facts:
+        """What the run is."""
         return {
-            "format": FORMAT,
             "experiment": self.name,
             "method": "spd" if self.importance else "apd",
             "seed": self.seed,
-            "device": self.device,
             "config": self.config.to_dict(),
             "target_config": self.target_config.to_dict() if self.target_config else None,
             "layers": {path: layer.C for path, layer in self.components.layers.items()},
-            "metrics": self.metrics,
-            "seconds": self.seconds,
             "target_seconds": self.target_seconds,
+            **(self.trained or self._circumstances()),
+        }
+
+    def _record_facts(self) -> storage.Facts:
+        """What was recorded on the way."""
+        return {
+            "seconds": self.seconds,
             "snapshot_steps": [s.step for s in self.snapshots],
             "history": {k: [r[k] for r in self.records] for k in (self.records[0] if self.records else ())},
-            "versions": {"torch": torch.__version__},
-            "sha256": _sha256(folder / "tensors.safetensors"),
         }
+
+    def _circumstances(self) -> storage.Facts:
+        from pd_helpers import __version__
+
+        return {
+            "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+            "device": self.device,
+            "threads": torch.get_num_threads(),
+            "versions": {"pd_helpers": __version__, "torch": torch.__version__},
+        }
+
+    def _parameters(self) -> dict[str, nn.Parameter]:
+        """What is trained."""
+        named = {}
+        for path, layer in self.components.layers.items():
+            named |= {f"U.{path}": layer.U, f"V.{path}": layer.V}
+        for path, mlp in self.importance.mlps.items() if self.importance else ():
+            named |= {f"importance.{path}.{name}": p for name, p in mlp.named_parameters()}
+        return named
+
+    def _tensors(self) -> storage.Tensors:
+        """What was trained, and the snapshots."""
+        tensors = dict(self._parameters())
+        for path in self.components.layers if self.snapshots else ():
+            for i, factor in enumerate("UV"):
+                tensors[f"snapshots.{factor}.{path}"] = torch.stack([s.factors[path][i] for s in self.snapshots])
+        return tensors
+
+    def _state_tensors(self) -> storage.Tensors:
+        """Where training stands."""
+        tensors = {"generator": self.state.generator.get_state(), "first_bad_step": self.state.first_bad_step}
+        if self.promises:
+            tensors["promises"] = torch.stack(self.promises)
+        for i, moments in self.state.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{i}.{name}": torch.as_tensor(value) for name, value in moments.items()}
+        return tensors
 
 
 def start(
@@ -304,6 +396,7 @@ def fit(
     seed: int = 0,
     device: str = "auto",
     show_progress: bool = True,
+    out: str | os.PathLike | None = None,
 ) -> Run:
     """Decompose a network of your own.
 
@@ -314,13 +407,16 @@ def fit(
         layers: paths of `nn.Linear` layers, each with `config.C` components; or path → number of components.
         seed: seed of initial factors, data and masks.
         device: auto, cpu, cuda or mps.
+        out: a new folder, for checkpoints on the way (see `resume`) and the finished run.
 
     >>> run = pdh.fit(network, pdh.SPDConfig(C=30, steps=5000), data, ["fc1", "fc2"])
 
     Raises ValueError or TypeError, before any work starts, for arguments that cannot work; FloatingPointError if
     the loss becomes non-finite.
     """
-    return start(target, config, data, layers, seed=seed, device=device).train(show_progress=show_progress)
+    if out is not None:
+        check_new_folder(out)
+    return start(target, config, data, layers, seed=seed, device=device).train(show_progress=show_progress, out=out)
 
 
 def prepare(
@@ -333,24 +429,8 @@ def prepare(
     **overrides: Any,
 ) -> Run:
     """`run` up to step 0: the preset's target is trained (or given), its decomposition only started."""
-    at, seed, experiment = pick_device(device), _checked_seed(seed), preset(name)
-    if isinstance(target, Run):
-        made = target.target_config
-        if made is not None:
-            origin = target.seed if made.target_seed is None else made.target_seed
-            overrides = {**made.to_dict(), "target_seed": origin, **overrides}
-        target = target.target
-    if target is not None:
-        if not isinstance(target, TMS):
-            raise TypeError(
-                f"target must be a TMS or a Run with one, but is a {type(target).__name__}; fit() takes any"
-            )
-        shape = {"n_features": target.embed.in_features, "n_hidden": target.embed.out_features}
-        shape["identity"] = target.identity is not None
-        for key, size in shape.items():
-            if overrides.setdefault(key, size) != size:
-                raise ValueError(f"{key} is {overrides[key]}, but the target given has {size}; leave {key} out")
-    experiment = experiment.replace(**overrides)
+    at, seed = pick_device(device), _checked_seed(seed)
+    experiment, target = settle(name, target, overrides)
     config = experiment.target
     began = time.perf_counter()
     if target is None:
@@ -373,6 +453,29 @@ def prepare(
     return run
 
 
+def settle(name: str, target: "nn.Module | Run | None", overrides: Mapping[str, Any]) -> tuple[Preset, TMS | None]:
+    """The preset with these settings, and the target if one is given; complains of all that does not fit."""
+    experiment = preset(name)
+    if isinstance(target, Run):
+        made = target.target_config
+        if made is not None:
+            origin = target.seed if made.target_seed is None else made.target_seed
+            overrides = {**made.to_dict(), "target_seed": origin, **overrides}
+        target = target.target
+    if target is not None:
+        if not isinstance(target, TMS):
+            raise TypeError(
+                f"target must be a TMS or a Run with one, but is a {type(target).__name__}; fit() takes any"
+            )
+        shape = {"n_features": target.embed.in_features, "n_hidden": target.embed.out_features}
+        shape["identity"] = target.identity is not None
+        overrides = {**shape, **overrides}
+        for key, size in shape.items():
+            if overrides[key] != size:
+                raise ValueError(f"{key} is {overrides[key]}, but the target given has {size}; leave {key} out")
+    return experiment.replace(**overrides), target
+
+
 def run(
     name: str,
     seed: int = 0,
@@ -380,6 +483,7 @@ def run(
     target: "nn.Module | Run | None" = None,
     device: str = "auto",
     show_progress: bool = True,
+    out: str | os.PathLike | None = None,
     **overrides: Any,
 ) -> Run:
     """Train a preset's target and decompose it.
@@ -389,13 +493,70 @@ def run(
         seed: seed of the target, unless `target_seed` says otherwise, and of everything else.
         target: decompose this trained TMS, or this run's, instead of training one.
         device: auto, cpu, cuda or mps.
+        out: a new folder, for checkpoints on the way (see `resume`) and the finished run.
         overrides: any field of the preset, sizes included: `n_features=8, n_hidden=3, C=30, simplicity_coeff=0.1`.
 
     Raises ValueError or TypeError, before any work starts, for arguments that cannot work; FloatingPointError if
     the loss becomes non-finite.
     """
+    if out is not None:
+        check_new_folder(out)
     started = prepare(name, seed, target=target, device=device, show_progress=show_progress, **overrides)
-    return started.train(show_progress=show_progress)
+    return started.train(show_progress=show_progress, out=out)
+
+
+def resume(
+    folder: str | os.PathLike,
+    *,
+    target: nn.Module | None = None,
+    data: Data | None = None,
+    show_progress: bool = True,
+) -> Run:
+    """Go on with a run that was stopped, from the last checkpoint in the folder it had as `out`.
+
+    On a CPU, with the same versions and number of threads (`torch.set_num_threads`), the result is that of a run which
+    was never stopped, bit for bit; where these differ, a warning says so. A finished run is loaded, not repeated.
+
+    Args:
+        folder: what was `out`.
+        target: for a network of your own, one of the same architecture; its parameters are overwritten.
+        data: for a network of your own, the same function as before.
+
+    >>> run = pdh.resume("runs/1")
+
+    Raises ValueError for a folder without a run, a damaged one, or a device that this machine lacks.
+    """
+    folder = Path(folder)
+    if storage.is_finished(folder):
+        run = load(folder, target=target)
+        storage.discard_checkpoint(folder)  # left if the process ended between the two
+        run.data = data or run.data
+        return run
+    tensors, facts = storage.read_checkpoint(folder)
+    if facts["target_config"] is None and (target is None or data is None):
+        raise ValueError(
+            f"the run in {str(folder)!r} decomposes a network of your own, so pdh.resume needs target=, a module of "
+            "the same architecture, and data=, the function that draws its batches"
+        )
+    try:
+        at = pick_device(facts["device"])
+    except ValueError as error:
+        raise ValueError(
+            f"the run in {str(folder)!r} was trained on {facts['device']}, which torch does not find here; resume it "
+            "where it was, or start it again on another device"
+        ) from error
+    try:
+        target = _stored_target(facts, tensors, target, at)
+        first, *first.alternatives = (
+            _assemble(facts | candidate, _below(f"{i}.", tensors), target, data)
+            for i, candidate in enumerate(facts["candidates"])
+        )
+        if data is not None:
+            _check_data(target, data, generator(first.seed, "data", at))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"the run in {str(folder)!r} cannot be resumed: {error}") from error
+    _warn_of_differences(facts, first._circumstances())
+    return first._train(show_progress, folder)
 
 
 @torch.no_grad()
@@ -445,101 +606,121 @@ def load(folder: str | os.PathLike, *, target: nn.Module | None = None, device: 
     overwritten by the stored ones. Raises ValueError for a folder that is no run, or a damaged one.
     """
     folder = Path(folder)
-    facts = _read_facts(folder)
-    tensors_file = folder / "tensors.safetensors"
-    if not tensors_file.is_file() or _sha256(tensors_file) != facts["sha256"]:
-        raise ValueError(f"the run in {str(folder)!r} is damaged: tensors.safetensors is missing or cut; run it again")
-    tensors = load_file(tensors_file)
+    tensors, facts = storage.read_run(folder)
     try:
-        return _assemble(facts, tensors, target, pick_device(device))
+        return _assemble(facts, tensors, _stored_target(facts, tensors, target, pick_device(device)))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"the run in {str(folder)!r} cannot be read: {error}") from error
 
 
-def _assemble(facts: dict[str, Any], tensors: dict[str, Tensor], target: nn.Module | None, at: torch.device) -> Run:
-    """The run that a folder describes."""
-    config = {"apd": apd.APDConfig, "spd": spd.SPDConfig}[facts["method"]](**facts["config"])
-    target_config = TMSConfig(**facts["target_config"]) if facts["target_config"] else None
-    if target_config is not None:
-        sizes = {key: getattr(target_config, key) for key in ("n_features", "n_hidden", "identity")}
-        target = TMS(**sizes)
+def _stored_target(
+    facts: storage.Facts, tensors: storage.Tensors, target: nn.Module | None, at: torch.device
+) -> nn.Module:
+    """The target as it was: a toy model is built anew, a network of your own gets its parameters back."""
+    if facts["target_config"]:
+        made = TMSConfig(**facts["target_config"])
+        target = TMS(n_features=made.n_features, n_hidden=made.n_hidden, identity=made.identity)
     elif target is None:
         raise ValueError("it decomposes a network of your own; pass one of the same architecture as target=")
-    components = decompose(target, facts["layers"], rank=config.rank)
+    _fill(_named_tensors(target), tensors)
+    return target.to(at)
+
+
+def _assemble(facts: storage.Facts, tensors: storage.Tensors, target: nn.Module, data: Data | None = None) -> Run:
+    """A run as it was stored; one from a checkpoint can be trained further."""
+    config = {"apd": apd.APDConfig, "spd": spd.SPDConfig}[facts["method"]](**facts["config"])
+    target_config = TMSConfig(**facts["target_config"]) if facts["target_config"] else None
+    ranks = {tensors[f"U.{path}"].shape[-1] for path in facts["layers"]}  # of a shipped run, lower than the config's
+    components = decompose(target, facts["layers"], rank=ranks.pop() if len(ranks) == 1 else config.rank)
     importance = None
     if isinstance(config, spd.SPDConfig):
         importance = CausalImportance(components, d_gate=config.d_gate, generator=Generator())
-    named = _named_tensors(target)
-    for path, layer in components.layers.items():
-        named |= {f"U.{path}": layer.U, f"V.{path}": layer.V}
-    for path, mlp in importance.mlps.items() if importance else ():
-        named |= {f"importance.{path}.{name}": p for name, p in mlp.named_parameters()}
-    with torch.no_grad():
-        for name, parameter in named.items():
-            if name not in tensors or tensors[name].shape != parameter.shape:
-                raise ValueError(f"{name} is not as in target=, {tuple(parameter.shape)}; pass the same architecture")
-            parameter.copy_(tensors[name])
-    snapshots = [
-        Snapshot(step, {path: (tensors[f"snapshots.U.{path}"][i], tensors[f"snapshots.V.{path}"][i]) for path in C})
-        for C in [facts["layers"]]
-        for i, step in enumerate(facts["snapshot_steps"])
-    ]
     columns = facts["history"]
-    loaded = Run(
+    run = Run(
         name=facts["experiment"],
         seed=facts["seed"],
         config=config,
         target_config=target_config,
-        components=components.to(at),
-        importance=importance and importance.to(at),
-        data=target_config.features() if target_config else None,
+        components=components,
+        importance=importance,
+        data=data or (target_config.features() if target_config else None),
         state=None,
         records=[dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)],
-        snapshots=snapshots,
-        metrics=facts["metrics"],
+        metrics=facts.get("metrics", {}),
         seconds=facts["seconds"],
         target_seconds=facts["target_seconds"],
     )
-    return loaded
+    _fill(run._parameters(), tensors)
+    for i, step in enumerate(facts["snapshot_steps"]):
+        stored = {path: [tensors[f"snapshots.{factor}.{path}"][i] for factor in "UV"] for path in components.layers}
+        dtype = components.factors[0].dtype
+        run.snapshots.append(Snapshot(step, {path: (U.to(dtype), V.to(dtype)) for path, (U, V) in stored.items()}))
+    if "metrics" in facts:
+        run.trained = {key: facts[key] for key in run._circumstances() if key in facts}
+    else:
+        _restore_state(run, facts, tensors)
+    return run
 
 
-def check_new_folder(folder: str | os.PathLike) -> Path:
-    """Make sure, leaving nothing behind, that a run can be written to this folder; ValueError says why not."""
-    path = Path(folder).resolve()
-    another = f"{str(folder).rstrip('/.') or 'run'}-2"
-    if path.exists() and not path.is_dir():
-        raise ValueError(f"out is {str(folder)!r}, which is a file; a new folder such as {another!r} works")
-    if path.is_dir() and any(path.iterdir()):
-        raise ValueError(f"out is {str(folder)!r}, which is not empty; a new folder such as {another!r} works")
-    parent = next(p for p in (path, *path.parents) if p.exists())
-    try:
-        os.rmdir(tempfile.mkdtemp(dir=parent, prefix=".write-test-"))
-    except OSError as error:
-        raise ValueError(f"out is {str(folder)!r}, which cannot be written ({error.strerror}); runs/1 works") from error
-    return path
+def _restore_state(run: Run, facts: storage.Facts, tensors: storage.Tensors) -> None:
+    """Let training stand where it stood when the checkpoint was written."""
+    at = run.components.factors[0].device
+    draw, config = generator(run.seed, "data", at), run.config.replace(faithfulness_warmup_steps=0)
+    state = (
+        spd.start(run.components, run.importance, config, draw)
+        if run.importance
+        else apd.start(run.components, config, draw)
+    )
+    draw.set_state(tensors["generator"])
+    moments: dict[int, storage.Tensors] = {}
+    for key, tensor in _below("optimizer.", tensors).items():
+        i, name = key.split(".", 1)
+        moments.setdefault(int(i), {})[name] = tensor
+    state.optimizer.load_state_dict({**state.optimizer.state_dict(), "state": moments})
+    state.step, state.first_bad_step = facts["step"], tensors["first_bad_step"].to(at)
+    run.state, run.promise = state, facts["promise"]
+    run.promises = list(tensors["promises"].to(at)) if "promises" in tensors else []
 
 
-def _named_tensors(target: nn.Module) -> dict[str, Tensor]:
+def _warn_of_differences(stored: storage.Facts, now: storage.Facts) -> None:
+    """Say what keeps a resumed run from being the same bit for bit."""
+    if stored["threads"] != now["threads"]:
+        warnings.warn(
+            f"this run was started on {stored['threads']} threads and goes on with {now['threads']}, so its numbers "
+            f"may differ by rounding from those it would have had; torch.set_num_threads({stored['threads']}) before "
+            f"resuming, or OMP_NUM_THREADS={stored['threads']} on the command line, makes them the same",
+            stacklevel=3,
+        )
+    if stored["versions"] != now["versions"]:
+        was, has = (", ".join(f"{k} {v}" for k, v in facts["versions"].items()) for facts in (stored, now))
+        warnings.warn(
+            f"this run was started with {was} and goes on with {has}, so its numbers may differ from those it would "
+            "have had",
+            stacklevel=3,
+        )
+
+
+def _named_tensors(target: nn.Module) -> storage.Tensors:
     """Parameters, a tied one once, and buffers."""
     return {f"target.{name}": t for name, t in itertools.chain(target.named_parameters(), target.named_buffers())}
 
 
-def _read_facts(folder: Path) -> dict[str, Any]:
-    try:
-        facts = json.loads((folder / "run.json").read_text())
-    except (OSError, ValueError) as error:
-        what = "does not exist" if not folder.exists() else "holds no readable run.json"
-        raise ValueError(
-            f"{str(folder)!r} is not a run: it {what}; a folder written by Run.save or --out is"
-        ) from error
-    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
-        found = facts.get("format") if isinstance(facts, dict) else None
-        raise ValueError(f"{str(folder)!r} is not a run: its format is {found!r}, not {FORMAT!r}")
-    return facts
+def _stored(tensors: storage.Tensors) -> storage.Tensors:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
-def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+def _below(prefix: str, tensors: storage.Tensors) -> storage.Tensors:
+    """Those whose names begin with the prefix, without it."""
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+
+@torch.no_grad()
+def _fill(named: Mapping[str, Tensor], tensors: storage.Tensors) -> None:
+    """Overwrite tensors by the stored ones of the same name."""
+    for name, tensor in named.items():
+        if name not in tensors or tensors[name].shape != tensor.shape:
+            raise ValueError(f"{name} is not as in target=, {tuple(tensor.shape)}; pass the same architecture")
+        tensor.copy_(tensors[name])
 
 
 def _checked_seed(seed: Any) -> int:

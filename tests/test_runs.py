@@ -8,7 +8,7 @@ import torch
 from networks import MLP, as_a_user, draw  # noqa: F401
 
 import pd_helpers as pdh
-from pd_helpers import runs
+from pd_helpers import runs, storage
 from pd_helpers.runs import evaluate
 from pd_helpers.targets import TMS
 
@@ -215,12 +215,12 @@ class TestPlacesThatCannotBeWritten:
 
     @pytest.mark.usefixtures("as_a_user")
     def test_a_failure_half_way_leaves_no_files(self, apd_run, tmp_path, monkeypatch):
-        def full(tensors, path):
-            path.write_bytes(b"half")
+        def full(path, data):
+            path.write_bytes(data[: len(data) // 2])
             raise OSError("no space left on device")
 
         with monkeypatch.context() as patch:
-            patch.setattr(runs, "save_file", full)
+            patch.setattr(storage, "write_file", full)
             with pytest.raises(OSError, match="no space left"):
                 apd_run.save(tmp_path / "out")
         assert not [path for path in tmp_path.rglob("*") if path.is_file()]
@@ -415,7 +415,7 @@ def test_a_save_that_fails_leaves_nothing(run, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(runs, "save_file", full)
+    monkeypatch.setattr(storage, "write_file", full)
     with pytest.raises(OSError, match="No space"):
         run.save(tmp_path / "new")
     assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,243 @@
+"""Folders that hold runs: every file in them is whole or not there, whenever a process or a disk gives out.
+
+    a finished run      tensors.safetensors, then run.json, which holds the other file's checksum
+    an unfinished one   checkpoint.safetensors, with its JSON facts and a checksum in the file's metadata
+
+A file is written elsewhere in the folder, flushed to the disk, and only then renamed to its name. No pickles.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, load_file, save
+from torch import Tensor
+
+FORMAT = "pd_helpers run 1"
+RUN, TENSORS, CHECKPOINT = "run.json", "tensors.safetensors", "checkpoint.safetensors"
+CHECKPOINT_EVERY = 5.0
+"""Seconds between two checkpoints ..."""
+CHECKPOINT_SHARE = 0.05
+"""... or more, so that writing them takes no larger share of the time than this."""
+
+Tensors = dict[str, Tensor]
+Facts = dict[str, Any]
+"""What JSON can hold."""
+
+
+def check_new_folder(folder: str | os.PathLike) -> Path:
+    """Make sure, leaving nothing behind, that a run can be written to this folder; ValueError says why not."""
+    path = Path(folder).resolve()
+    another = f"{str(folder).rstrip('/.') or 'run'}-2"
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"out is {str(folder)!r}, which is a file; a new folder such as {another!r} works")
+    if (path / CHECKPOINT).is_file() and not (path / RUN).is_file():
+        raise ValueError(
+            f"out is {str(folder)!r}, which holds an unfinished run; {how_to_resume(folder)}, "
+            f"and a new folder such as {another!r} takes a new run"
+        )
+    if path.is_dir() and any(path.iterdir()):
+        raise ValueError(f"out is {str(folder)!r}, which is not empty; a new folder such as {another!r} works")
+    parent = next(p for p in (path, *path.parents) if p.exists())
+    try:
+        os.rmdir(tempfile.mkdtemp(dir=parent, prefix=".write-test-"))
+    except OSError as error:
+        raise ValueError(f"out is {str(folder)!r}, which cannot be written ({error.strerror}); runs/1 works") from error
+    return path
+
+
+def how_to_resume(folder: str | os.PathLike) -> str:
+    """Words for messages."""
+    return f"pdh.resume({str(folder)!r}) goes on with it"
+
+
+def is_finished(folder: str | os.PathLike) -> bool:
+    """Whether the folder holds a finished run."""
+    return (Path(folder) / RUN).exists()
+
+
+def has_checkpoint(folder: str | os.PathLike) -> bool:
+    """Whether the folder holds a checkpoint."""
+    return (Path(folder) / CHECKPOINT).is_file()
+
+
+def write_run(folder: Path, tensors: Tensors, facts: Facts) -> None:
+    """Write a finished run. OSError leaves no part of it."""
+    with _partial(folder) as partial:
+        write_file(partial / TENSORS, save(tensors))
+        facts = {"format": FORMAT, **facts, "sha256": _sha256(partial / TENSORS)}
+        write_file(partial / RUN, (json.dumps(facts, indent=1) + "\n").encode())
+        for name in (TENSORS, RUN):
+            os.replace(partial / name, folder / name)
+
+
+def read_facts(folder: Path) -> Facts:
+    """What `run.json` says of a finished run; ValueError if there is none, saying what the folder holds instead."""
+    if has_checkpoint(folder) and not is_finished(folder):
+        raise ValueError(f"the run in {str(folder)!r} is not finished; {how_to_resume(folder)}")
+    try:
+        facts = json.loads((folder / RUN).read_text())
+    except (OSError, ValueError) as error:
+        what = "does not exist" if not folder.exists() else f"holds no readable {RUN}"
+        raise ValueError(
+            f"{str(folder)!r} is not a run: it {what}; a folder written by Run.save or --out is"
+        ) from error
+    found = facts.get("format") if isinstance(facts, dict) else None
+    if found != FORMAT:
+        raise ValueError(f"{str(folder)!r} is not a run: its format is {found!r}, not {FORMAT!r}")
+    return facts
+
+
+def read_run(folder: Path) -> tuple[Tensors, Facts]:
+    """Read a finished run; ValueError for a folder that is none, or a damaged one."""
+    facts = read_facts(folder)
+    if not (folder / TENSORS).is_file() or _sha256(folder / TENSORS) != facts["sha256"]:
+        raise ValueError(f"the run in {str(folder)!r} is damaged: {TENSORS} is missing or cut; run it again")
+    return load_file(folder / TENSORS), facts
+
+
+def write_checkpoint(folder: Path, tensors: Tensors, facts: Facts) -> None:
+    """Write a checkpoint over the one before it. OSError leaves that one as it was."""
+    text = json.dumps({"format": FORMAT, **facts})
+    with _partial(folder) as partial:
+        write_file(partial / CHECKPOINT, save(tensors, {"facts": text, "sha256": _digest(tensors, text)}))
+        os.replace(partial / CHECKPOINT, folder / CHECKPOINT)
+
+
+def read_checkpoint(folder: Path) -> tuple[Tensors, Facts]:
+    """Read a checkpoint; ValueError if there is none, or a damaged one."""
+    if not has_checkpoint(folder):
+        what = "holds no checkpoint" if folder.is_dir() else "does not exist"
+        raise ValueError(
+            f"{str(folder)!r} {what}, so there is nothing to go on from; a run that was stopped before its first "
+            "checkpoint is started again with run, or with pdh.run(..., out=...)"
+        )
+    try:
+        data = (folder / CHECKPOINT).read_bytes()  # at once: another process may be writing the next one
+        length = int.from_bytes(data[:8], "little")
+        metadata = json.loads(data[8 : 8 + length])["__metadata__"]
+        tensors = {name: tensor.clone() for name, tensor in load(data).items()}
+        whole = _digest(tensors, metadata["facts"]) == metadata["sha256"]
+        facts = json.loads(metadata["facts"]) if whole else {}
+    except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
+        raise ValueError(f"{str(folder / CHECKPOINT)!r} is damaged ({error}); start the run again") from error
+    if facts.get("format") != FORMAT:
+        why = f"its format is {facts.get('format')!r}" if whole else "its checksum does not fit"
+        raise ValueError(f"{str(folder / CHECKPOINT)!r} is damaged ({why}); start the run again")
+    return tensors, facts
+
+
+def discard_checkpoint(folder: Path) -> None:
+    """Remove the checkpoint, and the folder if that leaves it empty."""
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+class Checkpoints:
+    """Keeps one folder's checkpoint young enough; `pack()` gives the tensors and facts to write.
+
+    A disk that is full costs a warning, once, and not the run: the checkpoint before stays as it was.
+    """
+
+    def __init__(self, folder: Path, pack: Callable[[], tuple[Tensors, Facts]]):
+        self.folder, self.pack = folder, pack
+        self._due, self._warned = 0.0, False
+
+    def write_if_due(self) -> None:
+        """Write a checkpoint if the last one is old."""
+        if time.perf_counter() >= self._due:
+            self.write()
+
+    def write(self) -> None:
+        """Write a checkpoint now."""
+        began = time.perf_counter()
+        try:
+            write_checkpoint(self.folder, *self.pack())
+        except OSError as error:
+            if not self._warned:
+                kept = "the one before is kept" if has_checkpoint(self.folder) else "there is none yet"
+                warnings.warn(
+                    f"no checkpoint could be written to {str(self.folder)!r} ({error.strerror}): training goes on, "
+                    f"and {kept}",
+                    stacklevel=2,
+                )
+            self._warned = True
+        ended = time.perf_counter()
+        self._due = ended + max(CHECKPOINT_EVERY, (ended - began) / CHECKPOINT_SHARE)
+
+
+@contextmanager
+def waiting_interrupts() -> Iterator[Callable[[], bool]]:
+    """Within the block, the first Ctrl-C only makes the function it gives say True; a second one interrupts at once.
+
+    A training step is thus never cut in half. Where Ctrl-C means something else already, or cannot arrive, as in a
+    thread, nothing changes.
+    """
+    pressed = False
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        if pressed:
+            raise KeyboardInterrupt
+        pressed = True
+
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield lambda: False
+        return
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: pressed
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextmanager
+def _partial(folder: Path) -> Iterator[Path]:
+    """A place inside `folder`, which is made if need be, for files until they are whole; gone at the end."""
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob(".partial-*"):  # by a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    partial = Path(tempfile.mkdtemp(dir=folder, prefix=".partial-"))
+    try:
+        yield partial
+    finally:
+        shutil.rmtree(partial)
+        if made and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file and wait until the disk has it."""
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _digest(tensors: Tensors, text: str) -> str:
+    """A checksum of tensors, their names and shapes, and a text."""
+    digest = hashlib.sha256(text.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
