@@ -119,7 +119,7 @@ def losses_of(model: textbook.Model, config, rand_like=torch.rand_like):
 def in_textbook(
     network: textbook.Model, components: ComponentModel, importance: CausalImportance | None = None
 ) -> textbook.Model:
-    """The network with the core's own parameters: no copies, so that gradients of both reach the same tensors."""
+    """The network with the core's own U, V and importance MLPs: the same tensors, no copies."""
     return replace(
         network,
         U={path: layer.U for path, layer in components.layers.items()},
@@ -172,10 +172,11 @@ def largest_difference(
 ) -> float:
     """`max_abs_diff` on batch x; `model` shares the core's parameters, which one step of the core's loop will move."""
     config = config.replace(steps=1)
-    own, draw = copied(model), Generator(x.device).manual_seed(0)
-    (their_losses,) = textbook.train(own, losses_of(own, config, rand_like_core(components, x, draw)), [x], config)
-    state = State(torch.optim.SGD(model.parameters, lr=0.0), Generator(x.device).manual_seed(0))
+    draw, same = (Generator(x.device).manual_seed(0) for _ in range(2))
+    own = copied(model)
+    (their_losses,) = textbook.train(own, losses_of(own, config, rand_like_core(components, x, same)), [x], config)
+    state = State(torch.optim.SGD(model.parameters, lr=0.0), draw)
     (losses,) = train_core(components, importance, iter([x]), config, state)
     pairs = [(losses._asdict()[name], their_losses[name]) for name in their_losses]
     pairs += [(mine.grad, theirs.grad) for mine, theirs in zip(model.parameters, own.parameters, strict=True)]
-    return max((mine - theirs).abs().max().item() for mine, theirs in pairs)
+    return torch.stack([(mine - theirs).abs().max() for mine, theirs in pairs]).max().item()  # a NaN stays a NaN

@@ -19,6 +19,15 @@ def as_a_user(monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
+@pytest.fixture
+def one_thread():
+    """Torch on one thread: with two, many small operations crawl while anything else keeps the other core busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 class MLP(nn.Module):
     """fc2(ReLU(fc1(x))), with biases."""
 

@@ -2,13 +2,15 @@
 
 import pytest
 import torch
-from networks import MLP, SHARP, Residual, dense_batch, draw, randomize, replay, textbook_of, tms_batch
+from networks import MLP, SHARP, Residual, dense_batch, draw, one_thread, randomize, replay, textbook_of, tms_batch  # noqa: F401
 from torch import Generator
 
 from benchmarks import pair, textbook
 from pd_helpers import apd, losses
 from pd_helpers.components import decompose
 from pd_helpers.targets import TMS
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 CONFIG = apd.APDConfig(
     C=4,

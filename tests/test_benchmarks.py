@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from networks import as_a_user  # noqa: F401
+from networks import as_a_user, one_thread  # noqa: F401
 
 import pd_helpers as pdh
 from benchmarks import __main__ as command_line
 from benchmarks import growth, timing
 
-pytestmark = pytest.mark.usefixtures("as_a_user")
+pytestmark = pytest.mark.usefixtures("as_a_user", "one_thread")
 KEYS = ["experiment", "device", "textbook_ms", "core_ms", "ratio", "max_abs_diff"]
 QUICK = [
     "--device",
@@ -44,7 +44,7 @@ def run(capsys, *arguments):
 
 @pytest.mark.parametrize("name", ["apd/tms_5-2", "spd/tms_5-2_id"])
 def test_stdout_ends_with_the_promised_json(name, capsys):
-    code, lines, said = run(capsys, name, "--steps", "7", "--threads", "1", *QUICK)
+    code, lines, said = run(capsys, name, "--steps", "7", *QUICK)
     assert code == 0
     result = json.loads(lines[-1])
     assert list(result)[: len(KEYS)] == KEYS

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from networks import MLP, SHARP, Residual, dense_batch, draw, randomize, replay, textbook_of, tms_batch
+from networks import MLP, SHARP, Residual, dense_batch, draw, one_thread, randomize, replay, textbook_of, tms_batch  # noqa: F401
 from torch import Generator
 
 from benchmarks import pair, textbook
@@ -10,6 +10,8 @@ from pd_helpers import losses, spd
 from pd_helpers.causal_importance import CausalImportance, lower_leaky, upper_leaky
 from pd_helpers.components import decompose
 from pd_helpers.targets import TMS
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 CONFIG = spd.SPDConfig(
     d_gate=3,

@@ -2,10 +2,12 @@
 
 import pytest
 import torch
-from networks import SHARP, draw
+from networks import SHARP, draw, one_thread  # noqa: F401
 
 import pd_helpers as pdh
 from benchmarks import pair, textbook
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def two_features(U=(), V=()):
