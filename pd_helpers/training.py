@@ -124,7 +124,7 @@ def warm_up(parameters: Iterable[nn.Parameter], loss: Callable[[], Tensor], step
             optimizer.step()
 
 
-def progress(steps: Iterable, *, total: int, description: str, show: bool = True) -> Iterator:
+def progress(steps: Iterable, *, total: int, description: str, show: bool = True, unit: str = "step") -> Iterator:
     """A progress bar around `steps`: a widget in notebooks, one line on stderr elsewhere, gone when it is done."""
     if not show:
         return iter(steps)
@@ -132,4 +132,4 @@ def progress(steps: Iterable, *, total: int, description: str, show: bool = True
         from tqdm.auto import tqdm
     else:
         from tqdm import tqdm
-    return iter(tqdm(steps, total=total, desc=description, leave=False, mininterval=0.2, unit="step"))
+    return iter(tqdm(steps, total=total, desc=description, leave=False, mininterval=0.2, unit=unit))
