@@ -5,6 +5,7 @@
     run = pdh.run("apd/tms_5-2", seed=0)                            an experiment of the papers
     run = pdh.fit(network, pdh.SPDConfig(C=30), data, ["fc1"])      a network of your own
     run = pdh.resume("folder")                                      go on with a run that was stopped
+    table = pdh.sweep("apd/tms_5-2", {"seed": range(5)})            many runs, several at a time
 
 `plots`, `widgets` and `checks` load on first use, so that importing this stays quick.
 """
@@ -17,6 +18,7 @@ from pd_helpers.components import decompose
 from pd_helpers.presets import PRESETS, preset
 from pd_helpers.runs import Run, fit, load, prepare, resume, run
 from pd_helpers.spd import SPDConfig
+from pd_helpers.sweeps import sweep
 from pd_helpers.targets import TMS, TMSConfig, TransposedLinear, train_tms
 
 if TYPE_CHECKING:
@@ -27,7 +29,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "PRESETS", "TMS", "APDConfig", "Run", "SPDConfig", "TMSConfig", "TransposedLinear", "checks", "decompose", "fit",
-    "load", "plots", "prepare", "preset", "resume", "run", "show", "train_tms", "widgets",
+    "load", "plots", "prepare", "preset", "resume", "run", "show", "sweep", "train_tms",
+    "widgets",
 ]  # fmt: skip
 
 

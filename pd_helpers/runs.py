@@ -357,7 +357,7 @@ def start(
     target_config: TMSConfig | None = None,
 ) -> Run:
     """A run at step 0: components and importances drawn, nothing trained. `fit` says what the arguments are."""
-    at, seed = pick_device(device), _checked_seed(seed)
+    at, seed = pick_device(device), checked_seed(seed)
     if not isinstance(config, apd.APDConfig | spd.SPDConfig):
         raise TypeError(f"config must be an APDConfig or an SPDConfig, but is a {type(config).__name__}")
     if isinstance(layers, str):
@@ -429,7 +429,7 @@ def prepare(
     **overrides: Any,
 ) -> Run:
     """`run` up to step 0: the preset's target is trained (or given), its decomposition only started."""
-    at, seed = pick_device(device), _checked_seed(seed)
+    at, seed = pick_device(device), checked_seed(seed)
     experiment, target = settle(name, target, overrides)
     config = experiment.target
     began = time.perf_counter()
@@ -723,7 +723,7 @@ def _fill(named: Mapping[str, Tensor], tensors: storage.Tensors) -> None:
         tensor.copy_(tensors[name])
 
 
-def _checked_seed(seed: Any) -> int:
+def checked_seed(seed: Any) -> int:
     try:
         whole = operator.index(seed)
     except TypeError:
