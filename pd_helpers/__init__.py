@@ -5,9 +5,10 @@
     run = pdh.run("apd/tms_5-2", seed=0)                            an experiment of the papers
     run = pdh.fit(network, pdh.SPDConfig(C=30), data, ["fc1"])      a network of your own
     run = pdh.resume("folder")                                      go on with a run that was stopped
+    run = pdh.shipped("spd/tms_40-10")                              one that was trained beforehand
     table = pdh.sweep("apd/tms_5-2", {"seed": range(5)})            many runs, several at a time
 
-`plots`, `widgets` and `checks` load on first use, so that importing this stays quick.
+`plots`, `widgets`, `checks` and `shipped` load on first use, so that importing this stays quick.
 """
 
 from importlib import import_module
@@ -24,17 +25,20 @@ from pd_helpers.targets import TMS, TMSConfig, TransposedLinear, train_tms
 if TYPE_CHECKING:
     from pd_helpers import checks, plots, widgets
     from pd_helpers.plots import show
+    from pd_helpers.shipping import shipped, shipped_sweep
 
 __version__ = "0.1.0"
 
 __all__ = [
     "PRESETS", "TMS", "APDConfig", "Run", "SPDConfig", "TMSConfig", "TransposedLinear", "checks", "decompose", "fit",
-    "load", "plots", "prepare", "preset", "resume", "run", "show", "sweep", "train_tms",
+    "load", "plots", "prepare", "preset", "resume", "run", "shipped", "shipped_sweep", "show", "sweep", "train_tms",
     "widgets",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
+    if name in ("shipped", "shipped_sweep"):
+        return getattr(import_module("pd_helpers.shipping"), name)
     if name == "show":
         return import_module("pd_helpers.plots").show
     if name in ("plots", "widgets", "checks"):

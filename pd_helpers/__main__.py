@@ -1,4 +1,4 @@
-"""The command line: `python -m pd_helpers list`, `run NAME` and `resume DIR`.
+"""The command line: `python -m pd_helpers list`, `run NAME`, `resume DIR` and `reproduce NAME`.
 
 Progress goes to stderr; the last line on stdout is one JSON object. Exit code 2 means bad input, 130 Ctrl-C.
 """
@@ -40,11 +40,16 @@ def main(arguments: list[str] | None = None) -> int:
     resume = commands.add_parser("resume", help="go on with a run that was stopped")
     resume.add_argument("out", metavar="DIR", help="what was --out; a finished run is reported, not repeated")
 
+    reproduce = commands.add_parser("reproduce", help="train a shipped run again and compare")
+    reproduce.add_argument("name", help="an experiment of which a run is shipped, such as spd/tms_5-2")
+    reproduce.add_argument("--variant", help="such as seed1 (default seed0)")
+    reproduce.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default auto)")
+
     options = parser.parse_args(arguments)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
-            {"list": _list, "run": _run, "resume": _resume}[options.command](options)
+            {"list": _list, "run": _run, "resume": _resume, "reproduce": _reproduce}[options.command](options)
     except (ValueError, TypeError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -89,6 +94,20 @@ def _resume(options: argparse.Namespace) -> None:
     folder = Path(options.out)
     finished = storage.is_finished(folder)
     print(json.dumps(_reported(storage.read_facts(folder)) if finished else report(pdh.resume(folder))))
+
+
+def _reproduce(options: argparse.Namespace) -> None:
+    from pd_helpers.shipping import difference, reproduce
+    from pd_helpers.sweeps import flat
+
+    run, facts = reproduce(options.name, options.variant, device=options.device)
+    old, new = facts["metrics"], run.metrics
+    differs = difference(new, old)
+    before, after, change = flat(old), flat(new), flat(differs)
+    print(f"{'metric':20} {'recorded':>12} {'reproduced':>12} {'difference':>12}", file=sys.stderr)
+    for key in change:
+        print(f"{key:20} {before[key]:12.5g} {after[key]:12.5g} {change[key]:12.2g}", file=sys.stderr)
+    print(json.dumps({**report(run), "shipped_metrics": old, "difference": differs}))
 
 
 def report(run: pdh.Run) -> dict[str, Any]:

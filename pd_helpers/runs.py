@@ -91,7 +91,7 @@ class Run:
     target_seconds: float = 0.0
     """Time the target took to train."""
     trained: dict[str, Any] = field(default_factory=dict)
-    """When, where and with what: date, device, threads, versions; empty until training has ended."""
+    """Its `circumstances`: date, device, threads, versions; empty until training has ended."""
 
     @property
     def target(self) -> nn.Module:
@@ -200,7 +200,7 @@ class Run:
         for _ in steps if folder is None else self._with_checkpoints(steps, folder):
             pass
         self.metrics = evaluate(self)
-        self.trained = self._circumstances()
+        self.trained = circumstances(self.device)
         if folder is not None:
             self._finish(folder)
         return self
@@ -208,7 +208,7 @@ class Run:
     def _finish(self, folder: Path) -> None:
         """Put the finished run where its checkpoints were."""
         try:
-            storage.write_run(folder, *self._pack())
+            storage.write_run(folder, *self.pack())
         except OSError as error:
             rest = "there is no checkpoint of it either"
             if storage.has_checkpoint(folder):
@@ -219,7 +219,7 @@ class Run:
 
     def _with_checkpoints(self, steps: Iterator[int], folder: Path) -> Iterator[int]:
         """The same steps; Ctrl-C waits for the end of a step and leaves a checkpoint of it."""
-        checkpoints = storage.Checkpoints(folder, self._pack_checkpoint)
+        checkpoints = storage.Checkpoints(folder, self.pack_checkpoint)
         with storage.waiting_interrupts() as interrupted, closing(steps):
             try:
                 checkpoints.write()
@@ -257,8 +257,8 @@ class Run:
         """
         model = self.components
         if self.importance is not None:
-            gates = self.importance(model, model.target_forward(x).inputs)
-            return {path: hard_sigmoid(gate) for path, gate in gates.items()}
+            gates = self.importance(model.inner(model.target_forward(x).inputs))
+            return self.importance.split(hard_sigmoid(gates))
         n_active = round(self.config.top_k * (n_inputs or len(x)))
         active = apd.active_components(model, x, self.config, n_active).to(x.dtype)
         return dict.fromkeys(model.uses, active)
@@ -270,15 +270,15 @@ class Run:
         the folder exists and is not empty, or cannot be made.
         """
         folder = check_new_folder(folder)
-        storage.write_run(folder, *self._pack())
+        storage.write_run(folder, *self.pack())
         return folder
 
-    def _pack(self) -> tuple[storage.Tensors, storage.Facts]:
+    def pack(self) -> tuple[storage.Tensors, storage.Facts]:
         """The finished run, as it is stored."""
         facts = {**self._facts(), **self._record_facts(), "metrics": self.metrics}
         return _stored(_named_tensors(self.target) | self._tensors()), facts
 
-    def _pack_checkpoint(self) -> tuple[storage.Tensors, storage.Facts]:
+    def pack_checkpoint(self) -> tuple[storage.Tensors, storage.Facts]:
         """All that is needed to go on, as it is stored: what belongs to an alternative under its number."""
         tensors, facts = _named_tensors(self.target), self._facts()
         facts["candidates"] = []
@@ -297,7 +297,7 @@ class Run:
             "target_config": self.target_config.to_dict() if self.target_config else None,
             "layers": {path: layer.C for path, layer in self.components.layers.items()},
             "target_seconds": self.target_seconds,
-            **(self.trained or self._circumstances()),
+            **(self.trained or circumstances(self.device)),
         }
 
     def _record_facts(self) -> storage.Facts:
@@ -306,16 +306,6 @@ class Run:
             "seconds": self.seconds,
             "snapshot_steps": [s.step for s in self.snapshots],
             "history": {k: [r[k] for r in self.records] for k in (self.records[0] if self.records else ())},
-        }
-
-    def _circumstances(self) -> storage.Facts:
-        from pd_helpers import __version__
-
-        return {
-            "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-            "device": self.device,
-            "threads": torch.get_num_threads(),
-            "versions": {"pd_helpers": __version__, "torch": torch.__version__},
         }
 
     def _parameters(self) -> dict[str, nn.Parameter]:
@@ -343,6 +333,18 @@ class Run:
         for i, moments in self.state.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{i}.{name}": torch.as_tensor(value) for name, value in moments.items()}
         return tensors
+
+
+def circumstances(device: str) -> storage.Facts:
+    """When, where and with what something is trained now."""
+    from pd_helpers import __version__
+
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "versions": {"pd_helpers": __version__, "torch": torch.__version__},
+    }
 
 
 def start(
@@ -555,7 +557,7 @@ def resume(
             _check_data(target, data, generator(first.seed, "data", at))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"the run in {str(folder)!r} cannot be resumed: {error}") from error
-    _warn_of_differences(facts, first._circumstances())
+    _warn_of_differences(facts, circumstances(first.device))
     return first._train(show_progress, folder)
 
 
@@ -656,7 +658,7 @@ def _assemble(facts: storage.Facts, tensors: storage.Tensors, target: nn.Module,
         dtype = components.factors[0].dtype
         run.snapshots.append(Snapshot(step, {path: (U.to(dtype), V.to(dtype)) for path, (U, V) in stored.items()}))
     if "metrics" in facts:
-        run.trained = {key: facts[key] for key in run._circumstances() if key in facts}
+        run.trained = {key: facts[key] for key in circumstances(run.device) if key in facts}
     else:
         _restore_state(run, facts, tensors)
     return run

@@ -74,17 +74,17 @@ def has_checkpoint(folder: str | os.PathLike) -> bool:
     return (Path(folder) / CHECKPOINT).is_file()
 
 
-def write_run(folder: Path, tensors: Tensors, facts: Facts) -> None:
-    """Write a finished run. OSError leaves no part of it."""
+def write_run(folder: Path, tensors: Tensors, facts: Facts, format: str = FORMAT) -> None:
+    """Write a finished run, or what else is tensors and facts. OSError leaves no part of it."""
     with _partial(folder) as partial:
         write_file(partial / TENSORS, save(tensors))
-        facts = {"format": FORMAT, **facts, "sha256": _sha256(partial / TENSORS)}
+        facts = {"format": format, **facts, "sha256": _sha256(partial / TENSORS)}
         write_file(partial / RUN, (json.dumps(facts, indent=1) + "\n").encode())
         for name in (TENSORS, RUN):
             os.replace(partial / name, folder / name)
 
 
-def read_facts(folder: Path) -> Facts:
+def read_facts(folder: Path, format: str = FORMAT) -> Facts:
     """What `run.json` says of a finished run; ValueError if there is none, saying what the folder holds instead."""
     if has_checkpoint(folder) and not is_finished(folder):
         raise ValueError(f"the run in {str(folder)!r} is not finished; {how_to_resume(folder)}")
@@ -96,14 +96,14 @@ def read_facts(folder: Path) -> Facts:
             f"{str(folder)!r} is not a run: it {what}; a folder written by Run.save or --out is"
         ) from error
     found = facts.get("format") if isinstance(facts, dict) else None
-    if found != FORMAT:
-        raise ValueError(f"{str(folder)!r} is not a run: its format is {found!r}, not {FORMAT!r}")
+    if found != format:
+        raise ValueError(f"{str(folder)!r} is not a run: its format is {found!r}, not {format!r}")
     return facts
 
 
-def read_run(folder: Path) -> tuple[Tensors, Facts]:
+def read_run(folder: Path, format: str = FORMAT) -> tuple[Tensors, Facts]:
     """Read a finished run; ValueError for a folder that is none, or a damaged one."""
-    facts = read_facts(folder)
+    facts = read_facts(folder, format)
     if not (folder / TENSORS).is_file() or _sha256(folder / TENSORS) != facts["sha256"]:
         raise ValueError(f"the run in {str(folder)!r} is damaged: {TENSORS} is missing or cut; run it again")
     return load_file(folder / TENSORS), facts

@@ -60,7 +60,7 @@ def assert_same(resumed, whole):
 def stop_after(n, run, folder):
     """What a process leaves that is killed after n steps of a run."""
     assert len(list(itertools.islice(run.steps(), n))) == n
-    storage.write_checkpoint(folder, *run._pack_checkpoint())
+    storage.write_checkpoint(folder, *run.pack_checkpoint())
 
 
 def after_every_step(patch):

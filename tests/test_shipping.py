@@ -1,0 +1,268 @@
+"""Shipped runs: all that is listed is there, light, and measures as recorded; shipping loses what is stated, no more."""
+
+import json
+
+import pandas as pd
+import pytest
+import torch
+from networks import as_a_user  # noqa: F401
+
+import pd_helpers as pdh
+from pd_helpers import runs, shipping, storage
+from pd_helpers.__main__ import main
+from pd_helpers.runs import evaluate
+
+pytestmark = pytest.mark.usefixtures("as_a_user")
+MANIFEST = shipping.manifest()
+QUICK = {"steps": 20, "target_steps": 50, "batch_size": 64, "faithfulness_warmup_steps": 5, "starts": 1}
+
+
+def shipped_facts(entry):
+    return storage.read_facts(shipping.SHIPPED / entry["name"] / entry["variant"])
+
+
+def assert_metrics_agree(new, old, device):
+    """On a GPU other random numbers are drawn for the evaluation, so that its averages differ a little."""
+    same_numbers = {"rel": 1e-2, "abs": 1e-5} if device == "cpu" else {"rel": 0.15, "abs": 1e-4}
+    assert new.keys() == old.keys()
+    for key, value in old.items():
+        if key in ("recon", "l0"):
+            assert new[key] == pytest.approx(value, **same_numbers), key
+        else:
+            assert new[key] == pytest.approx(value, rel=1e-3, abs=1e-5), key
+
+
+class TestWhatIsShipped:
+    def test_the_manifest_lists_exactly_what_is_there(self):
+        assert shipping.list_shipped() == MANIFEST
+        folders = [f"{entry['name']}/{entry['variant']}" for entry in MANIFEST["runs"] + MANIFEST["sweeps"]]
+        listed = [f"{folder}/{name}" for folder in folders for name in ("run.json", "tensors.safetensors")]
+        there = [path for path in shipping.SHIPPED.rglob("*") if path.is_file()]
+        assert sorted([*listed, "manifest.json"]) == sorted(str(p.relative_to(shipping.SHIPPED)) for p in there)
+
+    def test_it_is_light(self):
+        megabytes = sum(path.stat().st_size for path in shipping.SHIPPED.rglob("*") if path.is_file()) / 1e6
+        assert megabytes < 40
+        assert MANIFEST["megabytes"] == pytest.approx(megabytes, abs=0.1)
+
+    @pytest.mark.parametrize("entry", MANIFEST["runs"], ids=lambda entry: f"{entry['name']}:{entry['variant']}")
+    def test_a_run_measures_as_recorded(self, entry):
+        run = pdh.shipped(entry["name"], entry["variant"])
+        assert (run.name, run.seed) == (entry["name"], entry["seed"])
+        assert run.metrics == entry["metrics"]
+        assert_metrics_agree(evaluate(run), run.metrics, entry["device"])
+        assert run.snapshots[0].step == 0
+        assert run.snapshots[-1].step == run.config.steps
+        assert len(run.history) > 10
+
+    @pytest.mark.parametrize("entry", MANIFEST["runs"], ids=lambda entry: f"{entry['name']}:{entry['variant']}")
+    def test_run_json_says_how_it_was_made(self, entry):
+        facts = shipped_facts(entry)
+        assert facts["seconds"] > 0
+        assert facts["threads"] > 0
+        assert set(facts["versions"]) == {"pd_helpers", "torch"}
+        assert (facts["device"], facts["date"]) == (entry["device"], entry["date"])
+        for change in (v for key, v in facts["shipped"].items() if key.startswith("largest_change")):
+            assert max(change.values()) < 1e-2
+
+    def test_sweeps_are_whole(self):
+        for entry in MANIFEST["sweeps"]:
+            table = pdh.shipped_sweep(entry["name"], entry["variant"])
+            assert len(table) == entry["runs"]
+            for row in table[table["error"].isna()].itertuples():
+                P, W = row.kept["P.embed"], row.kept["W.embed"]
+                assert pdh.runs.metrics.ml2r(P, W) == pytest.approx(row.ml2r, rel=1e-4)
+
+    def test_seed_0_is_what_comes_without_a_variant(self):
+        for name in {entry["name"] for entry in MANIFEST["runs"]}:
+            assert pdh.shipped(name).seed == 0
+
+    def test_what_is_not_shipped(self):
+        with pytest.raises(
+            ValueError, match="no run of 'apd/tms_52' is shipped: did you mean 'apd/tms_5-2'.*shipped are"
+        ):
+            pdh.shipped("apd/tms_52")
+        with pytest.raises(ValueError, match="no variant 'seed9' of 'apd/tms_5-2' is shipped; 'seed0'"):
+            pdh.shipped("apd/tms_5-2", "seed9")
+        with pytest.raises(ValueError, match="no sweep of 'apd/tms_9-9' is shipped"):
+            pdh.shipped_sweep("apd/tms_9-9")
+
+
+@pytest.fixture
+def empty(tmp_path, monkeypatch):
+    """A package in which nothing is shipped yet."""
+    monkeypatch.setattr(shipping, "SHIPPED", tmp_path / "shipped")
+    monkeypatch.setattr(runs, "N_EVALUATION", 1024)
+    return tmp_path / "shipped"
+
+
+def small_run(name="apd/tms_5-2", seed=0, **changes):
+    return pdh.run(name, seed, show_progress=False, **{**QUICK, **changes})
+
+
+def packed(U, V, name="a", **more):
+    return {f"U.{name}": U, f"V.{name}": V, **more}, {"layers": {name: len(U)}, "shipped": {}}
+
+
+class TestCuttingToRank:
+    def test_hand_set(self):
+        """Components of rank 1, 2 and 0, and one with a small second singular value, as products of rank 3."""
+        torch.manual_seed(0)
+        u, v = torch.linalg.qr(torch.randn(4, 4)).Q, torch.linalg.qr(torch.randn(5, 5)).Q
+        s = torch.tensor([[2.0, 0, 0], [1.0, 0.5, 0], [1e-5, 0, 0], [1.0, 1e-5, 0]])
+        U, V = u[:, :3] * s.unsqueeze(1), v[:3].expand(4, 3, 5)  # P = u diag(s) v
+        tensors, facts = shipping.cut_to_rank(*packed(U, V, other=torch.ones(2)))
+        assert tensors["U.a"].shape == (3, 4, 2)
+        assert tensors["V.a"].shape == (3, 2, 5)
+        assert facts["layers"] == {"a": 3}
+        assert facts["shipped"]["components"] == [0, 1, 3]
+        kept = (U @ V)[[0, 1, 3]]
+        torch.testing.assert_close(tensors["U.a"] @ tensors["V.a"], kept, atol=1.01e-5, rtol=0)
+        first, second = u[:, :1] @ v[:1], u[:, 1:2] @ v[1:2]
+        lost = 1e-5 * torch.stack([first, second])
+        assert facts["shipped"]["largest_change_of_P"]["a"] == pytest.approx(lost.abs().max().item(), rel=0.1)
+        assert facts["shipped"]["largest_change_of_sum"]["a"] == pytest.approx(
+            lost.sum(dim=0).abs().max().item(), rel=0.1
+        )
+        assert torch.equal(tensors["other"], torch.ones(2))
+
+    def test_a_component_stays_that_lives_in_one_layer_only(self):
+        one, none = torch.eye(3).expand(2, 3, 3), torch.zeros(2, 3, 3)
+        U = {"a": torch.stack([one[0], none[0]]), "b": torch.stack([none[0], one[0]])}
+        tensors, facts = {}, {"layers": {"a": 2, "b": 2}, "shipped": {}}
+        for path in U:
+            tensors |= packed(U[path], one, path)[0]
+        tensors, facts = shipping.cut_to_rank(tensors, facts)
+        assert facts["shipped"]["components"] == [0, 1]
+        assert facts["layers"] == {"a": 2, "b": 2}
+        torch.testing.assert_close(tensors["U.b"] @ tensors["V.b"], U["b"])
+
+
+class TestShipping:
+    def test_an_apd_run_is_cut_to_rank(self, empty):
+        run = small_run(C=6)
+        with torch.no_grad():
+            layer = run.components.layers["embed"]
+            layer.U[4].zero_()
+            layer.U[:, :, 1:] = 0  # rank 1
+        run.metrics = evaluate(run)
+        shipping.ship(run)
+        again = pdh.shipped("apd/tms_5-2")
+        assert again.components.layers["embed"].U.shape == (5, 2, 1)
+        assert again.config == run.config
+        P = layer.P.detach()[[0, 1, 2, 3, 5]]
+        torch.testing.assert_close(again.components.layers["embed"].P.detach(), P)
+        assert_metrics_agree(evaluate(again), run.metrics, "cpu")
+        pd.testing.assert_frame_equal(again.history, run.history)
+        assert [s.step for s in again.snapshots] == [s.step for s in run.snapshots]
+        assert torch.equal(again.snapshots[3].P("embed"), run.snapshots[3].P("embed"))
+
+    def test_an_spd_run_keeps_everything(self, empty):
+        run = small_run("spd/tms_5-2", C=6)
+        shipping.ship(run)
+        again = pdh.shipped("spd/tms_5-2")
+        assert evaluate(again) == run.metrics
+        assert all(map(torch.equal, again.components.factors, run.components.factors))
+
+    def test_heavy_snapshots_are_thinned(self, empty, monkeypatch):
+        run = small_run(steps=60)
+        monkeypatch.setattr(shipping, "HEAVY", 100)
+        shipping.ship(run)
+        again, by_step = pdh.shipped("apd/tms_5-2"), {s.step: s for s in run.snapshots}
+        assert len(run.snapshots) > len(again.snapshots) == 20
+        assert (again.snapshots[0].step, again.snapshots[-1].step) == (0, 60)
+        changes = [(s.P("embed") - by_step[s.step].P("embed")).abs().max().item() for s in again.snapshots]
+        stated = shipped_facts({"name": "apd/tms_5-2", "variant": "seed0"})["shipped"]["largest_change_of_snapshots"]
+        assert stated["embed"] == pytest.approx(max(changes), rel=1e-3)
+        assert 0 < max(changes) < 1e-2
+
+    def test_variants_and_the_manifest(self, empty):
+        shipping.ship(small_run(seed=0), "seed0")
+        shipping.ship(small_run(seed=1, lr=0.01), "seed1")
+        listed = shipping.manifest()
+        assert [(entry["variant"], entry["seed"]) for entry in listed["runs"]] == [("seed0", 0), ("seed1", 1)]
+        assert listed["runs"][0]["config"] == QUICK
+        assert listed["runs"][1]["config"] == {**QUICK, "lr": 0.01}
+        assert pdh.shipped("apd/tms_5-2").seed == 0
+        assert pdh.shipped("apd/tms_5-2", "seed1").seed == 1
+        with pytest.raises(ValueError, match="no variant 'seed2' of 'apd/tms_5-2' is shipped; 'seed0', 'seed1' are"):
+            pdh.shipped("apd/tms_5-2", "seed2")
+        shipping.ship(small_run(seed=5), "seed1")  # in the other's place
+        assert pdh.shipped("apd/tms_5-2", "seed1").seed == 5
+        assert shipping.manifest() == shipping.list_shipped()
+
+    def test_an_unfinished_run_is_refused(self, empty):
+        with pytest.raises(ValueError, match="run is not finished"):
+            shipping.ship(pdh.prepare("apd/tms_5-2", show_progress=False, **QUICK))
+        assert not empty.exists()
+
+    def test_a_sweep(self, empty):
+        plan = shipping.SweepPlan("apd/tms_5-2", "lr", {"lr": [0.1, 1e30, 0.05]}, QUICK)
+        table = pdh.sweep(
+            plan.name, plan.grid, n_jobs=1, show_progress=False, keep=shipping.end_state, **plan.overrides
+        )
+        shipping.ship_sweep(table, plan, "cpu")
+        again = pdh.shipped_sweep("apd/tms_5-2")
+        pd.testing.assert_frame_equal(again.drop(columns="kept"), table.drop(columns="kept"))
+        assert again["kept"][1] is None
+        for i in (0, 2):
+            assert again["kept"][i].keys() == {"P.embed", "W.embed"}
+            assert all(torch.equal(again["kept"][i][key], table["kept"][i][key]) for key in again["kept"][i])
+        (entry,) = shipping.manifest()["sweeps"]
+        assert (entry["grid"], entry["config"], entry["runs"]) == (plan.grid, QUICK, 3)
+
+
+class TestTheCommand:
+    @pytest.fixture(autouse=True)
+    def plans(self, empty, monkeypatch):
+        plans = [shipping.Plan("apd/tms_5-2", overrides=QUICK), shipping.Plan("apd/tms_5-2", "seed1", 1, QUICK)]
+        monkeypatch.setattr(shipping, "RUNS", plans)
+        sweeps = [shipping.SweepPlan("apd/tms_5-2", "lr", {"lr": [0.1, 0.2]}, QUICK)]
+        monkeypatch.setattr(shipping, "SWEEPS", sweeps)
+
+    def test_it_ships_what_is_planned_and_lists_it(self, capsys):
+        assert shipping.main([]) == 0
+        assert capsys.readouterr().out.count("not shipped") == 3
+        assert shipping.main(["apd/tms_5-2:seed1", "--device", "cpu"]) == 0
+        assert [entry["seed"] for entry in shipping.manifest()["runs"]] == [1]
+        assert shipping.main(["apd/tms_5-2"]) == 0
+        assert [entry["seed"] for entry in shipping.manifest()["runs"]] == [0, 1]
+        assert list(pdh.shipped_sweep("apd/tms_5-2", "lr")["lr"]) == [0.1, 0.2]
+        capsys.readouterr()
+        assert shipping.main([]) == 0
+        assert "not shipped" not in capsys.readouterr().out
+
+    def test_what_is_not_planned(self, capsys):
+        assert shipping.main(["apd/tms_5-2:seed7"]) == 2
+        assert capsys.readouterr().err.startswith("error: 'apd/tms_5-2:seed7' is not planned; apd/tms_5-2:seed0, ")
+
+
+class TestReproduce:
+    def test_the_same_numbers_come_out(self, empty, capsys):
+        shipping.ship(small_run(seed=4, lr=0.02, n_features=6), "mine")
+        assert main(["reproduce", "apd/tms_5-2", "--variant", "mine", "--device", "cpu"]) == 0
+        written = capsys.readouterr()
+        result = json.loads(written.out)
+        contract = ["experiment", "seed", "device", "steps", "seconds", "target_seconds", "metrics"]
+        assert list(result) == [*contract, "shipped_metrics", "difference"]
+        assert (result["experiment"], result["seed"], result["steps"]) == ("apd/tms_5-2", 4, 20)
+        assert result["shipped_metrics"] == shipping.manifest()["runs"][0]["metrics"]
+        assert result["difference"]["mmcs"] == pytest.approx(0, abs=1e-5)
+        assert result["difference"]["n_alive"] == {"embed": 0, "unembed": 0}
+        assert [line.split()[0] for line in written.err.splitlines() if "mmcs " in line] == ["mmcs"]
+
+    def test_a_difference_shows(self, empty, capsys):
+        path = shipping.ship(small_run(), "seed0") / "run.json"
+        facts = json.loads(path.read_text())
+        facts["metrics"]["mmcs"] -= 0.25
+        facts["metrics"]["n_alive"]["embed"] += 2
+        path.write_text(json.dumps(facts))
+        assert main(["reproduce", "apd/tms_5-2", "--device", "cpu"]) == 0
+        result = json.loads(capsys.readouterr().out)
+        assert result["difference"]["mmcs"] == pytest.approx(0.25, abs=1e-5)
+        assert result["difference"]["n_alive"] == {"embed": -2, "unembed": 0}
+        assert result["metrics"]["mmcs"] - result["shipped_metrics"]["mmcs"] == result["difference"]["mmcs"]
+
+    def test_what_is_not_shipped(self, capsys):
+        assert main(["reproduce", "apd/tms_5-3"]) == 2
+        assert "error: no run of 'apd/tms_5-3' is shipped: did you mean" in capsys.readouterr().err
