@@ -1,4 +1,4 @@
-"""Shipped runs: all that is listed is there, light, and measures as recorded; shipping loses what is stated, no more."""
+"""Shipped runs: all that is listed is there, light, and measures as recorded; shipping loses no more than it states."""
 
 import json
 
