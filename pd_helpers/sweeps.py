@@ -148,12 +148,15 @@ def _all(work: Callable, jobs: list[tuple], n_jobs: int | None, description: str
     from joblib import Parallel, delayed, parallel
 
     _, configured = parallel.get_active_backend()
-    results = [None] * len(jobs)
+    results, threads = [None] * len(jobs), torch.get_num_threads()
     done = Parallel(n_jobs=n_jobs or configured or 2, return_as="generator_unordered")(
         delayed(_on_one_thread)(i, work, job) for i, job in enumerate(jobs)
     )
-    for i, result in progress(done, total=len(jobs), description=description, show=show_progress, unit="run"):
-        results[i] = result
+    try:
+        for i, result in progress(done, total=len(jobs), description=description, show=show_progress, unit="run"):
+            results[i] = result
+    finally:
+        torch.set_num_threads(threads)  # where jobs ran in threads of this process, they may have left it at one
     return results
 
 

@@ -178,7 +178,7 @@ def test_as_a_program_an_error_is_one_line_and_no_traceback():
 
 
 def test_importing_is_silent_writes_nothing_and_loads_no_drawing(tmp_path):
-    heavy = {"ipywidgets", "matplotlib", "pandas", "seaborn", "IPython"}
+    heavy = {"ipywidgets", "matplotlib", "pandas", "seaborn", "IPython", "joblib"}
     ended = python("-c", f"import pd_helpers, sys; pd_helpers.run; assert not {heavy} & set(sys.modules)")
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
     assert list(tmp_path.iterdir()) == []

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import joblib
 import pandas as pd
@@ -101,8 +102,15 @@ def test_a_run_that_fails_is_a_row_and_the_others_go_on():
 
 
 def test_other_backends_of_joblib(table):
-    with joblib.parallel_config(backend="threading", n_jobs=2):
-        other = sweep()
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        with joblib.parallel_config(backend="threading", n_jobs=2):
+            other = sweep()
+        with ThreadPoolExecutor() as pool:
+            assert (torch.get_num_threads(), pool.submit(torch.get_num_threads).result()) == (3, 3)
+    finally:
+        torch.set_num_threads(before)
     pd.testing.assert_frame_equal(other[["mmcs", "n_alive.embed"]], table[["mmcs", "n_alive.embed"]])
 
 
