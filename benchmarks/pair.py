@@ -8,6 +8,7 @@ step, so that two correct implementations drift apart.
 """
 
 import copy
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import cycle
@@ -84,7 +85,9 @@ def prepare(name: str, device: str = "auto", at_least_steps: int = 1, **override
     experiment = experiment.replace(steps=max(experiment.config.steps, at_least_steps))
     target = train_tms(experiment.target, 0, at, show_progress=False)
     config, init, draw = experiment.config, generator(0, "init"), generator(0, "data", at)
-    components = decompose(target, dict.fromkeys(target.layers, config.C), rank=config.rank, generator=init).to(at)
+    components = decompose(
+        target, dict.fromkeys(target.layers, config.C), rank=config.rank, std=config.init_std, generator=init
+    ).to(at)
     if isinstance(config, spd.SPDConfig):
         importance = CausalImportance(components, d_gate=config.d_gate, generator=init)
         state = spd.start(components, importance, config, draw)
@@ -152,19 +155,21 @@ def toy_model(target: TMS) -> textbook.Model:
 
 
 def rand_like_core(components: ComponentModel, x: Tensor, draw: Generator):
-    """The r that the core draws for batch x: for all-zero rows, where any number will do, it draws only once."""
+    """The r that the core draws for batch x: for all masks at once, and for all-zero rows, where any will do, once.
+
+    The table (2, rows, ΣC) holds those of the reconstruction with all layers masked, then those of one at a time.
+    """
     rows, _ = components.merge_empty_rows(x)
-
-    def rand_like(g: Tensor) -> Tensor:
-        r = torch.rand(len(rows), g.shape[1], generator=draw, device=g.device, dtype=g.dtype)
-        if torch.equal(rows, x):
-            return r
+    sizes = [components.layers[use.layer].C for use in components.uses.values()]
+    shape = (2, len(rows), sum(sizes))
+    r = torch.rand(shape, generator=draw, device=x.device, dtype=x.dtype)
+    if len(rows) < len(x):
         zero = ~x.any(dim=1)
-        spread = torch.empty_like(g)
-        spread[~zero], spread[zero] = r[:-1], r[-1]
-        return spread
-
-    return rand_like
+        spread = r.new_empty(2, len(x), sum(sizes))
+        spread[:, ~zero], spread[:, zero] = r[:, :-1], r[:, -1:]
+        r = spread
+    tables = itertools.chain(*(table.split(sizes, dim=1) for table in r))
+    return lambda g: next(tables)
 
 
 def largest_difference(

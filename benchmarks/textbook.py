@@ -12,12 +12,12 @@ SPD (Bushnaq, Braun and Sharkey 2025, section 2)
 
     g_c(x) = σ(Γ_c(V_c a(x)))                           a: what enters the layer in the target
     m_c(x) = g_c(x) + (1 − g_c(x)) r_c,   r_c ~ U(0, 1)
-    W'(x)  = Σ_c m_c(x) P_c
+    W'(x) a = Σ_c m_c(x) P_c a
     L = mean (W − Σ_c P_c)²  +  β1 mean (f(x|W) − f(x|W'))²  +  β2 (the same, one layer at a time)  +  β3 Σ g_c(x)^p
 
-Read it beside the papers. It takes no short cuts: every row of the batch has weight matrices of its own, every
-output a backward pass, every loss its own forward passes. It shares nothing with `pd_helpers`, whose core must give
-the same numbers sooner.
+Read it beside the papers. It takes no short cuts: every component has outputs of its own, which are masked and summed,
+every output a backward pass, every loss its own forward passes, and every row of the batch is computed. It shares
+nothing with `pd_helpers`, whose core must give the same numbers sooner.
 """
 
 import math
@@ -116,30 +116,43 @@ class Forward(NamedTuple):
     """Use → what left it, before any bias (batch, d_out)."""
 
 
-def forward(model: Model, weights: Matrices, x: Tensor) -> Forward:
-    """f(x) under the given matrix of each use: one for the whole batch, or one for each row."""
+def forward(model: Model, act: Callable[[str, Tensor], Tensor], x: Tensor) -> Forward:
+    """f(x), where act(use, a) is what a use of a matrix makes of the activation a."""
     inputs, outputs = {}, {}
 
     def linear(use, a):
-        W = weights[use]
         inputs[use] = a
-        outputs[use] = a @ W.T if W.ndim == 2 else einsum("boi,bi->bo", W, a)
+        outputs[use] = act(use, a)
         return outputs[use]
 
     return Forward(model.f(linear, x), inputs, outputs)
 
 
+def whole(model: Model, weights: Matrices, x: Tensor) -> Forward:
+    """f(x) at the given matrix of each layer."""
+    weights = model.at_uses(weights)
+    return forward(model, lambda use, a: a @ weights[use].T, x)
+
+
 def target(model: Model, x: Tensor) -> Forward:
     """f(x|W)."""
     with torch.no_grad():
-        return forward(model, model.at_uses(model.W), x)
+        return whole(model, model.W, x)
 
 
 def masked(model: Model, x: Tensor, masks: Mapping[str, Tensor]) -> Tensor:
-    """f(x|W'), W'(x) = Σ_c m_c(x) P_c at every use that has masks (batch, C); the others keep the target's matrix."""
-    P = model.at_uses(model.P)
-    masked_sums = {use: einsum("bc,coi->boi", m, P[use]) for use, m in masks.items()}
-    return forward(model, {**model.at_uses(model.W), **masked_sums}, x).output
+    """f(x|W'): Σ_c m_c(x) P_c a at every use that has masks (batch, C); the others keep the target's matrix."""
+    P, W = model.at_uses(model.P), model.at_uses(model.W)
+
+    def act(use, a):
+        return einsum("bc,bco->bo", masks[use], each(P[use], a)) if use in masks else a @ W[use].T
+
+    return forward(model, act, x).output
+
+
+def each(P: Tensor, a: Tensor) -> Tensor:
+    """P_c a (batch, C, d_out): what every component makes of an activation."""
+    return einsum("coi,bi->bco", P, a)
 
 
 # Losses of both methods
@@ -167,8 +180,8 @@ def attributions(model: Model, weights: Matrices, P: Matrices, x: Tensor) -> Ten
     """
     P = model.at_uses(P)
     weights = {layer: W.detach().requires_grad_() for layer, W in weights.items()}
-    output, inputs, outputs = forward(model, model.at_uses(weights), x)
-    effects = {use: einsum("bi,coi->bco", inputs[use].detach(), P[use]) for use in P}  # P_c a (batch, C, d_out)
+    output, inputs, outputs = whole(model, weights, x)
+    effects = {use: each(P[use], inputs[use].detach()) for use in P}  # (batch, C, d_out)
     A = 0.0
     for o in range(output.shape[1]):
         grads = torch.autograd.grad(output[:, o].sum(), [outputs[use] for use in P], retain_graph=True)

@@ -57,6 +57,8 @@ class APDConfig(Config):
     """Inputs per step."""
     faithfulness_warmup_steps: int = whole(0, at_least=0)
     """Steps on the faithfulness loss alone, before the others (an idea of later SPD configs)."""
+    init_std: float | None = number(None, open=True)
+    """Standard deviation of the initial factors; None means 1/√C for U and 1/√d_out for V."""
     starts: int = whole(1)
     """Initialisations tried; the one with the lowest minimality loss after `start_steps` steps goes on."""
     start_steps: int = whole(400)
@@ -104,7 +106,7 @@ def train(
     """
     while state.step < config.steps:
         x, _ = model.merge_empty_rows(data(config.batch_size, state.generator))  # (rows, d_in)
-        active = active_components(model, x, config).to(x.dtype)  # (rows, C)
+        active = active_components(model, x, config)  # (rows, C)
         norms, n_parameters = schatten_norms(model, config.schatten_p)
 
         faithfulness = losses.faithfulness(model.targets, model.sums)

@@ -21,19 +21,9 @@ def tangents(
 ) -> Float[Tensor, "C batch d_output"]:
     """Derivative of every output along each direction P_c, taken at the model's own weights unless given others.
 
-    By forward-mode differentiation, one Jacobian–vector product for each direction. A model that knows a closed
-    form offers it as a method of the same name, which is used instead; a test holds the two equal.
+    By forward-mode differentiation of any network, one Jacobian–vector product for each direction.
     """
     weights = weights or {path: model.get_submodule(path).weight for path in directions}
-    if hasattr(model, "tangents"):
-        return model.tangents(x, directions, weights)
-    return forward_mode_tangents(model, x, directions, weights)
-
-
-def forward_mode_tangents(
-    model: nn.Module, x: Float[Tensor, "batch d"], directions: Directions, weights: Weights
-) -> Float[Tensor, "C batch d_output"]:
-    """`tangents` of any network."""
     parameters = {f"{path}.weight": weight.detach() for path, weight in weights.items()}
 
     def f(parameters: dict[str, Tensor]) -> Tensor:
@@ -48,7 +38,14 @@ def forward_mode_tangents(
 def attributions(
     model: nn.Module, x: Float[Tensor, "batch d"], directions: Directions, weights: Weights | None = None
 ) -> Float[Tensor, "batch C"]:
-    """A_c(x) of eq. 8, in units of the output: root mean square over outputs of the derivative along P_c."""
+    """A_c(x) of eq. 8, in units of the output: root mean square over outputs of the derivative along P_c.
+
+    A model that knows a closed form offers it as a method of the same name, which is used instead; a test holds the
+    two equal.
+    """
+    weights = weights or {path: model.get_submodule(path).weight for path in directions}
+    if hasattr(model, "attributions"):
+        return model.attributions(x, directions, weights)
     return tangents(model, x, directions, weights).square().mean(dim=-1).sqrt().T
 
 

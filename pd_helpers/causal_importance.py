@@ -7,6 +7,8 @@
 so a subcomponent with importance 1 is always on and one with importance 0 is scaled by anything in [0, 1].
 """
 
+from collections.abc import Iterator, Mapping
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -46,18 +48,23 @@ class ImportanceMLP(nn.Module):
             return nn.Parameter(std * torch.randn(C, d_gate, generator=generator, device=generator.device))
 
         # Kaiming's gains, as in public SPD code: fan-in 1 before a rectifier, d_gate before a linear output.
-        self.w_in, self.w_out = normal(2**0.5), normal(d_gate**-0.5)
+        self.w_in = normal(2**0.5)
         self.b_in = nn.Parameter(torch.zeros_like(self.w_in))
+        self.w_out = normal(d_gate**-0.5)
         self.b_out = nn.Parameter(torch.zeros(C, device=generator.device))
 
     def forward(self, h: Float[Tensor, "rows C"]) -> Float[Tensor, "rows C"]:
         """Γ_c(h_c), before any sigmoid."""
-        gate = F.gelu(h.unsqueeze(-1) * self.w_in + self.b_in)  # (rows, C, d_gate)
-        return (gate * self.w_out).sum(dim=-1) + self.b_out
+        return gates(h, *self.parameters())
 
 
 class CausalImportance(nn.Module):
-    """The importance functions of a whole decomposition: an `ImportanceMLP` for every use of every matrix."""
+    """The importance functions of a whole decomposition: an `ImportanceMLP` for every use of every matrix.
+
+    They are computed together, side by side in tables (rows, ΣC) that `split` takes apart.
+
+    Attributes: mlps (use → ImportanceMLP).
+    """
 
     def __init__(self, model: ComponentModel, *, d_gate: int, generator: Generator):
         super().__init__()
@@ -68,15 +75,85 @@ class CausalImportance(nn.Module):
         self.mlps = dict(zip(model.uses, self._mlps, strict=True))
         self.to(model.factors[0])  # device and dtype
 
-    def forward(self, model: ComponentModel, inputs: dict[str, Tensor]) -> dict[str, Float[Tensor, "rows _"]]:
-        """Use → Γ_c(V_cᵀ a) (rows, C), before any sigmoid; `inputs` are the target's activations entering each use."""
-        return {
-            path: self.mlps[path](model.layers[use.layer].inner(inputs[path], use.transposed).squeeze(-1))
-            for path, use in model.uses.items()
-        }
+    def forward(self, inner: Mapping[str, Float[Tensor, "rows _ 1"]]) -> Float[Tensor, "rows sum_C"]:
+        """Γ_c(h_c) of every subcomponent in every use, before any sigmoid; `inner`: use → h = V_cᵀ a (rows, C, 1)."""
+        h = torch.cat([inner[path].squeeze(-1) for path in self.mlps], dim=-1)
+        weights = zip(*(mlp.parameters() for mlp in self._mlps), strict=True)
+        return gates(h, *map(torch.cat, weights))
+
+    def split(self, table: Float[Tensor, "*rows sum_C"]) -> dict[str, Float[Tensor, "*rows _"]]:
+        """Use → its columns (..., C)."""
+        sizes = [len(mlp.b_out) for mlp in self._mlps]
+        return dict(zip(self.mlps, table.split(sizes, dim=-1), strict=True))
 
 
-def sample_masks(g: Float[Tensor, "rows C"], generator: Generator) -> Float[Tensor, "rows C"]:
+def gates(
+    h: Float[Tensor, "rows C"],
+    w_in: Float[Tensor, "C d_gate"],
+    b_in: Float[Tensor, "C d_gate"],
+    w_out: Float[Tensor, "C d_gate"],
+    b_out: Float[Tensor, " C"],
+) -> Float[Tensor, "rows C"]:
+    """Γ_c(h_c) = Σ_d w_out GELU(h w_in + b_in) + b_out."""
+    return _Gates.apply(h.T, w_in, b_in, w_out).T + b_out
+
+
+class _Gates(torch.autograd.Function):
+    """Σ_d w_out GELU(h w_in + b_in), h (C, rows) → (C, rows), with its gradient written by hand.
+
+    Left to autograd, most of a step would go by here in a dozen passes over (rows, C, d_gate) fresh numbers. But all
+    sums, over d_gate forward and over rows backward, are matrix products with GELU(z) or GELU'(z) once rows come
+    last; and a few subcomponents at a time, made again for the gradient rather than stored, these stay in the cache.
+    It is the chain rule; nothing is approximated.
+    """
+
+    @staticmethod
+    def forward(ctx, h: Tensor, w_in: Tensor, b_in: Tensor, w_out: Tensor) -> Tensor:
+        h = h.contiguous()
+        ctx.save_for_backward(h, w_in, b_in, w_out)
+        out = torch.empty_like(h).unsqueeze(1)  # (C, 1, rows)
+        for block, _, gelu, _ in _blocks(h, w_in, b_in):
+            torch.bmm(w_out[block].unsqueeze(1), gelu, out=out[block])
+        return out.squeeze(1)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, ...]:
+        h, w_in, b_in, w_out = ctx.saved_tensors
+        grads = torch.stack([grad * h, grad], dim=1)  # (C, 2, rows)
+        along_h = torch.empty_like(h).unsqueeze(1)
+        into_z, into_gelu = (h.new_empty(len(h), 2, w_in.shape[1]) for _ in range(2))
+        for block, z, gelu, spare in _blocks(h, w_in, b_in):
+            torch.bmm(grads[block], gelu.mT, out=into_gelu[block])
+            slope = torch.ops.aten.gelu_backward.grad_input(gelu.fill_(1), z, grad_input=spare)  # GELU'(z)
+            torch.bmm(grads[block], slope.mT, out=into_z[block])
+            torch.bmm((w_in * w_out)[block].unsqueeze(1), slope, out=along_h[block])
+        grad_in, grad_bias = (into_z * w_out.unsqueeze(1)).unbind(1)
+        return grad * along_h.squeeze(1), grad_in, grad_bias, into_gelu[:, 1]
+
+
+BLOCK = 2**19
+"""Numbers in each of the three arrays that `_Gates` works on at a time: 2 MB in single precision."""
+
+
+def _blocks(
+    h: Float[Tensor, "C rows"], w_in: Float[Tensor, "C d_gate"], b_in: Float[Tensor, "C d_gate"]
+) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
+    """A few subcomponents at a time: which, their z = h w_in + b_in, GELU(z) and a third array of that shape.
+
+    The arrays (n, d_gate, rows) are the same memory each time.
+    """
+    (C, rows), d_gate = h.shape, w_in.shape[1]
+    n = min(C, max(1, BLOCK // (rows * d_gate))) if h.device.type == "cpu" else C
+    arrays = h.new_empty(3, n, d_gate, rows)
+    for start in range(0, C, n):
+        block = slice(start, min(start + n, C))
+        z, gelu, spare = arrays[:, : block.stop - start]
+        torch.mul(h[block].unsqueeze(1), w_in[block].unsqueeze(-1), out=z).add_(b_in[block].unsqueeze(-1))
+        torch.ops.aten.gelu.out(z, out=gelu)
+        yield block, z, gelu, spare
+
+
+def sample_masks(g: Float[Tensor, "*rows C"], generator: Generator) -> Float[Tensor, "*rows C"]:
     """m = g + (1 - g) r with r ~ U(0, 1), reparametrised: gradients reach g through m."""
     r = torch.rand(g.shape, generator=generator, device=g.device, dtype=g.dtype)
-    return torch.lerp(r, torch.ones_like(r), g)  # r + (1 - r) g, the same number in one operation
+    return torch.lerp(r, r.new_ones(()), g)  # r + (1 - r) g, the same number in one operation

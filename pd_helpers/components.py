@@ -22,10 +22,14 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
+from pd_helpers.pairs import Pairs
 from pd_helpers.targets import TransposedLinear
 
+SMALL = 2**12
+"""Below so many (row, component) pairs, finding the active ones costs more than computing all."""
+
 Masks = Mapping[str, Tensor] | Tensor | None
-"""Use → mask (batch, C); or one mask (batch, C) for every use; or None for all components in every use."""
+"""Use → mask (batch, C); or one mask for every use, where a Boolean one computes only what is on; or None for all."""
 
 
 class Components(nn.Module):
@@ -48,7 +52,7 @@ class Components(nn.Module):
     @property
     def weight(self) -> Float[Tensor, "d_out d_in"]:
         """The sum of all components, without building any of them."""
-        return torch.einsum("cor,cri->oi", self.U, self.V)
+        return self.U.transpose(0, 1).flatten(1) @ self.V.flatten(0, 1)
 
     def inner(self, x: Float[Tensor, "batch d"], transposed: bool = False) -> Float[Tensor, "batch C R"]:
         """What each component reads off its input: V_c x, or U_cᵀ x where the matrix is used transposed."""
@@ -58,23 +62,29 @@ class Components(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "batch d"],
-        mask: Float[Tensor, "batch C"] | None = None,
+        mask: Float[Tensor, "batch C"] | Pairs | None = None,
         transposed: bool = False,
+        inner: Float[Tensor, "batch C R"] | None = None,
     ) -> Float[Tensor, "batch d2"]:
         """Σ_c m_c P_c x, or Σ_c m_c P_cᵀ x where the matrix is used transposed; no mask means all components.
 
-        The mask scales the (batch, C, R) inner activations, so nothing of size (batch, C, d_out) is ever built.
+        The mask scales the (batch, C, R) inner activations, so nothing of size (batch, C, d_out) is ever built; where
+        they are known already, `inner` saves computing them. Given the active pairs in place of a mask, only those
+        are computed, each with the factors of its own component.
         """
         if mask is None:
             return F.linear(x, self.weight.T if transposed else self.weight)
+        if isinstance(mask, Pairs):
+            reads, writes = (self.U, self.V) if transposed else (self.V.mT, self.U.mT)
+            return mask.add(mask.gather(x) @ reads @ writes)
         if mask.shape != (*x.shape[:-1], self.C):
             raise ValueError(
                 f"a mask must have shape {(*x.shape[:-1], self.C)}, one value per input and component, "
                 f"but has {tuple(mask.shape)}"
             )
-        writes = self.V.transpose(0, 1) if transposed else self.U.permute(2, 0, 1)  # (R, C, d2)
-        masked = self.inner(x, transposed) * mask.unsqueeze(-1)  # (batch, C, R)
-        return masked.transpose(1, 2).flatten(1) @ writes.flatten(0, 1)
+        inner = self.inner(x, transposed) if inner is None else inner
+        writes = self.V if transposed else self.U.mT  # (C, R, d2)
+        return (inner * mask.unsqueeze(-1)).flatten(1) @ writes.flatten(0, 1)
 
 
 class Forward(NamedTuple):
@@ -132,20 +142,30 @@ class ComponentModel(nn.Module):
     def target_forward(self, x: Tensor) -> Forward:
         """The target's own output and the activations entering each use; no gradients."""
         with torch.no_grad():
-            return self._run(x, {})
+            return self._run(x, {}, {})
 
-    def forward(self, x: Tensor, masks: Masks = None) -> Forward:
+    def inner(self, inputs: Mapping[str, Tensor]) -> dict[str, Float[Tensor, "batch C R"]]:
+        """Use → what its components read off the activations that enter it, see `Components.inner`."""
+        return {
+            path: self.layers[layer].inner(inputs[path], transposed) for path, (layer, transposed) in self.uses.items()
+        }
+
+    def forward(self, x: Tensor, masks: Masks = None, inner: Mapping[str, Tensor] | None = None) -> Forward:
         """The network with its decomposed matrices replaced by masked sums of their components.
 
         `masks` may name a few uses only: the others then keep the target's own weights, which is what a
-        layerwise reconstruction asks for.
+        layerwise reconstruction asks for. `inner` are the inner activations on the target's own forward pass, if
+        they are known: the first masked use that is reached reads exactly those, so they need not be computed again.
         """
+        if isinstance(masks, Tensor) and masks.dtype == torch.bool:
+            few = masks.device.type == "cpu" and masks.numel() > SMALL  # on a GPU static shapes win
+            masks = Pairs(masks) if few else masks.to(x.dtype)
         if not isinstance(masks, Mapping):
             masks = dict.fromkeys(self.uses, masks)
         for path in masks:
             if path not in self.uses:
                 raise ValueError(f"masks names {path!r}, which is not decomposed; {', '.join(self.uses)} are")
-        return self._run(x, masks)
+        return self._run(x, masks, inner or {})
 
     def merge_empty_rows(
         self, x: Float[Tensor, "batch d_in"]
@@ -168,7 +188,7 @@ class ComponentModel(nn.Module):
         weights[-1] = len(x) - len(rows)
         return F.pad(rows, (0, 0, 0, 1)), weights
 
-    def _run(self, x: Tensor, masks: Mapping[str, Tensor | None]) -> Forward:
+    def _run(self, x: Tensor, masks: Mapping[str, Tensor | Pairs | None], inner: Mapping[str, Tensor]) -> Forward:
         inputs: dict[str, Tensor] = {}
 
         def layer(path: str, module: nn.Module) -> Callable[[Tensor], Tensor]:
@@ -180,10 +200,12 @@ class ComponentModel(nn.Module):
                     raise ValueError(f"one forward pass calls {path!r} twice; give each call a module of its own")
                 if a.shape[-1] != (width := self._width(path)):
                     raise ValueError(f"layer {path!r} takes inputs of width {width}, but got {a.shape[-1]}")
-                inputs[path] = a
                 if path not in masks:
+                    inputs[path] = a
                     return own(a)
-                out = self.layers[name](a, masks[path], transposed)
+                first = not any(use in masks for use in inputs)
+                inputs[path] = a
+                out = self.layers[name](a, masks[path], transposed, inner.get(path) if first else None)
                 return out if module.bias is None else out + module.bias
 
             return forward
@@ -204,7 +226,12 @@ class ComponentModel(nn.Module):
 
 
 def decompose(
-    model: nn.Module, C: Mapping[str, int], *, rank: int | None = None, generator: Generator | None = None
+    model: nn.Module,
+    C: Mapping[str, int],
+    *,
+    rank: int | None = None,
+    std: float | None = None,
+    generator: Generator | None = None,
 ) -> ComponentModel:
     """Start a decomposition of some of a network's `nn.Linear` layers into C components each.
 
@@ -212,8 +239,9 @@ def decompose(
         model: any network; its parameters are frozen.
         C: path of a layer, as in `model.get_submodule(path)` → number of components.
         rank: largest rank R of a component; None means no limit, min(d_out, d_in) + 1 as in public APD code.
-        generator: source of the initial factors, normal with a standard deviation of 1/√C for U and 1/√d_out
-            for V, as in public SPD code.
+        std: standard deviation of the initial factors, which are normal; None means 1/√C for U and 1/√d_out for V,
+            as in public SPD code.
+        generator: source of the initial factors.
 
     >>> components = decompose(model, {"mlp.in": 100, "mlp.out": 50}, rank=1)
     >>> components(x, masks={"mlp.in": mask}).output
@@ -246,10 +274,10 @@ def decompose(
     components = ComponentModel(model, C, rank)
     for layer in components.layers.values():
         generator = generator or torch.Generator(layer.U.device).manual_seed(0)
-        for factor, std in ((layer.U, layer.C**-0.5), (layer.V, layer.d_out**-0.5)):
+        for factor, usual in ((layer.U, layer.C**-0.5), (layer.V, layer.d_out**-0.5)):
             with torch.no_grad():
                 draw = torch.randn(factor.shape, generator=generator, device=generator.device)
-                factor.copy_(draw * std)
+                factor.copy_(draw * (usual if std is None else std))
     return components
 
 

@@ -12,8 +12,8 @@ def whole(default: int | None, *, at_least: int = 1) -> Any:
     return dataclasses.field(default=default, metadata={"kind": int, "low": at_least})
 
 
-def number(default: float, *, low: float = 0.0, high: float = math.inf, open: bool = False) -> Any:
-    """A field for finite numbers in [low, high]; `open` leaves out low itself."""
+def number(default: float | None, *, low: float = 0.0, high: float = math.inf, open: bool = False) -> Any:
+    """A field for finite numbers in [low, high], or None where that is the default; `open` leaves out low itself."""
     return dataclasses.field(default=default, metadata={"kind": float, "low": low, "high": high, "open": open})
 
 

@@ -7,7 +7,8 @@
 from collections.abc import Mapping
 
 import torch
-from jaxtyping import Float
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 
@@ -32,7 +33,7 @@ def reconstruction(
     stochastic reconstruction loss; on hidden activations it is APD's hidden reconstruction.
     """
     n_rows = len(output) if n_rows is None else n_rows
-    return (output - target).square().sum() / (n_rows * output.shape[-1])
+    return F.mse_loss(output, target, reduction="sum") / (n_rows * output.shape[-1])
 
 
 def schatten(U: Float[Tensor, "C d_out R"], V: Float[Tensor, "C R d_in"], p: float) -> Float[Tensor, " C"]:
@@ -45,7 +46,10 @@ def schatten(U: Float[Tensor, "C d_out R"], V: Float[Tensor, "C R d_in"], p: flo
 
 
 def simplicity(
-    active: Float[Tensor, "rows C"], norms: Float[Tensor, " C"], n_parameters: int, n_rows: int | None = None
+    active: Bool[Tensor, "rows C"] | Float[Tensor, "rows C"],
+    norms: Float[Tensor, " C"],
+    n_parameters: int,
+    n_rows: int | None = None,
 ) -> Float[Tensor, ""]:
     """Σ_c s_c(x) Σ_l ‖P_{c,l}‖_p^p, mean over the batch, per parameter (APD eq. 22).
 
@@ -53,17 +57,17 @@ def simplicity(
     `n_parameters` once for each use, as in public code.
     """
     n_rows = len(active) if n_rows is None else n_rows
-    return active.sum(dim=0) @ norms / (n_rows * n_parameters)
+    return active.sum(dim=0).to(norms.dtype) @ norms / (n_rows * n_parameters)
 
 
 def importance_minimality(
-    g: Mapping[str, Float[Tensor, "rows _"]], p: float, weights: Float[Tensor, " rows"], n_rows: int
+    g: Float[Tensor, "rows C"], p: float, weights: Float[Tensor, " rows"], n_rows: int
 ) -> Float[Tensor, ""]:
     """Σ_l Σ_c g_c(x)^p, mean over the batch (SPD section 2), with g from the upper-leaky sigmoid.
 
-    `weights` says how many rows of the batch each row stands for.
+    `g` holds the subcomponents of all layers; `weights` says how many rows of the batch each row stands for.
     """
-    return sum(weights @ (values + 1e-12).pow(p).sum(dim=-1) for values in g.values()) / n_rows
+    return weights @ (g + 1e-12).pow(p).sum(dim=-1) / n_rows
 
 
 def layerwise(losses: list[Float[Tensor, ""]]) -> Float[Tensor, ""]:

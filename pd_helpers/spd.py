@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from jaxtyping import Float
 from torch import Generator, Tensor
 
 from pd_helpers import losses
@@ -54,6 +53,8 @@ class SPDConfig(Config):
     """Inputs per step."""
     faithfulness_warmup_steps: int = whole(0, at_least=0)
     """Steps on the faithfulness loss alone, before the others (later public configs: 200)."""
+    init_std: float | None = number(None, open=True)
+    """Standard deviation of the initial factors; None means 1/√C for U and 1/√d_out for V."""
     starts: int = whole(1)
     """Initialisations tried; the one with the lowest loss after `start_steps` steps goes on."""
     start_steps: int = whole(800)
@@ -112,20 +113,20 @@ def train(
     while state.step < config.steps:
         x, weights = model.merge_empty_rows(data(config.batch_size, state.generator))  # (rows, d_in), (rows,)
         target = model.target_forward(x)
-        gates = importance(model, target.inputs)  # use → (rows, C), before any sigmoid
-        g = {path: lower_leaky(gate) for path, gate in gates.items()}
+        inner = model.inner(target.inputs)  # use → V_cᵀ a (rows, C, 1)
+        gates = importance(inner)  # (rows, ΣC), before any sigmoid
+        g = lower_leaky(gates)
+        masks, layerwise_masks = map(importance.split, sample_masks(g.expand(2, -1, -1), state.generator))
 
         faithfulness = losses.faithfulness(model.targets, model.sums)
-        recon = masked_loss(model, x, target.output, g, config.batch_size, state.generator)
+        recon = losses.reconstruction(model(x, masks, inner).output, target.output, config.batch_size)
         recon_layerwise = losses.layerwise(
-            [masked_loss(model, x, target.output, {path: g[path]}, config.batch_size, state.generator) for path in g]
+            [
+                losses.reconstruction(model(x, {path: mask}, inner).output, target.output, config.batch_size)
+                for path, mask in layerwise_masks.items()
+            ]
         )
-        minimality = losses.importance_minimality(
-            {path: upper_leaky(gate) for path, gate in gates.items()},
-            config.importance_p,
-            weights,
-            config.batch_size,
-        )
+        minimality = losses.importance_minimality(upper_leaky(gates), config.importance_p, weights, config.batch_size)
         loss = (
             config.faithfulness_coeff * faithfulness
             + config.recon_coeff * recon
@@ -135,16 +136,3 @@ def train(
 
         state.apply(loss, learning_rate(state.step, config))
         yield Losses(faithfulness.detach(), recon.detach(), recon_layerwise.detach(), minimality.detach())
-
-
-def masked_loss(
-    model: ComponentModel,
-    x: Float[Tensor, "rows d_in"],
-    target: Float[Tensor, "rows d_output"],
-    g: dict[str, Float[Tensor, "rows _"]],
-    n_rows: int,
-    generator: Generator,
-) -> Float[Tensor, ""]:
-    """Reconstruction loss under freshly drawn masks of the uses in `g`; other uses keep the target's weights."""
-    masks = {path: sample_masks(values, generator) for path, values in g.items()}
-    return losses.reconstruction(model(x, masks).output, target, n_rows)

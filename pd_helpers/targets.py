@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from pd_helpers.config import Config, number, switch, whole
 from pd_helpers.data import SparseFeatures
+from pd_helpers.pairs import Pairs
 from pd_helpers.training import adamw, generator, progress, threads_for
 
 
@@ -85,17 +86,17 @@ class TMS(nn.Module):
         """Paths of the matrices to decompose; `unembed` uses the matrix of `embed` once more."""
         return ["embed"] if self.identity is None else ["embed", "identity"]
 
-    def tangents(
+    def attributions(
         self,
         x: Float[Tensor, "batch n_features"],
         directions: dict[str, Float[Tensor, "C d_out d_in"]],
         weights: dict[str, Float[Tensor, "d_out d_in"]],
-    ) -> Float[Tensor, "C batch n_features"]:
-        """Derivative of the output as the parameters move along each direction: the inner sum of APD's eq. 8.
+    ) -> Float[Tensor, "batch C"]:
+        """APD's eq. 8 in closed form.
 
-        Closed form. With M the identity layer, z = Wᵀ M W x + b is linear in x, so its derivative as W moves
-        along P and M along Q is the matrix J = Pᵀ M W + Wᵀ Q W + Wᵀ M P applied to x; the output's derivative
-        is that where z > 0, and zero elsewhere. `attributions.forward_mode_tangents` does it for any network.
+        With M the identity layer, z = Wᵀ M W x + b is linear in x, so its derivative as W moves along P and M
+        along Q is the matrix J = Pᵀ M W + Wᵀ Q W + Wᵀ M P applied to x; the output's derivative is that where
+        z > 0, and zero elsewhere, so only the few outputs above zero are computed.
         """
         W = weights.get("embed", self.embed.weight)  # (n_hidden, n_features)
         M = torch.eye(len(W)).to(W) if self.identity is None else weights.get("identity", self.identity.weight)
@@ -106,8 +107,15 @@ class TMS(nn.Module):
         if "identity" in directions:
             Q = directions["identity"]  # (C, n_hidden, n_hidden)
             J = J + W.T @ Q @ W
-        moves = F.linear(x, J.flatten(0, 1)).unflatten(-1, J.shape[:2])  # (batch, C, n_features), in one product
-        return moves.transpose(0, 1) * (F.linear(x, W.T @ M @ W, self.unembed.bias) > 0)
+        on = F.linear(x, W.T @ M @ W, self.unembed.bias) > 0  # (batch, n_features)
+        if x.device.type == "cpu" and on.numel() > 2**12:
+            pairs = Pairs(on)
+            moves = pairs.gather(x) @ J.permute(1, 2, 0)  # (n_features, slots, C)
+            squares = pairs.add(moves.square_())
+        else:
+            moves = F.linear(x, J.flatten(0, 1)).unflatten(-1, J.shape[:2])  # (batch, C, n_features), in one product
+            squares = torch.einsum("bco,bo->bc", moves.square_(), on.to(x.dtype))
+        return (squares / on.shape[1]).sqrt_()
 
 
 def train_tms(config: TMSConfig, seed: int, device: str | torch.device = "cpu", *, show_progress: bool = True) -> TMS:

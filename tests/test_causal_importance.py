@@ -5,6 +5,7 @@ import torch
 from networks import SHARP, Residual, draw, randomize
 from torch import Generator, nn
 
+from pd_helpers import causal_importance
 from pd_helpers.causal_importance import (
     CausalImportance,
     ImportanceMLP,
@@ -99,7 +100,7 @@ def test_every_use_of_a_tied_matrix_reads_its_own_input_with_its_own_importance(
     importance = randomize(CausalImportance(model, d_gate=3, generator=Generator()), seed=2)
     x = draw(5, 3)
     inputs = model.target_forward(x).inputs
-    gates = importance(model, inputs)
+    gates = importance.split(importance(model.inner(inputs)))
     assert {use: tuple(g.shape) for use, g in gates.items()} == {"embed": (5, 4), "identity": (5, 2), "unembed": (5, 4)}
 
     W, M = target.embed.weight, target.identity.weight
@@ -117,7 +118,7 @@ def test_importance_of_a_network_with_dotted_paths():
     model = randomize(decompose(randomize(Residual()), dict.fromkeys(Residual.layers, 3), rank=1), seed=1)
     importance = randomize(CausalImportance(model, d_gate=2, generator=Generator()), seed=2)
     x = draw(4, 3)
-    gates = importance(model, model.target_forward(x).inputs)
+    gates = importance.split(importance(model.inner(model.target_forward(x).inputs)))
     a = torch.tanh(x @ model.targets["blocks.0.up"].T + model.target.blocks[0].up.bias)
     truth = importance.mlps["blocks.0.down"](a @ model.layers["blocks.0.down"].V[:, 0].T)
     assert list(gates) == list(Residual.layers)
@@ -136,3 +137,18 @@ def test_initial_importance_has_kaimings_gains():
     assert mlp.w_out.detach().std().item() == pytest.approx(1 / 4, rel=0.05)  # fan-in 16, linear
     assert not mlp.b_in.any()
     assert not mlp.b_out.any()
+
+
+@pytest.mark.parametrize("block", [1, 2 * 6 * 3, 10**6], ids=["one at a time", "two at a time", "all at once"])
+def test_the_gates_equal_autograds_plain_version(block, monkeypatch):
+    monkeypatch.setattr(causal_importance, "BLOCK", block)
+    h, weights = draw(6, 5, seed=1), [draw(5, 3, seed=2), draw(5, 3, seed=3), draw(5, 3, seed=4), draw(5, seed=5)]
+    leaves = [tensor.requires_grad_() for tensor in (h, *weights)]
+    w_in, b_in, w_out, b_out = weights
+    plain = (torch.nn.functional.gelu(h.unsqueeze(-1) * w_in + b_in) * w_out).sum(dim=-1) + b_out
+    mine = causal_importance.gates(h, *weights)
+    torch.testing.assert_close(mine, plain, **SHARP)
+    into = draw(6, 5, seed=6)
+    torch.testing.assert_close(
+        torch.autograd.grad((mine * into).sum(), leaves), torch.autograd.grad((plain * into).sum(), leaves), **SHARP
+    )

@@ -6,6 +6,7 @@ from networks import MLP, SHARP, Residual, as_a_user, draw, randomize, textbook_
 from torch import Generator, nn
 
 from benchmarks import pair, textbook
+from pd_helpers import components
 from pd_helpers.components import decompose
 from pd_helpers.targets import TMS, TransposedLinear
 
@@ -267,3 +268,42 @@ def test_a_tied_autoencoder_of_your_own():
     uses = {"inner.encode": ("inner.encode", False), "decode": ("inner.encode", True)}
     truth = pair.in_textbook(textbook.Model(f, uses, model.targets), model)
     torch.testing.assert_close(model(x, masks).output, textbook.masked(truth, x, masks), **SHARP)
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+@pytest.mark.parametrize("network", ["tied", "tied, with identity", "nested, with biases"])
+def test_a_boolean_mask_computes_only_what_is_on_with_the_same_result(network, rank, monkeypatch):
+    model, x, _ = make(network, rank)
+    C = min(layer.C for layer in model.layers.values())
+    for layer in model.layers.values():  # one mask for all uses wants one C
+        layer.C, layer.U, layer.V = C, nn.Parameter(layer.U[:C]), nn.Parameter(layer.V[:C])
+    on = draw(5, C, seed=7) > 0.5
+    on[2] = False  # a row without any component
+    on[:, 1] = False  # a component that is never on
+    outcomes = []
+    for small in (0, 10**9):
+        monkeypatch.setattr(components, "SMALL", small)
+        output = model(x, on).output
+        outcomes.append((output, torch.autograd.grad(output.square().sum(), model.factors)))
+    torch.testing.assert_close(*outcomes, **SHARP)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_known_inner_activations_change_nothing(network):
+    model, x, masks = make(network, rank=1)
+    inner = model.inner(model.target_forward(x).inputs)
+    for some in ({}, masks, *({use: mask} for use, mask in masks.items())):
+        plain = model(x, some).output
+        torch.testing.assert_close(model(x, some, inner).output, plain, **SHARP)
+        if some:
+            truth = torch.autograd.grad(plain.square().sum(), model.factors, allow_unused=True)
+            shared = torch.autograd.grad(
+                model(x, some, inner).output.square().sum(), model.factors, retain_graph=True, allow_unused=True
+            )
+            torch.testing.assert_close(shared, truth, **SHARP)
+
+
+def test_the_standard_deviation_of_the_initial_factors_can_be_set():
+    model = decompose(TMS(n_features=40, n_hidden=10), {"embed": 50}, std=0.01)
+    for factor in model.factors:
+        assert factor.std().item() == pytest.approx(0.01, rel=0.05)

@@ -37,14 +37,14 @@ def test_schatten_by_hand(p, norm):
 
 
 def test_simplicity_by_hand():
-    active = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
+    active = torch.tensor([[True, False], [True, True]])
     # Row 1 pays 2, row 2 pays 2 + 3; mean over 2 rows, per each of 8 parameters.
     assert losses.simplicity(active, torch.tensor([2.0, 3.0]), 8) == (2 + 5) / 2 / 8
     assert losses.simplicity(active, torch.tensor([2.0, 3.0]), 8, 4) == (2 + 5) / 4 / 8
 
 
 def test_importance_minimality_by_hand():
-    g = {"a": torch.tensor([[0.5, 1.0], [0.0, 0.25]]), "b": torch.tensor([[2.0], [0.0]])}
+    g = torch.tensor([[0.5, 1.0, 2.0], [0.0, 0.25, 0.0]])
     # The second row stands for three. Squares: row 1 has 0.25 + 1 + 4, row 2 has 0.0625.
     loss = losses.importance_minimality(g, 2.0, torch.tensor([1.0, 3.0]), 4)
     torch.testing.assert_close(loss, torch.tensor((5.25 + 3 * 0.0625) / 4))
@@ -105,10 +105,8 @@ def test_schatten_has_finite_gradients_at_zero(p):
 
 @pytest.mark.parametrize("p", [0.5, 1.0, 2.0])
 def test_importance_minimality_with_merged_rows_equals_all_rows(p):
-    rows = {"a": draw(4, 3, seed=1).abs(), "b": draw(4, 2, seed=2).abs()}
-    counts = torch.tensor([1, 1, 1, 5])
-    repeated = {use: g.repeat_interleave(counts, dim=0) for use, g in rows.items()}
-    truth = sum(g.pow(p).sum(dim=1).mean() for g in repeated.values())
+    rows, counts = draw(4, 5, seed=1).abs(), torch.tensor([1, 1, 1, 5])
+    truth = rows.repeat_interleave(counts, dim=0).pow(p).sum(dim=1).mean()
     merged = losses.importance_minimality(rows, p, counts.double(), 8)
     torch.testing.assert_close(merged, truth, rtol=1e-8, atol=0)
 
@@ -116,5 +114,5 @@ def test_importance_minimality_with_merged_rows_equals_all_rows(p):
 @pytest.mark.parametrize("p", [0.5, 1.0, 2.0])
 def test_importance_minimality_has_finite_gradients_at_zero(p):
     g = torch.zeros(2, 3, requires_grad=True)
-    losses.importance_minimality({"a": g}, p, torch.ones(2), 2).backward()
+    losses.importance_minimality(g, p, torch.ones(2), 2).backward()
     assert g.grad.isfinite().all()

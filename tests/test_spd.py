@@ -7,8 +7,8 @@ from torch import Generator
 
 from benchmarks import pair, textbook
 from pd_helpers import losses, spd
-from pd_helpers.causal_importance import CausalImportance, lower_leaky, upper_leaky
-from pd_helpers.components import decompose
+from pd_helpers.causal_importance import CausalImportance, lower_leaky, sample_masks, upper_leaky
+from pd_helpers.components import ComponentModel, decompose
 from pd_helpers.targets import TMS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -65,7 +65,8 @@ def test_losses_and_gradients_under_given_masks_equal_the_textbooks(network):
     """Each loss by itself, over all the rows, none merged."""
     model, importance, batch = decomposition(network)
     truth, x = pair.in_textbook(textbook_of(model.target), model, importance), batch(3)
-    logits = importance(model, model.target_forward(x).inputs)
+    packed = importance(model.inner(model.target_forward(x).inputs))
+    logits = importance.split(packed)
     true_logits = textbook.importance_logits(truth, x)
     torch.testing.assert_close(logits, {use: true_logits[use] for use in logits}, **SHARP)
 
@@ -74,12 +75,11 @@ def test_losses_and_gradients_under_given_masks_equal_the_textbooks(network):
     draws = iter(r.values())
     true_g = {use: textbook.lower_leaky(true_logits[use]) for use in logits}
     true_masks = textbook.stochastic_masks(true_g, lambda value: next(draws))
-    upper = {use: upper_leaky(value) for use, value in logits.items()}
     ones = torch.ones(len(x), dtype=torch.float64)
     terms = [
         (losses.faithfulness(model.targets, model.sums), textbook.faithfulness(truth)),
         (losses.reconstruction(model(x, masks).output, model.target(x)), textbook.reconstruction(truth, x, true_masks)),
-        (losses.importance_minimality(upper, 1.5, ones, len(x)), textbook.importance(true_logits, 1.5)),
+        (losses.importance_minimality(upper_leaky(packed), 1.5, ones, len(x)), textbook.importance(true_logits, 1.5)),
     ]
     for use in masks:
         one, true_one = {use: masks[use]}, {use: true_masks[use]}
@@ -105,7 +105,8 @@ def test_reconstruction_reaches_components_with_importance_zero(network):
         use: torch.zeros(10, model.layers[layer].C, dtype=torch.float64, requires_grad=True)
         for use, (layer, _) in model.uses.items()
     }
-    loss = spd.masked_loss(model, x, model.target(x), g, 10, Generator().manual_seed(0))
+    masks = {use: sample_masks(value, Generator().manual_seed(i)) for i, (use, value) in enumerate(g.items())}
+    loss = losses.reconstruction(model(x, masks).output, model.target(x))
     for grad in torch.autograd.grad(loss, model.factors, retain_graph=True):
         assert (grad != 0).flatten(1).any(dim=1).all()
     for use, grad in zip(g, torch.autograd.grad(loss, list(g.values())), strict=True):
@@ -116,7 +117,7 @@ def test_importance_of_dead_and_saturated_components_can_still_move():
     """Through the lower-leaky sigmoid a mask's gradient revives; through the upper-leaky one importance falls."""
     gate = torch.tensor([[-1.0, 0.5, 2.0]], requires_grad=True)
     (revive,) = torch.autograd.grad(lower_leaky(gate).sum(), gate)
-    (fall,) = torch.autograd.grad(losses.importance_minimality({"a": upper_leaky(gate)}, 1.0, torch.ones(1), 1), gate)
+    (fall,) = torch.autograd.grad(losses.importance_minimality(upper_leaky(gate), 1.0, torch.ones(1), 1), gate)
     torch.testing.assert_close(revive, torch.tensor([[0.01, 1.0, 0.0]]))
     torch.testing.assert_close(fall, torch.tensor([[0.0, 1.0, 0.01]]))
 
@@ -131,12 +132,10 @@ def test_losses_of_merged_rows_equal_those_of_all_rows_under_the_same_draws():
     kept = torch.cat([kept, (~x.any(dim=1)).nonzero()[0]])  # the non-zero rows, and one of the others
 
     def terms(x, weights, r):
-        gates = importance(model, model.target_forward(x).inputs)
-        g = {use: lower_leaky(gate) for use, gate in gates.items()}
+        gates = importance(model.inner(model.target_forward(x).inputs))
+        g = importance.split(lower_leaky(gates))
         masks = {use: g[use] + (1 - g[use]) * r[use] for use in g}
-        minimality = losses.importance_minimality(
-            {use: upper_leaky(gate) for use, gate in gates.items()}, 1.5, weights, 10
-        )
+        minimality = losses.importance_minimality(upper_leaky(gates), 1.5, weights, 10)
         recon = losses.reconstruction(model(x, masks).output, model.target(x), 10)
         layerwise = [
             losses.reconstruction(model(x, {use: mask}).output, model.target(x), 10) for use, mask in masks.items()
@@ -153,12 +152,21 @@ def test_losses_of_merged_rows_equal_those_of_all_rows_under_the_same_draws():
         torch.testing.assert_close(grad, true_grad, **SHARP)
 
 
-def test_masks_are_drawn_anew_for_every_loss():
-    model, _, batch = decomposition("mlp")
-    x, draws = batch(0), Generator().manual_seed(0)
-    g = {use: torch.zeros(10, model.layers[use].C, dtype=torch.float64) for use in model.uses}
-    first, second = (spd.masked_loss(model, x, model.target(x), g, 10, draws) for _ in range(2))
-    assert first != second
+def test_masks_are_drawn_anew_for_every_loss(monkeypatch):
+    model, importance, batch = decomposition("mlp")
+    seen = []
+    forward = ComponentModel.forward
+    monkeypatch.setattr(
+        ComponentModel, "forward", lambda self, x, masks, inner: seen.append(masks) or forward(self, x, masks, inner)
+    )
+    state = spd.start(model, importance, CONFIG, Generator().manual_seed(0))
+    next(spd.train(model, importance, replay(batch), CONFIG, state))
+    together, *alone = seen
+    assert list(together) == list(model.uses)
+    assert [list(masks) for masks in alone] == [[use] for use in model.uses]
+    for masks in alone:
+        for use, mask in masks.items():
+            assert (mask != together[use]).any()
 
 
 def test_faithfulness_warm_up_leaves_the_importance_functions_alone():
