@@ -373,7 +373,7 @@ def start(
     def initialise() -> Run:
         began = time.perf_counter()
         draw = generator(seed, "data", at)
-        components = decompose(target, C, rank=config.rank, generator=init).to(at)
+        components = decompose(target, C, rank=config.rank, std=config.init_std, generator=init).to(at)
         if isinstance(config, spd.SPDConfig):
             importance = CausalImportance(components, d_gate=config.d_gate, generator=init)
             state = spd.start(components, importance, config, draw)

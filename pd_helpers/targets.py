@@ -99,7 +99,10 @@ class TMS(nn.Module):
         z > 0, and zero elsewhere, so only the few outputs above zero are computed.
         """
         W = weights.get("embed", self.embed.weight)  # (n_hidden, n_features)
-        M = torch.eye(len(W)).to(W) if self.identity is None else weights.get("identity", self.identity.weight)
+        if self.identity is None:
+            M = torch.eye(len(W), device=W.device, dtype=W.dtype)
+        else:
+            M = weights.get("identity", self.identity.weight)
         J = torch.zeros(())  # (C, n_features, n_features)
         if "embed" in directions:
             P = directions["embed"]  # (C, n_hidden, n_features)

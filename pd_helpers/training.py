@@ -2,6 +2,7 @@
 
 import math
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -30,6 +31,8 @@ def pick_device(device: str = "auto") -> torch.device:
         raise ValueError("device is 'cuda', but torch finds no CUDA device here; cpu or auto works")
     if device == "mps" and not torch.backends.mps.is_available():
         raise ValueError("device is 'mps', but torch finds no Apple GPU here; cpu or auto works")
+    if device == "mps":
+        warnings.warn("results on Apple GPUs are untested; compare a short run with device='cpu'", stacklevel=2)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(device)

@@ -81,6 +81,8 @@ PAPER = {  # APD sections D.1.1 and D.1.2; SPD's table of settings
     },
 }
 PAPER |= {f"{name}_id": {**PAPER[name], "identity": True} for name in ("spd/tms_5-2", "spd/tms_40-10")}
+PAPER["apd/tms_5-2_id"] = {**PAPER["apd/tms_5-2"], "identity": True, "target_steps": 10_000}  # on SPD's target
+PAPER["apd/tms_40-10_id"] = {**PAPER["apd/tms_40-10"], "identity": True}
 COMMON = {"feature_probability": 0.05, "target_lr": 5e-3, "target_weight_decay": 0.01}
 
 
@@ -103,7 +105,8 @@ def test_what_is_declared_to_differ_is_a_field_with_a_reason(name):
 
 @pytest.mark.parametrize("name", pdh.PRESETS)
 def test_published_scores_are_given(name):
-    assert set(pdh.preset(name).published) == {"mmcs", "ml2r"}
+    of_apd_with_identity = name.startswith("apd/") and name.endswith("_id")  # said to fail, without numbers
+    assert set(pdh.preset(name).published) == (set() if of_apd_with_identity else {"mmcs", "ml2r"})
 
 
 def test_an_unknown_experiment_is_answered_with_the_nearest():
