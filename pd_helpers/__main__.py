@@ -130,7 +130,9 @@ def _reported(facts: storage.Facts) -> dict[str, Any]:
 
 def _after_ctrl_c(options: argparse.Namespace) -> str:
     """How to go on."""
-    out = getattr(options, "out", None)
+    if "out" not in options:
+        return "nothing was written"
+    out = options.out
     if out is None:
         return "with --out DIR, a run can be resumed"
     if storage.has_checkpoint(out):

@@ -86,7 +86,7 @@ APD_40_10_DIFFERS = {
     "lr": "0.001; ten times that gets there sooner, and with the small batch further",
     "warmup_fraction": "0.05; a long warm-up gives features time to find a component of their own",
     "init_std": "about 0.05 in public code; every component starts from next to nothing",
-    "starts": "one; half of the initialisations end with a feature that shares a component or has none, see notebook 07",
+    "starts": "one; half of them end with a feature that shares a component or has none, see notebook 07",
     "start_steps": "one start; what went wrong is only seen at the end, so all three are trained to the end",
     "target_steps": "2,000 with batches of 2,048; the paper expects 5,000 with 1,024 to do as well",
 }

@@ -17,7 +17,7 @@ import torch
 from networks import MLP, as_a_user  # noqa: F401
 
 import pd_helpers as pdh
-from pd_helpers import apd, runs, storage
+from pd_helpers import runs, storage
 from pd_helpers.__main__ import main
 
 COMMON = {"steps": 30, "starts": 2, "start_steps": 10, "target_steps": 50, "faithfulness_warmup_steps": 5}
@@ -271,10 +271,14 @@ class TestInterrupts:
             fit(CtrlC(17))
 
     def test_the_command_line_without_a_folder(self, monkeypatch, capsys):
-        monkeypatch.setattr(apd, "train", CtrlC(1).__call__)
         monkeypatch.setattr(runs, "train_tms", lambda *_, **__: signal.raise_signal(signal.SIGINT))
         assert main(["run", "apd/tms_5-2"]) == 130
         assert capsys.readouterr().err == "stopped; with --out DIR, a run can be resumed\n"
+
+    def test_the_command_line_where_nothing_is_kept(self, monkeypatch, capsys):
+        monkeypatch.setattr(runs, "train_tms", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+        assert main(["reproduce", "apd/tms_5-2"]) == 130
+        assert capsys.readouterr().err.splitlines()[-1] == "stopped; nothing was written"
 
     def test_the_command_line_before_the_first_checkpoint(self, monkeypatch, capsys, tmp_path):
         monkeypatch.setattr(runs, "train_tms", lambda *_, **__: signal.raise_signal(signal.SIGINT))
