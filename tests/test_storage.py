@@ -81,7 +81,7 @@ FINISHED = ["run.json", "tensors.safetensors"]
 
 
 class TestBitForBit:
-    @pytest.mark.parametrize("n", [0, 1, 9, 10, 11, 19, 20, 21, 39, STEPS])
+    @pytest.mark.parametrize("n", [0, 1, 10, 11, 20, 21, STEPS])
     def test_a_run_stopped_after_any_step(self, whole, n, tmp_path):
         run = pdh.prepare(whole.name, 3, show_progress=False, **SMALL[whole.name])
         stop_after(n, run, tmp_path / "run")
