@@ -76,7 +76,7 @@ class Components(nn.Module):
             return F.linear(x, self.weight.T if transposed else self.weight)
         if isinstance(mask, Pairs):
             reads, writes = (self.U, self.V) if transposed else (self.V.mT, self.U.mT)
-            return mask.add(mask.gather(x) @ reads @ writes)
+            return mask.add(mask.gather(x) @ mask.of(reads) @ mask.of(writes))
         if mask.shape != (*x.shape[:-1], self.C):
             raise ValueError(
                 f"a mask must have shape {(*x.shape[:-1], self.C)}, one value per input and component, "

@@ -9,27 +9,36 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+SLOTS = 64
+"""Entries in a block: enough for a good matrix product, few enough that padding the last block of a group is cheap."""
+
 
 class Pairs:
-    """The entries (row, group) of a Boolean table that are on, listed group by group.
+    """The entries (row, group) of a Boolean table that are on, in blocks of one group each.
 
-    Attributes: rows (groups, slots), the row of each entry; groups with fewer entries than the fullest are padded
-    with the number of rows, which stands for a row of zeros.
+    Attributes: rows (blocks, SLOTS), the row of each entry, where the number of rows pads blocks that are not full and
+    stands for a row of zeros; groups (blocks,), the group of each block.
     """
 
     def __init__(self, on: Bool[Tensor, "rows groups"]):
-        self.n_rows, n_groups = on.shape
+        self.n_rows = len(on)
         counts = on.sum(dim=0)
+        n_blocks = (counts + SLOTS - 1) // SLOTS  # of each group
+        self.groups = torch.arange(len(counts), device=on.device).repeat_interleave(n_blocks)
         group, row = on.T.nonzero(as_tuple=True)  # in order of groups
-        slot = torch.arange(len(row), device=on.device) - (counts.cumsum(dim=0) - counts)[group]
-        self.rows = row.new_full((n_groups, int(counts.max())), self.n_rows)
-        self.rows[group, slot] = row
+        place = torch.arange(len(row), device=on.device)
+        place += (SLOTS * (n_blocks.cumsum(dim=0) - n_blocks) - (counts.cumsum(dim=0) - counts))[group]
+        self.rows = row.new_full((len(self.groups) * SLOTS,), self.n_rows).index_copy(0, place, row).view(-1, SLOTS)
 
-    def gather(self, x: Float[Tensor, "rows d"]) -> Float[Tensor, "groups slots d"]:
+    def gather(self, x: Float[Tensor, "rows d"]) -> Float[Tensor, "blocks slots d"]:
         """The row of each entry, once for every group it is on in."""
         return F.pad(x, (0, 0, 0, 1)).index_select(0, self.rows.flatten()).unflatten(0, self.rows.shape)
 
-    def add(self, values: Float[Tensor, "groups slots d"]) -> Float[Tensor, "rows d"]:
+    def of(self, matrices: Float[Tensor, "groups d d2"]) -> Float[Tensor, "blocks d d2"]:
+        """The matrix of each block's group."""
+        return matrices.index_select(0, self.groups)
+
+    def add(self, values: Float[Tensor, "blocks slots d"]) -> Float[Tensor, "rows d"]:
         """The sum over the groups of each row; the opposite of `gather`."""
         sums = values.new_zeros(self.n_rows + 1, values.shape[-1])
         return sums.index_add(0, self.rows.flatten(), values.flatten(0, 1))[:-1]

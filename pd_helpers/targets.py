@@ -113,7 +113,7 @@ class TMS(nn.Module):
         on = F.linear(x, W.T @ M @ W, self.unembed.bias) > 0  # (batch, n_features)
         if x.device.type == "cpu" and on.numel() > 2**12:
             pairs = Pairs(on)
-            moves = pairs.gather(x) @ J.permute(1, 2, 0)  # (n_features, slots, C)
+            moves = pairs.gather(x) @ pairs.of(J.permute(1, 2, 0))  # (blocks, slots, C)
             squares = pairs.add(moves.square_())
         else:
             moves = F.linear(x, J.flatten(0, 1)).unflatten(-1, J.shape[:2])  # (batch, C, n_features), in one product
