@@ -20,7 +20,7 @@ import torch
 
 from benchmarks.growth import BATCH_SIZES, COMPONENTS, growth
 from benchmarks.timing import compare
-from pd_helpers.__main__ import _key_and_value
+from pd_helpers.__main__ import key_and_value
 from pd_helpers.presets import PRESETS, preset
 from pd_helpers.training import pick_device
 
@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     before = torch.get_num_threads()
     try:
-        overrides = dict(_key_and_value(text) for text in options.set)
+        overrides = dict(key_and_value(text) for text in options.set)
         check(options, overrides)
         if options.threads is not None:
             torch.set_num_threads(options.threads)

@@ -50,9 +50,8 @@ class Pair:
     def core_steps(self) -> Iterator[apd.Losses | spd.Losses]:
         """The core's training as `Run` drives it, one step for each item taken."""
         method = train_core(self.components, self.importance, cycle(self.batches), self.config, self.state)
-        work = self.config.batch_size * max(layer.C * layer.rank for layer in self.components.layers.values())
         while True:
-            with threads_for(work):
+            with threads_for(self.config.batch_size * self.components.width):
                 losses = next(method)
             yield losses
 

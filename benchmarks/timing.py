@@ -16,7 +16,10 @@ from typing import Any
 import torch
 
 from benchmarks.pair import prepare
+from pd_helpers.presets import preset
 
+PAPERS_BATCH = {"apd": 2048, "spd": 4096}
+"""Rows a step in the papers, at which both are timed; presets need fewer, which is not what is compared here."""
 BLOCK = 5
 """Steps in a row of one implementation."""
 WARM_UP = 5
@@ -24,12 +27,13 @@ WARM_UP = 5
 
 
 def compare(name: str, steps: int, device: str = "auto", overrides: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Time `steps` steps of a preset in both implementations; see `pair` for `max_abs_diff`.
+    """Time `steps` steps of a preset at the papers' batch size in both implementations; `pair` explains `max_abs_diff`.
 
     Losses and gradients are compared at the parameters that the textbook has reached by then, in float64 so that the
     number says whether they compute the same, and in float32, as timed (on Apple's GPUs only that).
     """
-    pair = prepare(name, device, at_least_steps=steps + WARM_UP, **(overrides or {}))
+    overrides = {"batch_size": PAPERS_BATCH[preset(name).name.split("/")[0]], **(overrides or {})}
+    pair = prepare(name, device, at_least_steps=steps + WARM_UP, **overrides)
     textbook_ms, core_ms = in_turns([pair.textbook_steps(), pair.core_steps()], steps, pair.device)
     rounding = pair.max_abs_diff(torch.float32)
     return {

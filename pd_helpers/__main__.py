@@ -83,7 +83,7 @@ def _list(options: argparse.Namespace) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    overrides = dict(_key_and_value(text) for text in options.set)
+    overrides = dict(key_and_value(text) for text in options.set)
     if options.steps is not None:
         overrides["steps"] = options.steps
     run = pdh.run(options.name, options.seed, device=options.device, out=options.out, **overrides)
@@ -140,7 +140,8 @@ def _after_ctrl_c(options: argparse.Namespace) -> str:
     return "there was no checkpoint yet, so run it again"
 
 
-def _key_and_value(text: str) -> tuple[str, Any]:
+def key_and_value(text: str) -> tuple[str, Any]:
+    """The field and the value that --set KEY=VALUE means."""
     key, equals, value = text.partition("=")
     if not (key and equals):
         raise ValueError(f"--set takes KEY=VALUE, but got {text!r}; C=30 works")

@@ -167,6 +167,11 @@ class ComponentModel(nn.Module):
                 raise ValueError(f"masks names {path!r}, which is not decomposed; {', '.join(self.uses)} are")
         return self._run(x, masks, inner or {})
 
+    @property
+    def width(self) -> int:
+        """Inner activations of one row in the layer that has most: what the cost of a row grows with."""
+        return max(layer.C * layer.rank for layer in self.layers.values())
+
     def merge_empty_rows(
         self, x: Float[Tensor, "batch d_in"]
     ) -> tuple[Float[Tensor, "rows d_in"], Float[Tensor, " rows"]]:

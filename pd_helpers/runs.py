@@ -163,7 +163,7 @@ class Run:
             else apd.train(self.components, self.data, self.config, self.state)
         )
         began = time.perf_counter() - self.seconds
-        work = self.config.batch_size * max(layer.C * layer.rank for layer in self.components.layers.values())
+        work = self.config.batch_size * self.components.width
         while True:
             with threads_for(work):  # entered anew for every step: between two steps, the caller's setting holds
                 losses = next(method, None)

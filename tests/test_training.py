@@ -122,3 +122,11 @@ def test_progress_passes_every_step_on_and_writes_to_stderr_only(capsys):
     written = capsys.readouterr()
     assert written.out == ""
     assert "run" in written.err
+
+
+def test_apple_gpus_are_taken_only_when_asked_for_and_with_a_warning(monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert pick_device("auto").type == "cpu"
+    with pytest.warns(UserWarning, match="Apple GPUs are untested"):
+        assert pick_device("mps").type == "mps"
