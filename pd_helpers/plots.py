@@ -346,3 +346,60 @@ def leaky_sigmoids() -> tuple[Figure, str]:
         "gradient dies there."
     )
     return fig, alt
+
+
+def deep_network(
+    ax: Axes, matrices: Sequence[Tensor], *, names: Sequence[str] = (), behind: Sequence[Tensor] = ()
+) -> Axes:
+    """Matrices (d_out, d_in) applied one after the other, as a drawing from the bottom up (SPD figure 4).
+
+    A line's width is the weight's size; solid blue lines are positive, dashed red ones negative. `behind` are other
+    matrices of the same shapes, drawn in pale grey; `names` are written at the left of each matrix.
+    """
+
+    def places(n: int) -> np.ndarray:
+        return (np.arange(n) - (n - 1) / 2) * (1 if n == widest else (widest - 1) / max(2, n))
+
+    sizes = [matrices[0].shape[1], *(len(W) for W in matrices)]
+    widest = max(sizes)
+    nodes = [places(n) for n in sizes]
+    for weights, pale in ((behind, True), (matrices, False)):
+        for level, W in enumerate(weights):
+            for (i, j), w in np.ndenumerate(np.asarray(W.detach().cpu())):
+                if abs(w) < 0.02:
+                    continue
+                look = {"color": POSITIVE if w > 0 else NEGATIVE, "ls": "-" if w > 0 else (0, (3, 1.2)), "zorder": 1}
+                if pale:
+                    look = {"color": "0.88", "zorder": 0}
+                ax.plot([nodes[level][j], nodes[level + 1][i]], [level, level + 1], lw=2.6 * abs(w), **look)
+    for level, x in enumerate(nodes):
+        ax.scatter(x, np.full(len(x), level), s=42, color="white", edgecolor="0.2", zorder=2)
+    for level, offset in ((0, -0.32), (len(matrices), 0.32)):
+        for j, x in enumerate(nodes[level]):
+            ax.text(x, level + offset, str(j), ha="center", va="center", fontsize=8, color=color(j))
+    for level, name in enumerate(names):
+        ax.text(nodes[0][0] - 0.7, level + 0.5, name, ha="center", va="center", fontsize=9)
+    margin = 1.1 if names else 0.6
+    ax.set(xlim=(-widest / 2 + 0.5 - margin, widest / 2 - 0.5 + 0.6), ylim=(-0.55, len(matrices) + 0.55))
+    ax.set_axis_off()
+    return ax
+
+
+def sorted_lengths(ax: Axes, P: Tensor, n_alive: int) -> Axes:
+    """The length ‖P_c‖ of every component (C, d_out, d_in) as a dot, sorted: for more components than bars can show.
+
+    The `n_alive` longest are dots, the others crosses.
+    """
+    values = np.asarray(P.detach().norm(dim=(1, 2)).sort(descending=True).values.cpu())
+    places = np.arange(1, len(values) + 1)
+    ax.plot(places[:n_alive], values[:n_alive], "o", color=COLORS[0], ms=3.5)
+    ax.plot(places[n_alive:], values[n_alive:], "x", color=GREY, ms=3)
+    ax.axvline(n_alive + 0.5, color="0.6", ls=":", lw=1)
+    ax.text(n_alive + 0.04 * len(values), 0.75 * values[0], f"{n_alive} alive", fontsize=10)
+    if len(values) > n_alive:
+        middle = n_alive + 0.04 * len(values)
+        note = f"the other {len(values) - n_alive}: at most {values[n_alive]:.3f}"
+        ax.text(middle, values[n_alive] + 0.06 * values[0], note, fontsize=10)
+    ax.set(xlabel="subcomponents, longest first", ylabel="length ‖P‖", ylim=(-0.04 * values[0], 1.12 * values[0]))
+    sns.despine(ax=ax)
+    return ax

@@ -55,3 +55,16 @@ def test_show_carries_the_alt_text_as_metadata_and_in_sight(monkeypatch):
     assert base64.b64decode(picture["image/png"]).startswith(b"\x89PNG")
     assert options["metadata"]["image/png"] == {"alt": "Two <arrows>.", "width": 300}
     assert "Two &lt;arrows&gt;." in sentence["text/html"]
+
+
+def test_a_deep_network_has_a_line_per_weight_that_is_not_zero():
+    ax = plots.deep_network(axes(), [W, torch.eye(2), W.T], names=["W", "I", "Wᵀ"], behind=[W, torch.eye(2), W.T])
+    assert len(ax.lines) == 2 * (2 + 2 + 2)
+    assert {"W", "I", "Wᵀ"} <= {text.get_text() for text in ax.texts}
+
+
+def test_sorted_lengths_are_sorted_and_split_where_told():
+    P = torch.stack([0.1 * W, 2 * W, W])
+    alive, others = [line for line in plots.sorted_lengths(axes(), P, 2).lines if line.get_ls() == "None"]
+    assert (alive.get_ydata() / W.norm().item()).tolist() == pytest.approx([2, 1])
+    assert (others.get_ydata() / W.norm().item()).tolist() == pytest.approx([0.1])
