@@ -348,6 +348,23 @@ def leaky_sigmoids() -> tuple[Figure, str]:
     return fig, alt
 
 
+class Arrows:
+    """Columns of a (2, n) matrix as arrows in one colour that can be moved, without drawing their axes anew."""
+
+    def __init__(self, ax: Axes, color: object, *, width: float = 2.0, threshold: float = 0.02):
+        self.threshold = threshold
+        [self.shafts] = ax.plot([], [], "-", color=color, lw=width, solid_capstyle="round")
+        [self.tips] = ax.plot([], [], "o", color=color, ms=2.2 * width)
+
+    def move(self, W: Tensor) -> None:
+        """Show these columns; those shorter than `threshold` are left out."""
+        tips = W.detach().cpu().numpy()
+        tips = tips[:, np.hypot(*tips) >= self.threshold]  # (2, n)
+        origin, gap = np.zeros_like(tips), np.full_like(tips, np.nan)
+        self.shafts.set_data(*np.stack([origin, tips, gap], axis=2).reshape(2, -1))
+        self.tips.set_data(*tips)
+
+
 def deep_network(
     ax: Axes, matrices: Sequence[Tensor], *, names: Sequence[str] = (), behind: Sequence[Tensor] = ()
 ) -> Axes:

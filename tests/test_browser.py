@@ -115,3 +115,48 @@ def test_shrinkage_appears_as_the_slider_moves(jupyter):
     step.press("Home")
     jupyter.eventually(lambda: jupyter.image("img.pdh-picture") != last, "the step slider replays history")
     assert jupyter.errors() == []
+
+
+INSTANT = """
+import pd_helpers as pdh
+from pd_helpers.shipping import end_state
+
+brief = {"steps": 200, "starts": 1}
+run = pdh.run("apd/tms_5-2", seed=0, show_progress=False, **brief)
+grid = {"simplicity_coeff": [0.0, 0.7, 1.4, 2.0], "schatten_p": [0.8, 1.0], "top_k": [0.211, 0.361]}
+table = pdh.sweep("apd/tms_5-2", grid, target=run, keep=end_state, show_progress=False, **brief)
+"""
+
+
+def test_the_shrinkage_lab_looks_up_a_sweep_instantly_and_trains_on_request(jupyter):
+    serve_cells(jupyter, "instant", INSTANT, "pdh.widgets.ShrinkageLab(run, table)")
+    slider = jupyter.slider("simplicity λ_S")
+    assert slider.readout == "0.7"
+
+    def move(key: str) -> tuple[str, bytes]:
+        before = jupyter.text(".pdh-ml2r"), jupyter.image("img.pdh-picture")
+        slider.press(key)
+        jupyter.eventually(lambda: jupyter.text(".pdh-ml2r") != before[0], "the readout follows", timeout=5)
+        jupyter.eventually(lambda: jupyter.image("img.pdh-picture") != before[1], "the picture follows", timeout=5)
+        return jupyter.text(".pdh-ml2r"), jupyter.image("img.pdh-picture")
+
+    shown = [move("ArrowLeft"), move("ArrowRight"), move("ArrowRight"), move("End")]
+    assert slider.value == 2
+    assert len(set(shown)) == 4
+    assert float(shown[-1][0]) < float(shown[1][0])
+    assert jupyter.page.locator(".pdh-progress").count() == 0
+
+    def height() -> float:
+        return jupyter.page.locator("img.pdh-picture").evaluate("image => image.getBoundingClientRect().top")
+
+    top = height()
+    jupyter.page.get_by_role("button", name="live: train one").click()
+    jupyter.eventually(lambda: jupyter.image("img.pdh-picture") != shown[-1][1], "live mode shows its own run")
+    assert jupyter.slider("training step").readout == "200"
+    assert height() == top
+    live = jupyter.image("img.pdh-picture")
+    jupyter.slider("simplicity λ_S").press("ArrowRight")
+    jupyter.eventually(lambda: jupyter.image("img.pdh-picture") != live, "it trains", timeout=120)
+    jupyter.page.get_by_role("button", name="instant: look up a run").click()
+    jupyter.eventually(lambda: jupyter.text(".pdh-ml2r") == shown[-1][0], "the row of the sweep is back")
+    assert jupyter.errors() == []

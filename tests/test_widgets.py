@@ -2,11 +2,15 @@
 
 import asyncio
 import base64
+import io
 
+import matplotlib.image as mpimg
+import pandas
 import pytest
 
 import pd_helpers as pdh
-from pd_helpers import widgets
+from pd_helpers import plots, widgets
+from pd_helpers.shipping import end_state
 from pd_helpers.widgets import MechanismLab, ShrinkageLab, SparsityLab
 
 SHORT = {"steps": 120, "starts": 2, "start_steps": 20, "target_steps": 1500, "faithfulness_warmup_steps": 50}
@@ -15,6 +19,16 @@ SHORT = {"steps": 120, "starts": 2, "start_steps": 20, "target_steps": 1500, "fa
 @pytest.fixture(scope="module")
 def run():
     return pdh.run("apd/tms_5-2", seed=0, show_progress=False, **SHORT)
+
+
+GRID = {"simplicity_coeff": [0.0, 0.7, 2.0], "schatten_p": [0.8, 1.0], "top_k": [0.211, 0.361]}
+
+
+@pytest.fixture(scope="module")
+def table(run):
+    settings = {**SHORT, "steps": 40, "starts": 1}
+    del settings["target_steps"]
+    return pdh.sweep("apd/tms_5-2", GRID, target=run, keep=end_state, show_progress=False, n_jobs=1, **settings)
 
 
 def picture(lab) -> bytes:
@@ -89,6 +103,108 @@ def test_settings_of_the_run_are_kept(run):
     assert (lab.run.target.embed.weight == run.target.embed.weight).all()
 
 
+def readout(lab, name: str) -> str:
+    return lab._numbers.value.split(f'pdh-{name}">')[1].split("<")[0]
+
+
+def test_instant_mode_shows_the_row_of_the_sweep(run, table):
+    lab = ShrinkageLab(run, table)
+    assert {name: slider.value for name, slider in lab.grid.items()} == {
+        name: getattr(run.config, name) for name in GRID
+    }
+    pictures = {picture(lab)}
+    for row in table.itertuples():
+        for name in GRID:
+            lab.grid[name].value = getattr(row, name)
+        assert readout(lab, "ml2r") == f"{row.ml2r:.3f}"
+        assert readout(lab, "mmcs") == f"{row.mmcs:.3f}"
+        told = f"λ_S = {row.simplicity_coeff:g}, p_S = {row.schatten_p:g}, top-k = {row.top_k:g}"
+        assert told in lab.alt
+        pictures.add(picture(lab))
+    assert len(pictures) == len(table)
+    assert lab.run is run  # nothing was trained
+
+
+def test_instant_mode_draws_the_curve_of_the_sweep_along_the_coefficient(run, table):
+    lab = ShrinkageLab(run, table)
+    lab.grid["schatten_p"].value, lab.grid["simplicity_coeff"].value = 0.8, 2.0
+    rows = table.query("schatten_p == 0.8 and top_k == 0.211")
+    x, y = lab._panels.lines["ml2r"].get_data()
+    assert list(x) == GRID["simplicity_coeff"]
+    assert list(y) == list(rows["ml2r"])
+    assert lab._panels.here.get_data()[0] == [2.0]
+    assert lab._panels.here.get_data()[1] == pytest.approx([rows["ml2r"].iloc[-1]])
+
+
+def test_the_picture_does_not_move_from_one_mode_to_the_other(run, table):
+    lab = ShrinkageLab(run, table)
+    places = [ax.get_position(original=True).bounds for ax in lab.figure.axes]
+    size = lab.figure.canvas.get_width_height()
+    lab.mode.value = "live"
+    lab.step.value = lab.step.options[0]
+    assert [ax.get_position(original=True).bounds for ax in lab.figure.axes] == places
+    assert lab.figure.canvas.get_width_height() == size
+
+
+def test_switching_modes_changes_the_sliders_and_comes_back_to_the_same_picture(run, table):
+    lab = ShrinkageLab(run, table)
+    instant, shown = picture(lab), lab._stack.children
+    assert lab.step not in shown
+    lab.mode.value = "live"
+    assert lab.step in lab._stack.children
+    assert f"after {run.state.step} steps" in lab.alt
+    assert lab.run is run
+    lab.simplicity_coeff.value = 1.5
+    assert lab.run.config.simplicity_coeff == 1.5
+    lab.mode.value = "instant"
+    assert lab._stack.children == shown
+    assert picture(lab) == instant
+
+
+def test_switching_to_instant_gives_up_the_training_and_returning_takes_it_up_again(run, table):
+    lab = ShrinkageLab(run, table)
+    instant = picture(lab)
+
+    async def switch_while_training():
+        lab.mode.value = "live"
+        lab.simplicity_coeff.value = 1.5
+        await asyncio.sleep(widgets.SETTLE + 0.05)
+        given_up = lab._task
+        lab.mode.value = "instant"
+        await asyncio.wait([given_up])
+        assert given_up.cancelled()
+        assert picture(lab) == instant
+        assert lab.run is run
+        lab.mode.value = "live"
+        await lab._task
+
+    asyncio.run(switch_while_training())
+    assert lab.run.config.simplicity_coeff == 1.5
+
+
+def test_without_a_sweep_there_is_only_live_mode(run):
+    lab = ShrinkageLab(run)
+    assert lab.is_live
+    assert lab.mode is None
+
+
+def test_a_sweep_that_does_not_fit_is_refused_with_what_would(run, table):
+    works = r"pdh\.shipped_sweep\('apd/tms_5-2'\) works"
+    with pytest.raises(ValueError, match=f"keeps the end states .* but lacks top_k, kept; {works}"):
+        ShrinkageLab(run, table.drop(columns=["top_k", "kept"]))
+    with pytest.raises(ValueError, match="table of pdh.sweep"):
+        ShrinkageLab(run, "apd/tms_5-2")
+    with pytest.raises(ValueError, match="one run for every combination"):
+        ShrinkageLab(run, table.iloc[1:])
+    with pytest.raises(ValueError, match="several seeds take one"):
+        ShrinkageLab(run, pandas.concat([table, table]))
+    with pytest.raises(ValueError, match=f"at \\(0.0, 0.8, 0.211\\) there is no P.embed and W.embed; {works}"):
+        ShrinkageLab(run, table.assign(kept=[{}] * len(table)))
+    wide = [{"P.embed": one["P.embed"].repeat(1, 2, 1), "W.embed": one["W.embed"]} for one in table["kept"]]
+    with pytest.raises(ValueError, match=r"shape \(5, 2, 5\) .* there is P.embed of shape \(5, 4, 5\)"):
+        ShrinkageLab(run, table.assign(kept=wide))
+
+
 def test_masking_a_mechanism_changes_its_own_output_only():
     target = pdh.train_tms(pdh.TMSConfig(target_steps=1500), seed=0, show_progress=False)
     lab = MechanismLab(target)
@@ -111,9 +227,16 @@ def test_sparsity_lab_trains_at_the_chosen_probability():
     assert kept < 5
 
 
-@pytest.mark.parametrize("make", [lambda run: ShrinkageLab(run), lambda run: MechanismLab(run.target)])
-def test_a_lab_leaves_a_static_figure_with_alt_text(run, make, monkeypatch):
-    lab, shown = make(run), []
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda run, table: ShrinkageLab(run),
+        lambda run, table: ShrinkageLab(run, table),
+        lambda run, table: MechanismLab(run.target),
+    ],
+)
+def test_a_lab_leaves_a_static_figure_with_alt_text(run, table, make, monkeypatch):
+    lab, shown = make(run, table), []
     monkeypatch.setattr(widgets, "display", lambda data, raw, metadata: shown.append((data, metadata)))
     lab._ipython_display_()
     [(data, metadata)] = shown
@@ -121,6 +244,12 @@ def test_a_lab_leaves_a_static_figure_with_alt_text(run, make, monkeypatch):
     assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG")
     assert metadata["image/png"]["alt"] == lab.alt
     assert len(lab.alt) > 40
+
+
+def test_the_picture_on_the_page_is_the_static_one(run):
+    lab = ShrinkageLab(run)
+    live, static = (mpimg.imread(io.BytesIO(data)) for data in (picture(lab), plots.png(lab.figure)))
+    assert (live == static).all()
 
 
 def test_labs_refuse_what_they_cannot_draw(run):
