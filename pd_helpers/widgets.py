@@ -241,9 +241,8 @@ class ShrinkageLab(Lab):
                 nearest = min(level, key=lambda value: abs(value - getattr(config, level.name)))
                 self.grid[level.name] = _choice(labels[level.name], list(level), nearest)
             self.mode = w.ToggleButtons(
-                description="mode",
                 options=[("instant: look up a run", "instant"), ("live: train one", "live")],
-                style=_STYLE,
+                style={"button_width": "auto"},
             )
             note = w.HTML(f"{len(sweep)} runs, trained beforehand; moving a slider looks one up.")
             self._sliders = {"instant": [*self.grid.values(), note], "live": live}
