@@ -9,16 +9,16 @@
 # %% [markdown]
 # # 13 · SPD on superposition
 #
-# **The question:** does Stochastic Parameter Decomposition find the five mechanisms without shrinking them, and without
-# being told how many an input needs?
+# **The question:** does Stochastic Parameter Decomposition find the mechanisms without shrinking them, and without being
+# told how many an input needs? Does it find a layer that does nothing?
 #
 # *After this notebook you can* say what a causal importance is and how SPD learns it, compute SPD's four losses by hand
-# and match the library's, read an importance matrix and a learned gate, and explain why SPD's mechanisms keep their
-# length where APD's lose a tenth of it.
+# and match the library's, read an importance matrix and a learned gate, explain why SPD's mechanisms keep their
+# length where APD's lose a tenth of it, and say into how many pieces a hidden identity falls, which, and why.
 #
 # | read | do | run on two cores | before this | difficulty |
 # |---|---|---|---|---|
-# | 25 minutes | 25 minutes | {{minutes}} | [02 · Superposition](02_superposition.ipynb), [07 · APD on superposition](07_apd_superposition.ipynb) | moderate |
+# | 40 minutes | 25 minutes | {{minutes}} | [02 · Superposition](02_superposition.ipynb), [07 · APD on superposition](07_apd_superposition.ipynb) | moderate |
 
 # %%
 import joblib
@@ -240,34 +240,35 @@ pdh.checks.importance_minimality(importance_minimality)
 
 
 # %%
-def output(m_embed: Tensor | None = None, m_unembed: Tensor | None = None) -> Tensor:
-    """The network's output on x under masks (rows, C); a use without a mask keeps the target's own W."""
-    hidden = x @ W.T if m_embed is None else (m_embed * (x @ V.T)) @ U  # (rows, m1)
-    z = hidden @ W if m_unembed is None else (m_unembed * (hidden @ U.T)) @ V  # (rows, m2)
+def output(m: dict[str, Tensor]) -> Tensor:
+    """The network's output on x under masks, use → (rows, C); a use without a mask keeps the target's own W."""
+    hidden = (m["embed"] * (x @ V.T)) @ U if "embed" in m else x @ W.T  # (rows, m1)
+    z = (m["unembed"] * (hidden @ U.T)) @ V if "unembed" in m else hidden @ W  # (rows, m2)
     return F.relu(z + b)
 
 
-def fresh_mask(use: str) -> Tensor:
-    """m uniform on [g, 1], with g from the lower-leaky sigmoid."""
-    g = causal_importance.lower_leaky(gates[use])
-    return g + (1 - g) * torch.rand(g.shape, generator=draw)
+def masks(r: Tensor) -> dict[str, Tensor]:
+    """m uniform on [g, 1], from random numbers (rows, 40): the first 20 columns for embed, the rest for unembed."""
+    g = {use: causal_importance.lower_leaky(gate) for use, gate in gates.items()}
+    return {use: g[use] + (1 - g[use]) * part for use, part in zip(g, r.split(20, dim=1), strict=True)}
 
 
 def mse(y: Tensor) -> Tensor:
     """Mean over all 1024 inputs and 5 outputs; empty inputs add nothing."""
-    return (y - output()).square().sum() / (n * 5)
+    return (y - output({})).square().sum() / (n * 5)
 
 
 # %% [markdown]
-# Then the losses. Every reconstruction draws its own masks. The library's first step follows, on the same random numbers
-# and from a second, identical start.
+# Then the losses. Masks are drawn twice: once for masking both uses together, once more for masking them one at a time.
+# The library's first step follows, on the same random numbers and from a second, identical start.
 
 # %%
 draw.set_state(after_batch)
+together, one_at_a_time = map(masks, torch.rand((2, len(x), 40), generator=draw))
 by_hand = {
     "faithfulness": (W - U.T @ V).square().mean(),
-    "recon": mse(output(fresh_mask("embed"), fresh_mask("unembed"))),
-    "recon_layerwise": (mse(output(m_embed=fresh_mask("embed"))) + mse(output(m_unembed=fresh_mask("unembed")))) / 2,
+    "recon": mse(output(together)),
+    "recon_layerwise": sum(mse(output({use: m})) for use, m in one_at_a_time.items()) / 2,
     "importance": sum(weights @ causal_importance.upper_leaky(gate).sum(dim=1) for gate in gates.values()) / n,
 }
 again = pdh.prepare("spd/tms_5-2", seed=0, target=target, device="cpu")
@@ -811,7 +812,7 @@ Markdown(f"| setting | here | the paper's, and why not here |\n|---|---|---|\n{l
 #
 # <details><summary>My four losses by hand do not match the library's</summary>
 #
-# Draw random numbers in the same order: data; masks of `embed` and `unembed` together; then one mask for each on its own.
+# Draw random numbers in the same order: data first, then one table (2, rows, 40), whose first half masks both uses together.
 # And look at which sigmoid you use where: lower-leaky for masks, upper-leaky for the importance loss.
 # </details>
 #
