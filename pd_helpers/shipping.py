@@ -68,9 +68,7 @@ class SweepPlan:
 
 
 RUNS = [
-    Plan("apd/tms_5-2"),
-    Plan("spd/tms_5-2"),
-    Plan("spd/tms_5-2_id"),
+    *map(Plan, ("apd/tms_5-2", "apd/tms_5-2_id", "spd/tms_5-2", "spd/tms_5-2_id", "apd/tms_40-10_id")),
     *(
         Plan(name, f"seed{seed}", seed)
         for name in ("apd/tms_40-10", "spd/tms_40-10", "spd/tms_40-10_id")
@@ -83,8 +81,8 @@ SWEEPS = [
         "shrinkage",
         {
             "simplicity_coeff": [0.0, 0.1, 0.2, 0.4, 0.7, 1.0, 1.4, 2.0],
-            "schatten_p": [0.6, 0.8, 1.0, 1.2, 1.4],
-            "top_k": [0.111, 0.161, 0.211, 0.261, 0.361],
+            "schatten_p": [0.6, 0.8, 1.0, 1.3],
+            "top_k": [0.161, 0.211, 0.261, 0.361],
         },
     ),
 ]
