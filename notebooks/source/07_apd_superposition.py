@@ -278,17 +278,19 @@ measured[["simplicity_coeff", "mmcs", "ml2r"]].set_index("simplicity_coeff").T.r
 #
 # Move $\lambda_S$ from 0 to 2 and watch the arrows. There are two modes.
 #
-# - *Instant*: 200 decompositions of this network come with the package, trained with the same settings as above except for
-#   what the sliders say. Moving a slider looks one up.
+# - *Instant*: decompositions of this network that come with the package, trained like the one above except for what the
+#   sliders say. Moving a slider looks one up.
 # - *Live*: any values. Every move trains a new decomposition, while you watch; moving again cancels it. When it has
 #   finished, drag *training step* to replay how the arrows grew.
 #
 # Things to try:
 #
-# 1. $\lambda_S = 1.0$, then 1.5. What do components look like after the collapse?
+# 1. $\lambda_S = 1.0$, then 1.4. What do components look like after the collapse?
 # 2. $\lambda_S = 0$. Is ML2R 1? Is MMCS? What has gone wrong?
-# 3. Back to 0.7, and top-k from 0.211 up to 0.461. More room for each input: does that help?
-# 4. The Schatten exponent $p_S$ down to 0.5.
+# 3. Back to 0.7, and top-k from 0.211 up to 0.361. More room for each input: does that help? Compare the two scores.
+# 4. Top-k back to 0.211, and the Schatten exponent $p_S$ down to 0.6.
+# 5. Go over to *live* and try values in between, 1.2 and 1.3. Then drag *training step*: when is it decided how long the
+#    arrows will be?
 
 # %%
 pdh.widgets.ShrinkageLab(run, pdh.shipped_sweep("apd/tms_5-2"))
@@ -296,14 +298,18 @@ pdh.widgets.ShrinkageLab(run, pdh.shipped_sweep("apd/tms_5-2"))
 # %% [markdown]
 # <details><summary>What you should have seen</summary>
 #
-# 1. At 1.0 arrows reach about 85% of their length. At 1.5 every component holds a *line*: one
-#    direction and its opposite, shared by several columns.
-# 2. ML2R is close to 1, but some component carries two columns and some hardly any, so MMCS is lower (about 0.98).
-#    Without a price on length, simplicity is gone, and only top-k keeps components apart.
+# 1. At 1.0 arrows reach about 85% of their length. At 1.4 nearly every component holds a *line*: one direction and its
+#    opposite, shared by two or more columns.
+# 2. ML2R is close to 1, but one component carries several columns and others hardly any, so MMCS is lower (about 0.95).
+#    Without a price on length there is no simplicity, and only top-k keeps components apart.
 # 3. No: it hurts. With top-k above 0.25, more components are active than features. The extra ones have to be
-#    used for something, so features get shared between components. The right top-k is something you have to know in
+#    used for something, so every column is divided between components. ML2R falls below one half while MMCS may stay
+#    near 1: the directions are still there, each in several pieces. The right top-k is something you have to know in
 #    advance; this is APD's weakest point, and SPD has no such number.
 # 4. A lower exponent charges small components more than large ones, which makes two columns in one component cheaper.
+#    One component does hold two, and another is left empty.
+# 5. They still hold, or just about: near the edge it depends on the start. It is decided early, in the first few hundred
+#    of 2,000 steps.
 # </details>
 
 # %% [markdown]
