@@ -544,7 +544,7 @@ own = shares(*shipped.first_layer).argmax(dim=0)  # (m2,): each feature's compon
 selected = shipped.importances(x)["embed"][:, own].bool()  # (4096, m2): is the feature's component selected?
 chosen = [selected[(x > i / 10) & (x <= (i + 1) / 10)].float().mean().item() for i in range(10)]  # by value
 
-allowed, errors = [0.25, 0.5, 1, 1.5, 2, 3, 4, 6, 10, 50], []
+allowed, errors = [0.25, 0.5, 1, 1.5, 2, 3, 4, 6, 10, 20, 35, 50], []
 for k in allowed:
     active = apd.active_components(shipped.components, x, shipped.config, round(k * len(x)))
     with torch.no_grad():
