@@ -7,6 +7,7 @@ import io
 import matplotlib.image as mpimg
 import pandas
 import pytest
+import torch
 
 import pd_helpers as pdh
 from pd_helpers import plots, widgets
@@ -180,6 +181,16 @@ def test_switching_to_instant_gives_up_the_training_and_returning_takes_it_up_ag
 
     asyncio.run(switch_while_training())
     assert lab.run.config.simplicity_coeff == 1.5
+
+
+def test_the_shipped_sweep_is_of_the_shipped_run_and_fits_the_lab():
+    shipped, sweep = pdh.shipped("apd/tms_5-2"), pdh.shipped_sweep("apd/tms_5-2")
+    torch.testing.assert_close(sweep["kept"][0]["W.embed"], shipped.target.embed.weight, rtol=0, atol=1e-4)
+    lab = ShrinkageLab(shipped, sweep)
+    assert {name: slider.value for name, slider in lab.grid.items()} == {
+        name: getattr(shipped.config, name) for name in GRID
+    }
+    assert float(readout(lab, "ml2r")) == pytest.approx(shipped.metrics["ml2r"], abs=0.01)
 
 
 def test_without_a_sweep_there_is_only_live_mode(run):
