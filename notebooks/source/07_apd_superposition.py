@@ -444,7 +444,7 @@ pd.DataFrame(rows).set_index("seed").round(3)  # shares are medians over the 40 
 # active pays no price for its length**, and nobody looks at what it would do to the output. It only has to make the sum
 # come out right, and the sum is right to a millionth.
 #
-# The last column of the table lists features that went without. Where it is not empty, MMCS is lower than in the paper.
+# The last column of the table lists features that went without. Each of them costs its seed a little of both scores.
 #
 # ### What a failed start looks like
 #
@@ -619,8 +619,9 @@ pdh.show(
 # $\hat w$ is $w$ at length 1. At rank one that is $Q_c = \hat w \hat w^\top$, with trace 1, and five of them have trace
 # 5. **But $I$ has trace 2.** Five components cannot each bring an identity of their own.
 #
-# They do not. A few components hold nearly all of $I$. But without the identity a column does nothing, and so the
-# columns are drawn to where the identity is: some lie in two or three components at once.
+# They do not. A few components hold nearly all of $I$. But without the identity a column does nothing, and so columns are
+# drawn to where the identity is: some lie in two or three components at once. Others stay in a component that has
+# no identity, and that does nothing unless another one is selected with it.
 #
 # Is this a fair test? The network has *seven* mechanisms: five columns, and two for $I$, which has rank two. So let us
 # allow ten components. And seven mechanisms need another top-k. An input has 0.25 features on; if there is any (on 23%
@@ -667,7 +668,8 @@ pd.concat([pd.DataFrame([plain], index=["without"]), table]).round(4)
 # %% [markdown]
 # *Least held column* is the share that the most unlucky column has in any one component. Row by row:
 #
-# - **Five components, as before.** No column is safe: the least held one is not even half in one place.
+# - **Five components, as before.** Some columns have kept a component, others are in pieces: the least held one has not
+#   even half of its length in one place.
 # - **Five, with the larger top-k.** The error is the smallest of all, and every component is a mixture of everything.
 #   Each input may use three of the five, so nothing has to be kept apart.
 # - **Ten, with the old top-k.** APD does find the seven mechanisms: five columns, and two parts of the identity that
@@ -679,9 +681,9 @@ pd.concat([pd.DataFrame([plain], index=["without"]), table]).round(4)
 #
 # So *failing* does not mean that APD cannot see the identity. It means that no setting here gives both: mechanisms kept
 # apart, and few of them that do the work. A single average, $k$, has to serve mechanisms that one input in twenty needs
-# and others that every input needs, and someone has to know it beforehand. And with $k$ too small, ML2R is no longer of
-# any use: a splinter that points exactly the right way wins the cosine against the component that holds the column, so
-# the score for ten components is far worse than what the picture shows.
+# and others that every input needs, and someone has to know it beforehand. And do not trust ML2R where components are to
+# spare: a splinter that points exactly the right way wins the cosine against the component that holds the column, so
+# with ten components the score is far worse than what the picture shows.
 #
 # We have not tuned this any further, and the 40-10 network with an identity not at all: `pdh.run("apd/tms_40-10_id")`
 # starts from the settings of the one without. [13 · SPD on superposition](13_spd_superposition.ipynb) takes the same
