@@ -742,7 +742,7 @@ gap = (Q.sum(dim=0) - I_id).abs().max()
 pdh.show(
     fig,
     alt=f"The identity matrix, the sum of its twenty subcomponents (largest difference {gap:.3f}), and two subcomponents as heat "
-    f"maps; neither of these is diagonal. Right: lengths of all twenty, sorted; {len(pieces)} are alive, the others are at most "
+    f"maps, each of rank one. Right: lengths of all twenty, sorted; {len(pieces)} are alive, the others are at most "
     f"{Q.norm(dim=(1, 2)).sort(descending=True).values[len(pieces)]:.3f} long.",
 )
 
@@ -762,8 +762,8 @@ pdh.show(
 # %% [markdown]
 # ### Which two?
 #
-# Not the axes: the pieces are not diagonal. Are they just any two, then? Here are the directions, and next to them how
-# strongly each piece reads each feature, and how important it is for that feature alone at 0.75.
+# One for each axis, or just any two? Here are the directions, and next to them how strongly each piece reads each feature,
+# and how important it is for that feature alone at 0.75.
 
 # %%
 reads = F.normalize(identity.V.detach()[pieces, 0], dim=1)  # (2, m1)
@@ -793,8 +793,9 @@ pdh.show(
 )
 
 # %% [markdown]
-# Neither the axes nor any two. **Each piece has turned away from one feature**: its $V$ is almost at right angles to that
-# column of $W$, so it reads next to nothing, and is not needed. Two features get by with one piece, three need both.
+# Not just any two. **Each piece has turned away from one feature**: its $V$ is almost at right angles to that column of $W$,
+# so it reads next to nothing, and is not needed. Two features get by with one piece, three need both. (Where these two
+# features happen to lie near the axes, so do the pieces. Other seeds will tell axes and features apart.)
 #
 # It follows from two facts.
 #
@@ -840,22 +841,37 @@ pdh.show(
 # ### Four more seeds
 #
 # Each with a target of its own. How many features need one piece only? Two is the most; a run that saves just one has
-# stopped a little short of the cheapest choice.
+# stopped a little short of the cheapest choice. And how far is each $V$ from the nearest axis, and from the nearest
+# direction that reads nothing of some feature?
 
 
 # %%
-def with_identity(seed: int) -> tuple[int, dict, int]:
-    """SPD's scores on a fresh target with an identity, and how many features need just one of its pieces."""
+def about_pieces(run: pdh.Run) -> str:
+    """How many features need one piece of the identity only, and where the V of its pieces point."""
+    g = run.importances(0.75 * torch.eye(5))["identity"] > metrics.ALIVE  # (m2, C)
+    V = F.normalize(run.components.layers["identity"].V.detach()[g.any(dim=0), 0], dim=1)  # (pieces, m1)
+    W = F.normalize(run.components.targets["embed"], dim=0)  # (m1, m2)
+    angles = V.abs().amax(dim=1).acos().rad2deg(), (V @ W).abs().amin(dim=1).asin().rad2deg()
+    off_axis, off_blind = (", ".join(f"{angle:.0f}°" for angle in a) for a in angles)
+    alone = int((g.sum(dim=1) == 1).sum())
+    return f"need one piece only: {alone}; V off an axis: {off_axis}; off a direction blind to a feature: {off_blind}"
+
+
+def with_identity(seed: int) -> tuple[int, dict, str]:
+    """SPD's scores on a fresh target with an identity, and what its pieces look like."""
     run = pdh.run("spd/tms_5-2_id", seed, device="cpu", show_progress=False)
-    needed = (run.importances(0.75 * torch.eye(5))["identity"] > metrics.ALIVE).sum(dim=1)
-    return seed, run.metrics, int((needed == 1).sum())
+    return seed, run.metrics, about_pieces(run)
 
 
 scores_id = {0: run_id.metrics}
-print(f"seed 0: alive {run_id.metrics['n_alive']}, features that need one piece only: {len(alone)}")
-for seed, of_spd, n_alone in workers(joblib.delayed(with_identity)(seed) for seed in range(1, 5)):
+print(f"seed 0: alive {list(run_id.metrics['n_alive'].values())}; {about_pieces(run_id)}")
+for seed, of_spd, text in workers(joblib.delayed(with_identity)(seed) for seed in range(1, 5)):
     scores_id[seed] = of_spd
-    print(f"seed {seed}: alive {of_spd['n_alive']}, features that need one piece only: {n_alone}")
+    print(f"seed {seed}: alive {list(of_spd['n_alive'].values())}; {text}")
+
+# %% [markdown]
+# Two pieces in every seed. They lie anywhere with respect to the axes, but nearly always within a few degrees of a direction
+# that is blind to one feature. It is the features that count.
 
 # %% [markdown]
 # ### And APD?
