@@ -618,7 +618,7 @@ print("shares of column 2 from the five alive ones:      ", share[:, feature].nu
 # their own subcomponents. APD does the same, about twice as much.
 #
 # It is no accident: it helps to copy the target's interference. We replaced the trained subcomponents by the exact mechanisms
-# of notebook 02, with the same importances. The two reconstruction losses together rose by about 9%, and all of that came from
+# of notebook 02, with the same importances. The two reconstruction losses together rose by about 7%, and all of that came from
 # inputs with a feature above 0.6, where the interference is.
 
 # %% [markdown]
