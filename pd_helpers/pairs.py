@@ -10,25 +10,26 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 SLOTS = 64
-"""Entries in a block: enough for a good matrix product, few enough that padding the last block of a group is cheap."""
+"""Entries in a block at most: enough for a good matrix product, few enough that padding a group's last block is cheap."""
 
 
 class Pairs:
     """The entries (row, group) of a Boolean table that are on, in blocks of one group each.
 
-    Attributes: rows (blocks, SLOTS), the row of each entry, where the number of rows pads blocks that are not full and
+    Attributes: rows (blocks, slots), the row of each entry, where the number of rows pads blocks that are not full and
     stands for a row of zeros; groups (blocks,), the group of each block.
     """
 
     def __init__(self, on: Bool[Tensor, "rows groups"]):
         self.n_rows = len(on)
         counts = on.sum(dim=0)
-        n_blocks = (counts + SLOTS - 1) // SLOTS  # of each group
+        slots = max(1, min(SLOTS, int(counts.max())))
+        n_blocks = (counts + slots - 1) // slots  # of each group
         self.groups = torch.arange(len(counts), device=on.device).repeat_interleave(n_blocks)
         group, row = on.T.nonzero(as_tuple=True)  # in order of groups
         place = torch.arange(len(row), device=on.device)
-        place += (SLOTS * (n_blocks.cumsum(dim=0) - n_blocks) - (counts.cumsum(dim=0) - counts))[group]
-        self.rows = row.new_full((len(self.groups) * SLOTS,), self.n_rows).index_copy(0, place, row).view(-1, SLOTS)
+        place += (slots * (n_blocks.cumsum(dim=0) - n_blocks) - (counts.cumsum(dim=0) - counts))[group]
+        self.rows = row.new_full((len(self.groups) * slots,), self.n_rows).index_copy(0, place, row).view(-1, slots)
 
     def gather(self, x: Float[Tensor, "rows d"]) -> Float[Tensor, "blocks slots d"]:
         """The row of each entry, once for every group it is on in."""
