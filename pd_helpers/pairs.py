@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 SLOTS = 64
-"""Entries in a block at most: enough for a good matrix product, few enough that padding a group's last block is cheap."""
+"""Most entries in a block: enough for a good matrix product, few enough that padding is cheap."""
 
 
 class Pairs:
