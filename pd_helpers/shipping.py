@@ -15,7 +15,6 @@ cut to their numerical rank, and of large runs 20 snapshots stay, in half precis
 
 import argparse
 import json
-import shutil
 import sys
 import time
 from collections.abc import Mapping
@@ -235,7 +234,6 @@ def thin_snapshots(tensors: Tensors, facts: Facts) -> tuple[Tensors, Facts]:
 
 def _ship(name: str, variant: str, tensors: Tensors, facts: Facts, format: str = storage.FORMAT) -> Path:
     folder = SHIPPED / name / variant
-    shutil.rmtree(folder, ignore_errors=True)
     storage.write_run(folder, tensors, facts, format)
     (SHIPPED / "manifest.json").write_text(json.dumps(list_shipped(), indent=1) + "\n")
     return folder
