@@ -22,11 +22,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from pd_helpers.pairs import Pairs
+from pd_helpers.pairs import Pairs, worthwhile
 from pd_helpers.targets import TransposedLinear
-
-SMALL = 2**12
-"""Below so many (row, component) pairs, finding the active ones costs more than computing all."""
 
 Masks = Mapping[str, Tensor] | Tensor | None
 """Use → mask (batch, C); or one mask for every use, where a Boolean one computes only what is on; or None for all."""
@@ -158,8 +155,7 @@ class ComponentModel(nn.Module):
         they are known: the first masked use that is reached reads exactly those, so they need not be computed again.
         """
         if isinstance(masks, Tensor) and masks.dtype == torch.bool:
-            few = masks.device.type == "cpu" and masks.numel() > SMALL  # on a GPU static shapes win
-            masks = Pairs(masks) if few else masks.to(x.dtype)
+            masks = Pairs(masks) if worthwhile(masks) else masks.to(x.dtype)
         if not isinstance(masks, Mapping):
             masks = dict.fromkeys(self.uses, masks)
         for path in masks:

@@ -1,7 +1,8 @@
 """Work on the entries of a sparse table that are on, and on no others.
 
 Batch top-k leaves k · batch of batch · C pairs (row, component), and few outputs of a toy model are above zero. What
-is off contributes exact zeros, so leaving it out changes nothing; under top-k the cost then no longer grows with C.
+is off contributes exact zeros, so leaving it out changes nothing. Under top-k a masked forward pass then costs the
+same for any C.
 """
 
 import torch
@@ -11,6 +12,14 @@ from torch import Tensor
 
 SLOTS = 64
 """Most entries in a block: enough for a good matrix product, few enough that padding is cheap."""
+
+SMALL = 2**12
+"""In a table of no more entries, finding those that are on costs more than computing all."""
+
+
+def worthwhile(on: Bool[Tensor, "rows groups"]) -> bool:
+    """Whether `Pairs` of this table save time: not of a small one, nor on a GPU, where static shapes win."""
+    return on.device.type == "cpu" and on.numel() > SMALL
 
 
 class Pairs:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from pd_helpers.config import Config, number, switch, whole
 from pd_helpers.data import SparseFeatures
-from pd_helpers.pairs import Pairs
+from pd_helpers.pairs import Pairs, worthwhile
 from pd_helpers.training import adamw, generator, progress, threads_for
 
 
@@ -111,7 +111,7 @@ class TMS(nn.Module):
             Q = directions["identity"]  # (C, n_hidden, n_hidden)
             J = J + W.T @ Q @ W
         on = F.linear(x, W.T @ M @ W, self.unembed.bias) > 0  # (batch, n_features)
-        if x.device.type == "cpu" and on.numel() > 2**12:
+        if worthwhile(on):
             pairs = Pairs(on)
             moves = pairs.gather(x) @ pairs.of(J.permute(1, 2, 0))  # (blocks, slots, C)
             squares = pairs.add(moves.square_())

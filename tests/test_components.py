@@ -6,7 +6,7 @@ from networks import MLP, SHARP, Residual, as_a_user, draw, randomize, textbook_
 from torch import Generator, nn
 
 from benchmarks import pair, textbook
-from pd_helpers import components
+from pd_helpers import pairs
 from pd_helpers.components import decompose
 from pd_helpers.targets import TMS, TransposedLinear
 
@@ -282,7 +282,7 @@ def test_a_boolean_mask_computes_only_what_is_on_with_the_same_result(network, r
     on[:, 1] = False  # a component that is never on
     outcomes = []
     for small in (0, 10**9):
-        monkeypatch.setattr(components, "SMALL", small)
+        monkeypatch.setattr(pairs, "SMALL", small)
         output = model(x, on).output
         outcomes.append((output, torch.autograd.grad(output.square().sum(), model.factors)))
     torch.testing.assert_close(*outcomes, **SHARP)
