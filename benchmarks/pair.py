@@ -22,7 +22,7 @@ from pd_helpers import apd, spd
 from pd_helpers.causal_importance import CausalImportance
 from pd_helpers.components import ComponentModel, decompose
 from pd_helpers.presets import preset
-from pd_helpers.targets import TMS, train_tms
+from pd_helpers.targets import TMS, make_target
 from pd_helpers.training import State, generator, pick_device, threads_for
 
 TARGET_STEPS = 500
@@ -82,7 +82,7 @@ def prepare(name: str, device: str = "auto", at_least_steps: int = 1, **override
     at = pick_device(device)
     experiment = preset(name).replace(**{"target_steps": TARGET_STEPS, **overrides})
     experiment = experiment.replace(steps=max(experiment.config.steps, at_least_steps))
-    target = train_tms(experiment.target, 0, at, show_progress=False)
+    target = make_target(experiment.target, 0, at, show_progress=False)
     config, init, draw = experiment.config, generator(0, "init"), generator(0, "data", at)
     components = decompose(
         target, dict.fromkeys(target.layers, config.C), rank=config.rank, std=config.init_std, generator=init

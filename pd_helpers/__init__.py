@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from pd_helpers.apd import APDConfig
 from pd_helpers.components import decompose
+from pd_helpers.gated import GatedConfig, GatedNetwork
 from pd_helpers.presets import PRESETS, preset
+from pd_helpers.residual_mlp import ResidualMLP, ResidualMLPConfig
 from pd_helpers.runs import Run, fit, load, prepare, resume, run
 from pd_helpers.spd import SPDConfig
 from pd_helpers.sweeps import sweep
-from pd_helpers.targets import TMS, TMSConfig, TransposedLinear, train_tms
+from pd_helpers.targets import TMS, TMSConfig, TransposedLinear, make_target
 
 if TYPE_CHECKING:
     from pd_helpers import checks, plots, widgets
@@ -30,9 +32,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "PRESETS", "TMS", "APDConfig", "Run", "SPDConfig", "TMSConfig", "TransposedLinear", "checks", "decompose", "fit",
-    "load", "plots", "prepare", "preset", "resume", "run", "shipped", "shipped_sweep", "show", "sweep", "train_tms",
-    "widgets",
+    "PRESETS", "TMS", "APDConfig", "GatedConfig", "GatedNetwork", "ResidualMLP", "ResidualMLPConfig", "Run",
+    "SPDConfig", "TMSConfig", "TransposedLinear", "checks", "decompose", "fit", "load", "make_target", "plots",
+    "prepare", "preset", "resume", "run", "shipped", "shipped_sweep", "show", "sweep", "widgets",
 ]  # fmt: skip
 
 

@@ -1,11 +1,12 @@
 """Attribution-based Parameter Decomposition (APD) with top-k: Braun et al. 2025, section 2 and appendix A.2.2.
 
-    L = λ_F L_faithfulness + λ_M L_minimality + λ_S L_simplicity
+    L = λ_F L_faithfulness + λ_M L_minimality + λ_S L_simplicity  (+ λ_H L_hidden for residual MLPs)
 
     active         s_c(x) = 1 for the batch top-k of the attributions A_c(x), eq. 8
     faithfulness   mean squared error between θ* and Σ_c P_c
     minimality     mean squared error between f(x|θ*) and f(x|Σ_c s_c(x) P_c)
     simplicity     Σ_c s_c(x) Σ_l ‖P_{c,l}‖_p^p
+    hidden         as minimality, of the activations after the ReLUs inside (section D.2)
 
 The loop below reads in that order; `attributions` and `losses` hold the equations.
 """
@@ -21,7 +22,7 @@ from torch import Generator, Tensor
 from pd_helpers import losses
 from pd_helpers.attributions import attributions, batch_top_k
 from pd_helpers.components import ComponentModel
-from pd_helpers.config import Config, choice, number, whole
+from pd_helpers.config import Config, choice, number, switch, whole
 from pd_helpers.training import State, adam, learning_rate, warm_up
 
 
@@ -43,6 +44,8 @@ class APDConfig(Config):
     """λ_M (the paper's β)."""
     simplicity_coeff: float = number(0.7)
     """λ_S (the paper's α)."""
+    hidden_coeff: float = number(0.0)
+    """Weight of the reconstruction of hidden activations."""
     schatten_p: float = number(1.0, open=True, high=2.0)
     """p_S, exponent of the Schatten norm."""
     lr: float = number(0.03, open=True)
@@ -57,6 +60,8 @@ class APDConfig(Config):
     """Inputs per step."""
     faithfulness_warmup_steps: int = whole(0, at_least=0)
     """Steps on the faithfulness loss alone, before the others (an idea of later SPD configs)."""
+    unit_norm: bool = switch(False)
+    """Keep the rows of every V at length one, over d_in (section D.2)."""
     init_std: float | None = number(None, open=True)
     """Standard deviation of the initial factors; None means 1/√C for U and 1/√d_out for V."""
     starts: int = whole(1)
@@ -76,6 +81,7 @@ class Losses(NamedTuple):
     faithfulness: Tensor
     minimality: Tensor
     simplicity: Tensor
+    hidden: Tensor
 
     def promise(self, config: APDConfig) -> Tensor:
         """By which initialisations are compared, lower being better: the minimality loss.
@@ -90,9 +96,11 @@ def start(model: ComponentModel, config: APDConfig, generator: Generator) -> Sta
     """The state before step 0, after the faithfulness warm-up; `generator` will draw the data."""
     warm_up(
         model.factors,
-        lambda: losses.faithfulness(model.targets, model.sums),
+        lambda: losses.faithfulness(model.targets, model.sums, sum(model.n_parameters.values())),
         config.faithfulness_warmup_steps,
     )
+    if config.unit_norm:
+        normalise_(model)
     return State(adam(model.factors, config.lr), generator)
 
 
@@ -104,22 +112,37 @@ def train(
     `data(batch_size, generator)` draws a batch (batch, d_in). Stop whenever you like: `state` says where training
     stands, and a new iterator goes on from there.
     """
+    n_all = sum(model.n_parameters.values())
     while state.step < config.steps:
         x, _ = model.merge_empty_rows(data(config.batch_size, state.generator))  # (rows, d_in)
         active = active_components(model, x, config)  # (rows, C)
-        norms, n_parameters = schatten_norms(model, config.schatten_p)
+        norms, n_counted = schatten_norms(model, config.schatten_p)
+        sparse, target = model(x, active), model.target_forward(x)
 
-        faithfulness = losses.faithfulness(model.targets, model.sums)
-        minimality = losses.reconstruction(model(x, active).output, model.target(x), config.batch_size)
-        simplicity = losses.simplicity(active, norms, n_parameters, config.batch_size)
+        faithfulness = losses.faithfulness(model.targets, model.sums, n_all)
+        minimality = losses.reconstruction(sparse.output, target.output, config.batch_size)
+        simplicity = losses.simplicity(active, norms, n_counted, config.batch_size)
+        hidden = minimality.new_zeros(())
+        if config.hidden_coeff:
+            hidden = losses.hidden_reconstruction(sparse.inputs, target.inputs, model.hidden, config.batch_size)
         loss = (
             config.faithfulness_coeff * faithfulness
             + config.minimality_coeff * minimality
             + config.simplicity_coeff * simplicity
+            + config.hidden_coeff * hidden
         )
 
         state.apply(loss, learning_rate(state.step, config, config.warmup_fraction))
-        yield Losses(faithfulness.detach(), minimality.detach(), simplicity.detach())
+        if config.unit_norm:
+            normalise_(model)
+        yield Losses(faithfulness.detach(), minimality.detach(), simplicity.detach(), hidden.detach())
+
+
+@torch.no_grad()
+def normalise_(model: ComponentModel) -> None:
+    """Give every row of every V length one."""
+    for layer in model.layers.values():
+        layer.V.div_(layer.V.norm(dim=-1, keepdim=True))
 
 
 @torch.no_grad()
@@ -127,9 +150,9 @@ def active_components(
     model: ComponentModel, x: Float[Tensor, "rows d_in"], config: APDConfig, n_active: int | None = None
 ) -> Bool[Tensor, "rows C"]:
     """s_c(x): which components the batch top-k keeps on each row; `n_active` pairs, by default the config's."""
-    directions = {path: components.P for path, components in model.layers.items()}
+    factors = {path: (layer.U, layer.V) for path, layer in model.layers.items()}
     weights = model.sums if config.attribute_at == "components" else model.targets
-    A = attributions(model.target, x, directions, weights)
+    A = attributions(model.target, x, factors, weights)
     return batch_top_k(A, config.n_active if n_active is None else n_active)
 
 
@@ -140,4 +163,4 @@ def schatten_norms(model: ComponentModel, p: float) -> tuple[Float[Tensor, " C"]
     """
     layers = [use.layer for use in model.uses.values()]
     norms = sum(losses.schatten(model.layers[path].U, model.layers[path].V, p) for path in layers)
-    return norms, sum(model.targets[path].numel() for path in layers)
+    return norms, sum(model.n_parameters[path] for path in layers)

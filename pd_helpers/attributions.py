@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 Directions = dict[str, Float[Tensor, "C d_out d_in"]]
 """Layer → C changes of its weight matrix: C directions in parameter space."""
+Factors = dict[str, tuple[Float[Tensor, "C d_out R"], Float[Tensor, "C R d_in"]]]
+"""The same as U and V, whose products they are."""
 Weights = dict[str, Float[Tensor, "d_out d_in"]]
 """Layer → weight matrix."""
 
@@ -36,16 +38,23 @@ def tangents(
 
 
 def attributions(
-    model: nn.Module, x: Float[Tensor, "batch d"], directions: Directions, weights: Weights | None = None
+    model: nn.Module, x: Float[Tensor, "batch d"], directions: Directions | Factors, weights: Weights | None = None
 ) -> Float[Tensor, "batch C"]:
     """A_c(x) of eq. 8, in units of the output: root mean square over outputs of the derivative along P_c.
 
-    A model that knows a closed form offers it as a method of the same name, which is used instead; a test holds the
-    two equal.
+    Directions may be given as factors (U, V) with P = U V. A model that knows a closed form offers it as a method of
+    the same name, in terms of those, which is used instead; a test holds the two equal.
     """
     weights = weights or {path: model.get_submodule(path).weight for path in directions}
+    factored = not any(isinstance(P, Tensor) for P in directions.values())
     if hasattr(model, "attributions"):
+        if not factored:
+            directions = {
+                path: (P, torch.eye(P.shape[2]).to(P).expand(len(P), -1, -1)) for path, P in directions.items()
+            }
         return model.attributions(x, directions, weights)
+    if factored:
+        directions = {path: U @ V for path, (U, V) in directions.items()}
     return tangents(model, x, directions, weights).square().mean(dim=-1).sqrt().T
 
 

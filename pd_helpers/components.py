@@ -127,6 +127,17 @@ class ComponentModel(nn.Module):
         return {path: self.target.get_submodule(path).weight for path in self.layers}
 
     @property
+    def n_parameters(self) -> dict[str, int]:
+        """Layer → the number of parameters its matrix stands for: its own, unless the layer says otherwise."""
+        modules = {path: self.target.get_submodule(path) for path in self.layers}
+        return {path: getattr(m, "n_parameters", m.weight.numel()) for path, m in modules.items()}
+
+    @property
+    def hidden(self) -> list[str]:
+        """The uses that APD's hidden reconstruction compares activations at: all, unless the target names some."""
+        return [path for path in getattr(self.target, "hidden", self.uses) if path in self.uses]
+
+    @property
     def sums(self) -> dict[str, Float[Tensor, "d_out d_in"]]:
         """Layer → the sum of its components."""
         return {path: components.weight for path, components in self.layers.items()}

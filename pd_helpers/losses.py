@@ -13,14 +13,18 @@ from torch import Tensor
 
 
 def faithfulness(
-    targets: Mapping[str, Float[Tensor, "_ _"]], sums: Mapping[str, Float[Tensor, "_ _"]]
+    targets: Mapping[str, Float[Tensor, "_ _"]],
+    sums: Mapping[str, Float[Tensor, "_ _"]],
+    n_parameters: int | None = None,
 ) -> Float[Tensor, ""]:
     """Mean squared error between the target's parameters and the sum of all components, over all layers.
+
+    `n_parameters` is what to divide by, where matrices stand for larger ones (see `ResidualMLP.narrow`).
 
     Source: APD section 2.2 and public code, SPD section 2. (APD eqs. 14 and 23 write a plain sum; the published
     coefficients go with the mean.)
     """
-    n_parameters = sum(W.numel() for W in targets.values())
+    n_parameters = n_parameters or sum(W.numel() for W in targets.values())
     return sum((targets[path] - sums[path]).square().sum() for path in targets) / n_parameters
 
 
@@ -30,10 +34,20 @@ def reconstruction(
     """Mean squared error against the target network's output.
 
     With APD's active components this is the minimality loss (eq. 17); with SPD's stochastic masks it is the
-    stochastic reconstruction loss; on hidden activations it is APD's hidden reconstruction.
+    stochastic reconstruction loss.
     """
     n_rows = len(output) if n_rows is None else n_rows
     return F.mse_loss(output, target, reduction="sum") / (n_rows * output.shape[-1])
+
+
+def hidden_reconstruction(
+    inputs: Mapping[str, Float[Tensor, "rows _"]],
+    targets: Mapping[str, Float[Tensor, "rows _"]],
+    uses: list[str],
+    n_rows: int | None = None,
+) -> Float[Tensor, ""]:
+    """Mean squared error of the activations that enter these uses, mean over uses (APD section D.2)."""
+    return layerwise([reconstruction(inputs[path], targets[path], n_rows) for path in uses])
 
 
 def schatten(U: Float[Tensor, "C d_out R"], V: Float[Tensor, "C R d_in"], p: float) -> Float[Tensor, " C"]:
@@ -71,5 +85,5 @@ def importance_minimality(
 
 
 def layerwise(losses: list[Float[Tensor, ""]]) -> Float[Tensor, ""]:
-    """The mean over layers of reconstruction losses with one layer masked at a time (SPD section 2)."""
+    """The mean over layers, as of SPD's reconstruction losses with one layer masked at a time (section 2)."""
     return torch.stack(losses).mean()

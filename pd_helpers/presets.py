@@ -10,8 +10,10 @@ from typing import Any
 
 from pd_helpers.apd import APDConfig
 from pd_helpers.config import replace
+from pd_helpers.gated import GatedConfig
+from pd_helpers.residual_mlp import ResidualMLPConfig
 from pd_helpers.spd import SPDConfig
-from pd_helpers.targets import TMSConfig
+from pd_helpers.targets import TargetConfig, TMSConfig
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Preset:
     """method/target."""
     source: str
     """Where the papers describe it."""
-    target: TMSConfig
+    target: TargetConfig
     """The network and its training."""
     config: APDConfig | SPDConfig
     """The decomposition."""
@@ -41,6 +43,10 @@ APD_TMS_5_2 = TMSConfig()
 SPD_TMS_5_2 = TMSConfig(target_steps=10_000)
 TMS_40_10 = TMSConfig(n_features=40, n_hidden=10, target_steps=5000)
 """As the APD paper says would do as well; it trained 2,000 steps with batches of 2,048."""
+
+RESID_MLP_1 = ResidualMLPConfig()
+RESID_MLP_2 = ResidualMLPConfig(n_layers=2, d_mlp=25)
+RESID_MLP_3 = ResidualMLPConfig(n_layers=3, d_mlp=17, n_features=102)
 
 APD_TMS_5_2_CONFIG = APDConfig(
     steps=2000, batch_size=256, lr=0.06, schedule="cosine", faithfulness_warmup_steps=200, starts=3
@@ -76,6 +82,50 @@ SPD_TMS_40_10_CONFIG = SPDConfig(
     starts=3,
     start_steps=1500,
 )
+APD_RESID_MLP_1_CONFIG = APDConfig(
+    C=130,
+    rank=50,
+    top_k=1.28,
+    attribute_at="target",
+    minimality_coeff=1.0,
+    simplicity_coeff=10.0,
+    hidden_coeff=1.0,
+    schatten_p=0.9,
+    unit_norm=True,
+    lr=0.01,
+    schedule="cosine",
+    warmup_fraction=0.01,
+    steps=4000,
+    batch_size=256,
+)
+APD_RESID_MLP_2_CONFIG = APD_RESID_MLP_1_CONFIG.replace(
+    C=200, rank=25, minimality_coeff=2.0, simplicity_coeff=7.0, unit_norm=False
+)
+APD_GATED_CONFIG = APDConfig(
+    C=4,
+    top_k=0.2217,
+    attribute_at="target",
+    faithfulness_coeff=0.1,
+    minimality_coeff=5.0,
+    simplicity_coeff=5.0,
+    schatten_p=1.0,
+    lr=0.003,
+    schedule="cosine",
+    warmup_fraction=0.004,
+    steps=20_000,
+    batch_size=1000,
+)
+SPD_RESID_MLP_1_CONFIG = SPDConfig(
+    C=100,
+    importance_coeff=1e-5,
+    importance_p=2.0,
+    lr=0.03,
+    steps=10_000,
+    batch_size=512,
+    faithfulness_warmup_steps=200,
+)
+SPD_RESID_MLP_2_CONFIG = SPD_RESID_MLP_1_CONFIG.replace(C=400)
+SPD_RESID_MLP_3_CONFIG = SPD_RESID_MLP_1_CONFIG.replace(C=500, importance_coeff=0.5e-5)
 
 APD_5_2_DIFFERS = {
     "steps": "20,000; at this learning rate and batch size the scores no longer move after 2,000",
@@ -179,6 +229,54 @@ PRESETS = {
             config=SPD_TMS_40_10_CONFIG,
             published={"mmcs": (1.000, 0.000), "ml2r": (1.031, 0.001)},
             differs=SPD_40_10_DIFFERS,
+        ),
+        Preset(
+            name="apd/resid_mlp_1",
+            source="APD section 3.2 and D.2",
+            target=RESID_MLP_1,
+            config=APD_RESID_MLP_1_CONFIG,
+        ),
+        Preset(
+            name="apd/resid_mlp_1_rank4",
+            source="APD section 3.2 and D.2, with components of rank 4 for slow machines",
+            target=RESID_MLP_1,
+            config=APD_RESID_MLP_1_CONFIG.replace(rank=4),
+        ),
+        Preset(
+            name="apd/resid_mlp_2",
+            source="APD section 3.3 and D.2",
+            target=RESID_MLP_2,
+            config=APD_RESID_MLP_2_CONFIG,
+        ),
+        Preset(
+            name="apd/resid_mlp_2_rank1",
+            source="APD section C.4",
+            target=RESID_MLP_2,
+            config=APD_RESID_MLP_2_CONFIG.replace(rank=1),
+        ),
+        Preset(
+            name="apd/gated",
+            source="APD section B.1 and D.3",
+            target=GatedConfig(),
+            config=APD_GATED_CONFIG,
+        ),
+        Preset(
+            name="spd/resid_mlp_1",
+            source="SPD section 3.3",
+            target=RESID_MLP_1,
+            config=SPD_RESID_MLP_1_CONFIG,
+        ),
+        Preset(
+            name="spd/resid_mlp_2",
+            source="SPD section 3.4",
+            target=RESID_MLP_2,
+            config=SPD_RESID_MLP_2_CONFIG,
+        ),
+        Preset(
+            name="spd/resid_mlp_3",
+            source="SPD section 3.4",
+            target=RESID_MLP_3,
+            config=SPD_RESID_MLP_3_CONFIG,
         ),
     ]
 }

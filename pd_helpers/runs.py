@@ -23,14 +23,15 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from pd_helpers import apd, metrics, spd, storage
+from pd_helpers import apd, experiments, metrics, spd, storage
 from pd_helpers.causal_importance import CausalImportance, hard_sigmoid, sample_masks
 from pd_helpers.components import ComponentModel, decompose
-from pd_helpers.data import one_hot
+from pd_helpers.gated import GatedConfig
 from pd_helpers.losses import faithfulness, reconstruction
 from pd_helpers.presets import Preset, preset
+from pd_helpers.residual_mlp import ResidualMLPConfig
 from pd_helpers.storage import check_new_folder
-from pd_helpers.targets import TMS, TMSConfig, train_tms
+from pd_helpers.targets import TargetConfig, TMSConfig, make_target
 from pd_helpers.training import State, generator, pick_device, progress, threads_for
 
 if TYPE_CHECKING:
@@ -38,8 +39,12 @@ if TYPE_CHECKING:
 
 N_RECORDS = 80
 """History rows and snapshots of a run; closer together early, where more happens."""
+SNAPSHOTS = 2**26
+"""Bytes that all snapshots of a run may take; large components are kept less often than they are recorded."""
 N_EVALUATION = 4096
 """Inputs on which a finished run is measured: one batch of SPD's size."""
+
+TARGETS = {kind.kind: kind for kind in (TMSConfig, ResidualMLPConfig, GatedConfig)}
 
 Data = Callable[[int, Generator], Tensor]
 """(batch_size, generator) → batch (batch, d_in)."""
@@ -66,7 +71,7 @@ class Run:
     """The preset it came from."""
     seed: int
     config: apd.APDConfig | spd.SPDConfig
-    target_config: TMSConfig | None
+    target_config: TargetConfig | None
     """How the target was made; None for a network of your own."""
     components: ComponentModel
     """U and V of every decomposed layer, and the target."""
@@ -155,6 +160,8 @@ class Run:
         if self.state is None:
             raise ValueError("a loaded run cannot be trained further; pdh.run or pdh.fit trains a new one")
         points = {round(self.config.steps * (i / (N_RECORDS - 1)) ** 2) for i in range(N_RECORDS)}
+        n_snapshots = max(2, min(N_RECORDS, SNAPSHOTS // sum(p.nbytes for p in self.components.factors)))
+        kept = set(sorted(points)[:: -(-len(points) // n_snapshots)]) | {self.config.steps}
         if not self.snapshots:
             self._take_snapshot()
         method = (
@@ -181,7 +188,8 @@ class Run:
                         "ml2r": metrics.ml2r(P, W),
                     }
                 )
-                self._take_snapshot()
+                if self.state.step in kept:
+                    self._take_snapshot()
             self.seconds = time.perf_counter() - began
             yield losses
 
@@ -235,9 +243,14 @@ class Run:
 
     @property
     def first_layer(self) -> tuple[Float[Tensor, "C d_out d_in"], Float[Tensor, "d_out d_in"]]:
-        """Components and target weight of the first decomposed layer: the W of the papers' tables."""
+        """Components and target weight of the first decomposed layer: the W of the papers' tables.
+
+        In residual networks they are multiplied by W_E, so that here too there is a column for each feature.
+        """
         path = next(iter(self.components.layers))
-        return self.components.layers[path].P.detach(), self.components.targets[path]
+        P, W = self.components.layers[path].P.detach(), self.components.targets[path]
+        W_E = getattr(self.target, "W_E", None)
+        return (P, W) if W_E is None else (P @ W_E, W @ W_E)
 
     def _take_snapshot(self) -> None:
         def copy(factor: Tensor) -> Tensor:
@@ -294,6 +307,7 @@ class Run:
             "method": "spd" if self.importance else "apd",
             "seed": self.seed,
             "config": self.config.to_dict(),
+            "target_kind": self.target_config.kind if self.target_config else None,
             "target_config": self.target_config.to_dict() if self.target_config else None,
             "layers": {path: layer.C for path, layer in self.components.layers.items()},
             "target_seconds": self.target_seconds,
@@ -356,7 +370,7 @@ def start(
     seed: int = 0,
     device: str = "auto",
     name: str | None = None,
-    target_config: TMSConfig | None = None,
+    target_config: TargetConfig | None = None,
 ) -> Run:
     """A run at step 0: components and importances drawn, nothing trained. `fit` says what the arguments are."""
     at, seed = pick_device(device), checked_seed(seed)
@@ -437,10 +451,11 @@ def prepare(
     began = time.perf_counter()
     if target is None:
         target_seed = seed if config.target_seed is None else config.target_seed
-        target = train_tms(config, target_seed, at, show_progress=show_progress)
+        target = make_target(config, target_seed, at, show_progress=show_progress)
         target_seconds = time.perf_counter() - began
     else:
         target_seconds = 0.0
+    target = config.reduce(target)
     run = start(
         target,
         experiment.config,
@@ -455,7 +470,9 @@ def prepare(
     return run
 
 
-def settle(name: str, target: "nn.Module | Run | None", overrides: Mapping[str, Any]) -> tuple[Preset, TMS | None]:
+def settle(
+    name: str, target: "nn.Module | Run | None", overrides: Mapping[str, Any]
+) -> tuple[Preset, nn.Module | None]:
     """The preset with these settings, and the target if one is given; complains of all that does not fit."""
     experiment = preset(name)
     if isinstance(target, Run):
@@ -465,12 +482,12 @@ def settle(name: str, target: "nn.Module | Run | None", overrides: Mapping[str, 
             overrides = {**made.to_dict(), "target_seed": origin, **overrides}
         target = target.target
     if target is not None:
-        if not isinstance(target, TMS):
+        shape = experiment.target.sizes(target)
+        if shape is None:
+            model = type(experiment.target.build()).__name__
             raise TypeError(
-                f"target must be a TMS or a Run with one, but is a {type(target).__name__}; fit() takes any"
+                f"target must be a {model} or a Run with one, but is a {type(target).__name__}; fit() takes any"
             )
-        shape = {"n_features": target.embed.in_features, "n_hidden": target.embed.out_features}
-        shape["identity"] = target.identity is not None
         overrides = {**shape, **overrides}
         for key, size in shape.items():
             if overrides[key] != size:
@@ -493,7 +510,7 @@ def run(
     Args:
         name: a preset such as "apd/tms_5-2"; `python -m pd_helpers list` shows them all.
         seed: seed of the target, unless `target_seed` says otherwise, and of everything else.
-        target: decompose this trained TMS, or this run's, instead of training one.
+        target: decompose this network of the preset's kind, or this run's, instead of training one.
         device: auto, cpu, cuda or mps.
         out: a new folder, for checkpoints on the way (see `resume`) and the finished run.
         overrides: any field of the preset, sizes included: `n_features=8, n_hidden=3, C=30, simplicity_coeff=0.1`.
@@ -567,8 +584,7 @@ def evaluate(run: Run) -> dict[str, Any]:
 
     Keys: `mmcs` and `ml2r` of the first layer as published, `mmcs_alive` and `ml2r_alive` of its alive components
     only; `faithfulness`; `recon`, the mean squared error against the target's output with APD's active components
-    or SPD's stochastic masks; use → number `n_alive` and `l0`; and `identity_ci_error` for SPD on a target whose
-    ideal importances are known.
+    or SPD's stochastic masks; use → number `n_alive` and `l0`; and what `experiments.extra_metrics` adds.
     """
     if run.data is None:
         raise ValueError("this run was loaded without its data; set run.data to the function that draws a batch")
@@ -587,18 +603,12 @@ def evaluate(run: Run) -> dict[str, Any]:
         "ml2r": metrics.ml2r(P, W),
         "mmcs_alive": metrics.mmcs(kept, W) if len(kept) else 0.0,
         "ml2r_alive": metrics.ml2r(kept, W) if len(kept) else 0.0,
-        "faithfulness": faithfulness(model.targets, model.sums).item(),
+        "faithfulness": faithfulness(model.targets, model.sums, sum(model.n_parameters.values())).item(),
         "recon": reconstruction(output, target, N_EVALUATION).item(),
         "n_alive": {path: int(values.sum()) for path, values in alive.items()},
         "l0": {path: metrics.l0(values, weights) for path, values in g.items()},
     }
-    if run.importance and isinstance(run.target, TMS):
-        dense_rank = {"identity": run.target.embed.out_features}
-        probe = run.importances(one_hot(run.target.embed.in_features, 0.75).to(at))
-        results["identity_ci_error"] = sum(
-            metrics.identity_ci_error(values, dense_rank.get(path)) for path, values in probe.items()
-        )
-    return results
+    return results | experiments.extra_metrics(run, draw)
 
 
 def load(folder: str | os.PathLike, *, target: nn.Module | None = None, device: str = "cpu") -> Run:
@@ -620,18 +630,21 @@ def _stored_target(
 ) -> nn.Module:
     """The target as it was: a toy model is built anew, a network of your own gets its parameters back."""
     if facts["target_config"]:
-        made = TMSConfig(**facts["target_config"])
-        target = TMS(n_features=made.n_features, n_hidden=made.n_hidden, identity=made.identity)
+        target = _target_config(facts).build()
     elif target is None:
         raise ValueError("it decomposes a network of your own; pass one of the same architecture as target=")
     _fill(_named_tensors(target), tensors)
     return target.to(at)
 
 
+def _target_config(facts: storage.Facts) -> TargetConfig | None:
+    return TARGETS[facts["target_kind"]](**facts["target_config"]) if facts["target_config"] else None
+
+
 def _assemble(facts: storage.Facts, tensors: storage.Tensors, target: nn.Module, data: Data | None = None) -> Run:
     """A run as it was stored; one from a checkpoint can be trained further."""
     config = {"apd": apd.APDConfig, "spd": spd.SPDConfig}[facts["method"]](**facts["config"])
-    target_config = TMSConfig(**facts["target_config"]) if facts["target_config"] else None
+    target_config = _target_config(facts)
     ranks = {tensors[f"U.{path}"].shape[-1] for path in facts["layers"]}  # of a shipped run, lower than the config's
     components = decompose(target, facts["layers"], rank=ranks.pop() if len(ranks) == 1 else config.rank)
     importance = None

@@ -92,7 +92,7 @@ def start(model: ComponentModel, importance: CausalImportance, config: SPDConfig
     """The state before step 0, after the faithfulness warm-up; `generator` will draw data and masks."""
     warm_up(
         model.factors,
-        lambda: losses.faithfulness(model.targets, model.sums),
+        lambda: losses.faithfulness(model.targets, model.sums, sum(model.n_parameters.values())),
         config.faithfulness_warmup_steps,
     )
     return State(adam([*model.factors, *importance.parameters()], config.lr), generator)
@@ -110,6 +110,7 @@ def train(
     `data(batch_size, generator)` draws a batch (batch, d_in). Stop whenever you like: `state` says where training
     stands, and a new iterator goes on from there.
     """
+    n_parameters = sum(model.n_parameters.values())
     while state.step < config.steps:
         x, weights = model.merge_empty_rows(data(config.batch_size, state.generator))  # (rows, d_in), (rows,)
         target = model.target_forward(x)
@@ -118,7 +119,7 @@ def train(
         g = lower_leaky(gates)
         masks, layerwise_masks = map(importance.split, sample_masks(g.expand(2, -1, -1), state.generator))
 
-        faithfulness = losses.faithfulness(model.targets, model.sums)
+        faithfulness = losses.faithfulness(model.targets, model.sums, n_parameters)
         recon = losses.reconstruction(model(x, masks, inner).output, target.output, config.batch_size)
         recon_layerwise = losses.layerwise(
             [

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from pd_helpers.runs import Run, checked_seed, run, settle
-from pd_helpers.targets import TMS, TMSConfig, train_tms
+from pd_helpers.targets import TargetConfig, make_target
 from pd_helpers.training import pick_device, progress
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def sweep(
     grid: Mapping[str, Iterable],
     *,
     n_jobs: int | None = None,
-    target: "TMS | Run | None" = None,
+    target: "nn.Module | Run | None" = None,
     device: str = "auto",
     show_progress: bool = True,
     keep: Callable[[Run], Any] | None = None,
@@ -37,8 +38,8 @@ def sweep(
         name: a preset such as "apd/tms_5-2".
         grid: field of the preset, or "seed" → its values; every combination is run, the last field varying fastest.
         n_jobs: runs at a time, on one torch thread each; None means 2, or what `joblib.parallel_config` says.
-        target: decompose this TMS, or this run's, everywhere; else runs whose target has the same seed and settings
-            share it, and it is trained once.
+        target: decompose this network, or this run's, everywhere; else runs whose target has the same seed and
+            settings share it, and it is trained once.
         device: auto, cpu, cuda or mps.
         keep: what else to keep of a run, such as `lambda run: run.components.layers["embed"].P.detach()`.
         overrides: fields that are the same for all runs.
@@ -68,7 +69,7 @@ def sweep(
     settings = [{"seed": 0, **overrides, **point} for point in points]
     targets = [_target_of(name, target, one) for one in settings]
 
-    trained: dict[tuple[TMSConfig, int], tuple[TMS, float]] = {}
+    trained: dict[tuple[TargetConfig, int], tuple[nn.Module, float]] = {}
     if target is None:
         distinct = list(dict.fromkeys(targets))
         jobs = [(config, seed, at) for config, seed in distinct]
@@ -110,23 +111,23 @@ def _axes(grid: Mapping[str, Iterable], overrides: Mapping[str, Any]) -> dict[st
     return axes
 
 
-def _target_of(name: str, target: TMS | Run | None, settings: Mapping[str, Any]) -> tuple[TMSConfig, int]:
+def _target_of(name: str, target: nn.Module | Run | None, settings: Mapping[str, Any]) -> tuple[TargetConfig, int]:
     """The target of a run, by its settings and seed; complains of settings that do not fit."""
     seed = checked_seed(settings["seed"])
     config = settle(name, target, {key: value for key, value in settings.items() if key != "seed"})[0].target
     return config.replace(target_seed=None), seed if config.target_seed is None else config.target_seed
 
 
-def _train_target(config: TMSConfig, seed: int, device: torch.device) -> tuple[TMS, float]:
+def _train_target(config: TargetConfig, seed: int, device: torch.device) -> tuple[nn.Module, float]:
     began = time.perf_counter()
-    target = train_tms(config, seed, device, show_progress=False)
+    target = make_target(config, seed, device, show_progress=False)
     return target, time.perf_counter() - began
 
 
 def _row(
     name: str,
     settings: dict[str, Any],
-    target: TMS | Run,
+    target: nn.Module | Run,
     target_seconds: float,
     device: str,
     keep: Callable[[Run], Any] | None,

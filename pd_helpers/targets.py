@@ -1,30 +1,124 @@
-"""The networks that get decomposed, as plain `nn.Module`s, and their training.
+"""The networks that get decomposed, as plain `nn.Module`s: what all have in common, and the toy model of superposition.
 
 Toy model of superposition (APD section 3.1, after Elhage et al. 2022):
 
     x̂ = ReLU(Wᵀ W x + b)            W (n_hidden, n_features), with n_hidden < n_features
 
-and SPD's variant with a fixed identity I (n_hidden, n_hidden) in the middle: x̂ = ReLU(Wᵀ I W x + b).
+and SPD's variant with a fixed identity I (n_hidden, n_hidden) in the middle: x̂ = ReLU(Wᵀ I W x + b). The residual
+networks are in `residual_mlp`, the one whose weights are written by hand in `gated`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
-from pd_helpers.config import Config, number, switch, whole
+from pd_helpers.config import Config, choice, number, switch, whole
 from pd_helpers.data import SparseFeatures
 from pd_helpers.pairs import Pairs, worthwhile
-from pd_helpers.training import adamw, generator, progress, threads_for
+from pd_helpers.training import adamw, generator, learning_rate, progress, threads_for
 
 
 @dataclass(frozen=True)
-class TMSConfig(Config):
+class TargetConfig(Config):
+    """What the configuration of every target says and does."""
+
+    kind: ClassVar[str]
+    """How stored runs name this kind of target."""
+    target_seed: int | None = whole(None, at_least=0)
+    """Seed of the target; None means the run's own seed."""
+
+    def features(self) -> Callable[[int, Generator], Tensor]:
+        """The data this target is trained and decomposed on."""
+        raise NotImplementedError
+
+    def build(self) -> nn.Module:
+        """The network that is decomposed, with any weights: for stored ones to be put in."""
+        raise NotImplementedError
+
+    def make(self, seed: int, device: str | torch.device = "cpu", *, show_progress: bool = True) -> nn.Module:
+        """The target of that seed, frozen; see `make_target`."""
+        raise NotImplementedError
+
+    def reduce(self, target: nn.Module) -> nn.Module:
+        """The network that is decomposed in this target's place: the target itself, or one that equals it."""
+        return target
+
+    @classmethod
+    def sizes(cls, target: nn.Module) -> dict[str, Any] | None:
+        """The fields that a network's own shape decides; None if the network is not of this kind."""
+        raise NotImplementedError
+
+
+def make_target(
+    config: TargetConfig, seed: int = 0, device: str | torch.device = "cpu", *, show_progress: bool = True
+) -> nn.Module:
+    """Train the network that a configuration describes, or write its weights; frozen in either case.
+
+    >>> target = pdh.make_target(pdh.TMSConfig(n_features=40, n_hidden=10), seed=0)
+    """
+    return config.make(seed, device, show_progress=show_progress)
+
+
+@dataclass(frozen=True)
+class TrainedConfig(TargetConfig):
+    """A target that is trained, by AdamW on the mean squared error."""
+
+    target_steps: int = whole(5000)
+    """Training steps."""
+    target_batch_size: int = whole(1024)
+    """Rows a step."""
+    target_lr: float = number(5e-3, open=True)
+    """AdamW's learning rate at its highest."""
+    target_schedule: str = choice("constant", "constant", "cosine")
+    """What the learning rate does."""
+    target_weight_decay: float = number(0.01)
+    """AdamW's weight decay."""
+
+    # The fields of `training.Schedule`
+    lr = property(lambda self: self.target_lr)
+    schedule = property(lambda self: self.target_schedule)
+    steps = property(lambda self: self.target_steps)
+
+    def new(self, seed: int, device: str | torch.device = "cpu") -> nn.Module:
+        """The network before training."""
+        raise NotImplementedError
+
+    def loss(self, model: nn.Module, x: Float[Tensor, "rows n_features"]) -> Float[Tensor, ""]:
+        """What training minimises."""
+        raise NotImplementedError
+
+    def train(self, model: nn.Module, seed: int) -> Iterator[int]:
+        """Train in place, one step for each item taken; frozen at the end."""
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        data, draw = self.features(), generator(seed, "target_data", parameters[0].device)
+        optimizer = adamw(parameters, self.target_lr, self.target_weight_decay)
+        for step in range(self.target_steps):
+            optimizer.param_groups[0]["lr"] = learning_rate(step, self)
+            x = data(self.target_batch_size, draw)
+            with threads_for(x.numel()):
+                optimizer.zero_grad(set_to_none=True)
+                self.loss(model, x).backward()
+                optimizer.step()
+            yield step + 1
+        model.requires_grad_(False)
+
+    def make(self, seed: int, device: str | torch.device = "cpu", *, show_progress: bool = True) -> nn.Module:
+        model = self.new(seed, device)
+        for _ in progress(self.train(model, seed), total=self.target_steps, description="target", show=show_progress):
+            pass
+        return model
+
+
+@dataclass(frozen=True)
+class TMSConfig(TrainedConfig):
     """A toy model of superposition and its training; defaults are APD's TMS 5-2 (section D.1.1)."""
 
+    kind = "tms"
     n_features: int = whole(5)
     """Input features, the papers' m2."""
     n_hidden: int = whole(2)
@@ -33,20 +127,32 @@ class TMSConfig(Config):
     """Put a fixed identity matrix between W and Wᵀ (SPD's "+ID")."""
     feature_probability: float = number(0.05, high=1.0)
     """Probability p that a feature is on."""
-    target_steps: int = whole(5000)
-    """Training steps."""
-    target_batch_size: int = whole(1024)
-    """Rows a step."""
-    target_lr: float = number(5e-3, open=True)
-    """AdamW's learning rate, constant."""
-    target_weight_decay: float = number(0.01)
-    """AdamW's weight decay."""
-    target_seed: int | None = whole(None, at_least=0)
-    """Seed of the target; None means the run's own seed."""
 
     def features(self) -> SparseFeatures:
-        """The data this target is trained and decomposed on."""
         return SparseFeatures(self.n_features, self.feature_probability)
+
+    def build(self) -> "TMS":
+        return TMS(n_features=self.n_features, n_hidden=self.n_hidden, identity=self.identity)
+
+    def new(self, seed: int, device: str | torch.device = "cpu") -> "TMS":
+        """An untrained toy model: W Xavier-normal and b zero, as in public APD and SPD code."""
+        model = self.build()
+        nn.init.xavier_normal_(model.embed.weight, generator=generator(seed, "target_init"))
+        return model.to(device)
+
+    def loss(self, model: nn.Module, x: Float[Tensor, "rows n_features"]) -> Float[Tensor, ""]:
+        """Mean squared error against the input itself (APD section D.1)."""
+        return F.mse_loss(model(x), x)
+
+    @classmethod
+    def sizes(cls, target: nn.Module) -> dict[str, Any] | None:
+        if not isinstance(target, TMS):
+            return None
+        return {
+            "n_features": target.embed.in_features,
+            "n_hidden": target.embed.out_features,
+            "identity": target.identity is not None,
+        }
 
 
 class TransposedLinear(nn.Module):
@@ -82,15 +188,26 @@ class TMS(nn.Module):
         return F.relu(self.unembed(hidden))
 
     @property
+    def n_features(self) -> int:
+        """Inputs."""
+        return self.embed.in_features
+
+    @property
     def layers(self) -> list[str]:
         """Paths of the matrices to decompose; `unembed` uses the matrix of `embed` once more."""
         return ["embed"] if self.identity is None else ["embed", "identity"]
 
+    @property
+    def ideal(self) -> dict[tuple[str, ...], int | None]:
+        """What SPD should find: uses → None for a subcomponent of each feature, or how many that always matter."""
+        middle = {} if self.identity is None else {("identity",): self.embed.out_features}
+        return {("embed",): None, **middle, ("unembed",): None}
+
     def attributions(
         self,
         x: Float[Tensor, "batch n_features"],
-        directions: dict[str, Float[Tensor, "C d_out d_in"]],
-        weights: dict[str, Float[Tensor, "d_out d_in"]],
+        factors: Mapping[str, tuple[Float[Tensor, "C d_out R"], Float[Tensor, "C R d_in"]]],
+        weights: Mapping[str, Float[Tensor, "d_out d_in"]],
     ) -> Float[Tensor, "batch C"]:
         """APD's eq. 8 in closed form.
 
@@ -103,6 +220,7 @@ class TMS(nn.Module):
             M = torch.eye(len(W), device=W.device, dtype=W.dtype)
         else:
             M = weights.get("identity", self.identity.weight)
+        directions = {path: U @ V for path, (U, V) in factors.items()}
         J = torch.zeros(())  # (C, n_features, n_features)
         if "embed" in directions:
             P = directions["embed"]  # (C, n_hidden, n_features)
@@ -119,35 +237,3 @@ class TMS(nn.Module):
             moves = F.linear(x, J.flatten(0, 1)).unflatten(-1, J.shape[:2])  # (batch, C, n_features), in one product
             squares = torch.einsum("bco,bo->bc", moves.square_(), on.to(x.dtype))
         return (squares / on.shape[1]).sqrt_()
-
-
-def train_tms(config: TMSConfig, seed: int, device: str | torch.device = "cpu", *, show_progress: bool = True) -> TMS:
-    """Train a toy model of superposition to reconstruct its input (APD section D.1)."""
-    model = new_tms(config, seed, device)
-    steps = tms_steps(model, config, seed)
-    for _ in progress(steps, total=config.target_steps, description="target", show=show_progress):
-        pass
-    return model
-
-
-def new_tms(config: TMSConfig, seed: int, device: str | torch.device = "cpu") -> TMS:
-    """An untrained toy model: W Xavier-normal and b zero, as in public APD and SPD code."""
-    model = TMS(n_features=config.n_features, n_hidden=config.n_hidden, identity=config.identity)
-    nn.init.xavier_normal_(model.embed.weight, generator=generator(seed, "target_init"))
-    return model.to(device)
-
-
-def tms_steps(model: TMS, config: TMSConfig, seed: int) -> Iterator[int]:
-    """Train in place with AdamW on the mean squared error, one step for each item taken; frozen at the end."""
-    data, draw = config.features(), generator(seed, "target_data", model.embed.weight.device)
-    parameters = [model.embed.weight, model.unembed.bias]
-    optimizer = adamw(parameters, config.target_lr, config.target_weight_decay)
-    for step in range(config.target_steps):
-        with threads_for(config.target_batch_size * config.n_features):
-            x = data(config.target_batch_size, draw)
-            loss = F.mse_loss(model(x), x)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-        yield step + 1
-    model.requires_grad_(False)

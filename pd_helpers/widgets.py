@@ -21,7 +21,7 @@ from torch import Tensor
 
 from pd_helpers import metrics, plots
 from pd_helpers.runs import Run, prepare
-from pd_helpers.targets import TMS, TMSConfig, new_tms, tms_steps, train_tms
+from pd_helpers.targets import TMS, TMSConfig, make_target
 
 if TYPE_CHECKING:
     import pandas
@@ -113,7 +113,7 @@ class MechanismLab(Lab):
     One feature is on. Its mechanism Z(c), column c of W and zeros elsewhere, is multiplied by a mask m between 0
     (ablated) and 1 (as trained); the sliders choose c, m, and which feature is on.
 
-    >>> MechanismLab(pdh.train_tms(pdh.TMSConfig(), seed=0))
+    >>> MechanismLab(pdh.make_target(pdh.TMSConfig(), seed=0))
     """
 
     def __init__(self, target: TMS):
@@ -162,15 +162,15 @@ class SparsityLab(Lab):
         self.probability = _choice("feature probability p", self.PROBABILITIES, config.feature_probability)
         self.progress = _progress_bar()
         super().__init__([self.probability, self.progress], 8.0, 3.3, 1, 2)
-        self.target = target or train_tms(config, seed, show_progress=False)
+        self.target = target or make_target(config, seed, show_progress=False)
         self.draw()
         self.probability.observe(lambda _: self.replace_task(self._retrain), "value")
 
     async def _retrain(self) -> None:
         await asyncio.sleep(SETTLE)
         config = self.config.replace(feature_probability=self.probability.value)
-        self.target = new_tms(config, self.seed)
-        await self.follow(tms_steps(self.target, config, self.seed), config.target_steps, self.draw)
+        self.target = config.new(self.seed)
+        await self.follow(config.train(self.target, self.seed), config.target_steps, self.draw)
 
     @torch.no_grad()
     def draw(self) -> None:

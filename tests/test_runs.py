@@ -287,7 +287,7 @@ class TestOverrides:
         ],
     )
     def test_bad_values_are_refused_before_any_work(self, change, error, message, monkeypatch):
-        monkeypatch.setattr(runs, "train_tms", lambda *_, **__: pytest.fail("the target was trained"))
+        monkeypatch.setattr(runs, "make_target", lambda *_, **__: pytest.fail("the target was trained"))
         with pytest.raises(error, match=message):
             pdh.run("apd/tms_5-2", **{"show_progress": False, **change})
 

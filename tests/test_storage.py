@@ -271,17 +271,17 @@ class TestInterrupts:
             fit(CtrlC(17))
 
     def test_the_command_line_without_a_folder(self, monkeypatch, capsys):
-        monkeypatch.setattr(runs, "train_tms", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+        monkeypatch.setattr(runs, "make_target", lambda *_, **__: signal.raise_signal(signal.SIGINT))
         assert main(["run", "apd/tms_5-2"]) == 130
         assert capsys.readouterr().err == "stopped; with --out DIR, a run can be resumed\n"
 
     def test_the_command_line_where_nothing_is_kept(self, monkeypatch, capsys):
-        monkeypatch.setattr(runs, "train_tms", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+        monkeypatch.setattr(runs, "make_target", lambda *_, **__: signal.raise_signal(signal.SIGINT))
         assert main(["reproduce", "apd/tms_5-2"]) == 130
         assert capsys.readouterr().err.splitlines()[-1] == "stopped; nothing was written"
 
     def test_the_command_line_before_the_first_checkpoint(self, monkeypatch, capsys, tmp_path):
-        monkeypatch.setattr(runs, "train_tms", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+        monkeypatch.setattr(runs, "make_target", lambda *_, **__: signal.raise_signal(signal.SIGINT))
         assert main(["run", "apd/tms_5-2", "--out", str(tmp_path / "run")]) == 130
         assert capsys.readouterr().err == "stopped; there was no checkpoint yet, so run it again\n"
         assert not (tmp_path / "run").exists()

@@ -60,14 +60,14 @@ def test_a_row_is_what_that_run_gives(table, i):
 
 
 def test_each_target_is_trained_once(monkeypatch):
-    trained, train, before = [], sweeps.train_tms, torch.get_num_threads()
+    trained, train, before = [], sweeps.make_target, torch.get_num_threads()
 
     def noted(config, seed, *arguments, **options):
         trained.append((seed, config.n_features))
         return train(config, seed, *arguments, **options)
 
-    monkeypatch.setattr(sweeps, "train_tms", noted)
-    monkeypatch.setattr(runs, "train_tms", lambda *_, **__: pytest.fail("a run trained a target of its own"))
+    monkeypatch.setattr(sweeps, "make_target", noted)
+    monkeypatch.setattr(runs, "make_target", lambda *_, **__: pytest.fail("a run trained a target of its own"))
     grid = {"n_features": [5, 6], "lr": [0.1, 0.2], "seed": [0, 1]}
     table = sweep(grid, n_jobs=1)
     assert sorted(trained) == [(0, 5), (0, 6), (1, 5), (1, 6)]
@@ -79,7 +79,7 @@ def test_each_target_is_trained_once(monkeypatch):
 
 
 def test_a_target_that_is_given(monkeypatch):
-    monkeypatch.setattr(sweeps, "train_tms", lambda *_, **__: pytest.fail("a target was trained"))
+    monkeypatch.setattr(sweeps, "make_target", lambda *_, **__: pytest.fail("a target was trained"))
     target = pdh.TMS(n_features=6, n_hidden=3)
     table = sweep({"seed": [0, 1]}, n_jobs=1, target=target, keep=lambda run: run.target.embed.weight)
     assert all(torch.equal(weight, target.embed.weight) for weight in table["kept"])

@@ -7,7 +7,7 @@ from networks import draw
 from torch import nn
 
 from pd_helpers.data import SparseFeatures
-from pd_helpers.targets import TMS, TMSConfig, TransposedLinear, train_tms
+from pd_helpers.targets import TMS, TMSConfig, TransposedLinear, make_target
 from pd_helpers.training import generator
 
 
@@ -53,7 +53,7 @@ def test_first_training_step_is_adamw_on_the_mean_squared_error():
     nn.init.xavier_normal_(model.embed.weight, generator=generator(3, "target_init"))
     x = SparseFeatures(5, 0.05)(64, generator(3, "target_data"))
     ((model(x) - x) ** 2).mean().backward()
-    trained = train_tms(config, seed=3, show_progress=False)
+    trained = make_target(config, seed=3, show_progress=False)
     # At step one Adam's moments are g and g²: decay by lr · wd, then a step of lr · g / (|g| + 1e-8).
     for before, after in zip(model.parameters(), trained.parameters(), strict=True):
         g = before.grad
@@ -63,21 +63,21 @@ def test_first_training_step_is_adamw_on_the_mean_squared_error():
 
 def test_training_beats_the_output_zero():
     config = TMSConfig(target_steps=400, target_batch_size=256, target_lr=0.02)
-    model = train_tms(config, seed=0, show_progress=False)
+    model = make_target(config, seed=0, show_progress=False)
     x = config.features()(4096, torch.Generator().manual_seed(1))
     assert F.mse_loss(model(x), x) < 0.7 * x.square().mean()
 
 
 def test_a_trained_target_is_frozen_and_its_identity_untouched():
     config = TMSConfig(target_steps=5, identity=True)
-    model = train_tms(config, seed=0, show_progress=False)
+    model = make_target(config, seed=0, show_progress=False)
     assert not any(p.requires_grad for p in model.parameters())
     assert torch.equal(model.identity.weight, torch.eye(2))
 
 
 def test_the_seed_decides_the_target():
     config = TMSConfig(target_steps=5)
-    first, again, other = (train_tms(config, seed, show_progress=False).embed.weight for seed in (0, 0, 1))
+    first, again, other = (make_target(config, seed, show_progress=False).embed.weight for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.allclose(first, other)
 

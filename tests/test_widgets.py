@@ -217,7 +217,7 @@ def test_a_sweep_that_does_not_fit_is_refused_with_what_would(run, table):
 
 
 def test_masking_a_mechanism_changes_its_own_output_only():
-    target = pdh.train_tms(pdh.TMSConfig(target_steps=1500), seed=0, show_progress=False)
+    target = pdh.make_target(pdh.TMSConfig(target_steps=1500), seed=0, show_progress=False)
     lab = MechanismLab(target)
     whole = lab._numbers.value
     lab.mask.value = 0.0

@@ -57,7 +57,7 @@ print("GPU:", torch.cuda.get_device_name() if torch.cuda.is_available() else "no
 # methods were tested on. It takes a few seconds.
 
 # %%
-target = pdh.train_tms(pdh.TMSConfig(), seed=0)
+target = pdh.make_target(pdh.TMSConfig(), seed=0)
 target
 
 # %% [markdown]

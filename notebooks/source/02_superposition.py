@@ -55,7 +55,7 @@ print(f"share with two or more on:       {(on.sum(dim=1) > 1).float().mean():.3f
 
 # %%
 config = pdh.TMSConfig()  # the paper's: 5000 steps of AdamW, batches of 1024, learning rate 0.005
-target = pdh.train_tms(config, seed=0)
+target = pdh.make_target(config, seed=0)
 W, b = target.embed.weight, target.unembed.bias
 
 fig, axes = pdh.plots.figure(9, 3.3, 1, 2)

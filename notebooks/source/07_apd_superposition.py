@@ -37,7 +37,7 @@ import pd_helpers as pdh
 # Let us train a target and set up a decomposition at step 0, before any training.
 
 # %%
-target = pdh.train_tms(pdh.TMSConfig(), seed=0)
+target = pdh.make_target(pdh.TMSConfig(), seed=0)
 run = pdh.prepare("apd/tms_5-2", seed=0, target=target, device="cpu")  # so small that a GPU would be slower
 model, config = run.components, run.config
 
@@ -588,7 +588,7 @@ pdh.show(
 # %%
 from pd_helpers.shipping import end_state  # of each run keep P and W of each layer
 
-target_id = pdh.train_tms(pdh.preset("apd/tms_5-2_id").target, seed=0)
+target_id = pdh.make_target(pdh.preset("apd/tms_5-2_id").target, seed=0)
 trials = pdh.sweep(
     "apd/tms_5-2_id", {"C": [5, 10], "top_k": [0.211, 0.7]}, target=target_id, device="cpu", keep=end_state
 )

@@ -32,7 +32,7 @@ import pd_helpers as pdh
 from pd_helpers import causal_importance, metrics, spd
 
 preset = pdh.preset("spd/tms_5-2")
-target = pdh.train_tms(preset.target, seed=0)  # the network of notebook 02, trained a little longer
+target = pdh.make_target(preset.target, seed=0)  # the network of notebook 02, trained a little longer
 W, b = target.embed.weight, target.unembed.bias  # (m1, m2) = (2, 5), and (5,)
 
 # %% [markdown]
@@ -632,7 +632,7 @@ print("shares of column 2 from the five alive ones:      ", share[:, feature].nu
 def both(seed: int) -> tuple[int, dict, dict]:
     """SPD's and APD's scores on one freshly trained target."""
     options = {"seed": seed, "device": "cpu", "show_progress": False}
-    target = pdh.train_tms(preset.target, seed, show_progress=False)
+    target = pdh.make_target(preset.target, seed, show_progress=False)
     return (
         seed,
         pdh.run("spd/tms_5-2", target=target, **options).metrics,

@@ -1,0 +1,288 @@
+"""What the papers do with a decomposed residual network, once it is trained: one function for each kind of figure.
+
+    contributions        neuron by neuron, does a component do what the target does?    APD figs. 6, 10; SPD figs. 6, 7
+    feature_components   which component serves which feature?
+    importance_matrix    which subcomponents matter for which feature?                  SPD figs. 8, 12, 13
+    scrub, ablate_halves ablate half of all components, those in use or not             APD figs. 7, 8, 24, 25
+    single_feature       one feature on: is one component enough?                       APD figs. 16 to 18, 21 to 23
+    serving              which component serves which hand-written function?            APD figs. 12, 13
+
+Errors are mean squared errors against the target's own output, as in the papers' figures.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from scipy.optimize import linear_sum_assignment
+from torch import Generator, Tensor, nn
+
+from pd_helpers import apd, metrics, spd
+from pd_helpers.attributions import attributions
+from pd_helpers.components import ComponentModel
+from pd_helpers.data import one_hot
+from pd_helpers.gated import GatedNetwork
+from pd_helpers.residual_mlp import ResidualMLP, labels, monosemantic_baseline
+
+
+@runtime_checkable
+class Decomposed(Protocol):
+    """What these functions need of a `Run`."""
+
+    target: nn.Module
+    components: ComponentModel
+    importance: nn.Module | None
+    config: apd.APDConfig | spd.SPDConfig
+    data: Callable[[int, Generator], Tensor] | None
+
+    def importances(self, x: Tensor, n_inputs: int | None = None) -> dict[str, Tensor]:
+        """Use → g (rows, C)."""
+
+
+class Contributions(NamedTuple):
+    """How much each neuron does for each feature."""
+
+    target: Float[Tensor, "n_features n_neurons"]
+    """(W_U[i, :] W_out) ⊙ (W_in W_E[:, i]) for feature i, neurons of all layers side by side."""
+    components: Float[Tensor, "n_features n_neurons"]
+    """The same of each feature's predominant component."""
+    chosen: Int[Tensor, "n_features n_layers"]
+    """Which component that is, in each layer; in APD the same in all."""
+
+    @property
+    def r(self) -> float:
+        """Correlation of the two over all features and neurons."""
+        return torch.corrcoef(torch.stack([self.target.flatten(), self.components.flatten()]))[0, 1].item()
+
+
+@torch.no_grad()
+def contributions(run: Decomposed) -> Contributions:
+    """Neuron contributions of the target and of the predominant component of each feature (APD figs. 6 and 10).
+
+    In APD, component c contributes (W_U[i, :] P_out,c) ⊙ (P_in,c W_E[:, i]), and the one that contributes most in all,
+    neurons of all layers taken together, is predominant. In SPD, subcomponents of W_in are taken with the whole of
+    W_out, layer by layer (SPD fig. 6).
+    """
+    net, parts = _network(run), []
+    targets = [_contribution(net, mlp.W_in.weight, mlp.W_out.weight) for mlp in net.mlps]
+    for i, mlp in enumerate(net.mlps):
+        P_in = run.components.layers[f"mlps.{i}.W_in"].P
+        P_out = mlp.W_out.weight if run.importance else run.components.layers[f"mlps.{i}.W_out"].P
+        parts.append(_contribution(net, P_in, P_out))  # (C, n_features, d_mlp)
+    sizes = torch.stack([part.square().sum(dim=2) for part in parts])  # (n_layers, C, n_features)
+    if not run.importance:
+        sizes = sizes.sum(dim=0, keepdim=True).expand_as(sizes)
+    chosen = sizes.argmax(dim=1)  # (n_layers, n_features)
+    features = torch.arange(chosen.shape[1], device=chosen.device)
+    best = [part[c, features] for part, c in zip(parts, chosen, strict=True)]
+    return Contributions(torch.cat(targets, dim=1), torch.cat(best, dim=1), chosen.T)
+
+
+@torch.no_grad()
+def feature_components(run: Decomposed, value: float = 1.0) -> Int[Tensor, " n_features"]:
+    """The component with the largest attribution when only this feature is on, at this value (APD section 3.2)."""
+    return _attributions(run, one_hot(_network(run).n_features, value)).argmax(dim=1)
+
+
+@torch.no_grad()
+def importance_matrix(run: Decomposed, value: float = 0.75) -> dict[str, Float[Tensor, "n_features _"]]:
+    """Use → importances (n_features, C) when only one feature is on, at this value (SPD figs. 8, 12 and 13)."""
+    return run.importances(one_hot(run.target.n_features, value).to(run.components.factors[0]))
+
+
+def greedy_order(matrix: Float[Tensor, "n_features C"]) -> Int[Tensor, " C"]:
+    """Columns in the order that shows the diagonal: for each row in turn, the largest column not yet taken."""
+    left = matrix.clone()
+    order = []
+    for row in left[: matrix.shape[1]]:
+        order.append(int(row.argmax()))
+        left[:, order[-1]] = -1.0
+    taken = set(order)
+    return torch.tensor(order + [c for c in range(matrix.shape[1]) if c not in taken])
+
+
+def hungarian_order(matrix: Float[Tensor, "n_features C"]) -> Int[Tensor, " C"]:
+    """Columns in the order with the largest possible sum on the diagonal."""
+    rows, columns = linear_sum_assignment(matrix.cpu().numpy(), maximize=True)
+    order = columns[rows.argsort()].tolist()
+    taken = set(order)
+    return torch.tensor(order + [c for c in range(matrix.shape[1]) if c not in taken])
+
+
+class Scrubbed(NamedTuple):
+    """Mean squared errors against the target's output, one number for each input."""
+
+    topk: Float[Tensor, " rows"]
+    """With the active components of the batch top-k."""
+    scrubbed: Float[Tensor, " rows"]
+    """With a random half of all components off, but those of the active features on."""
+    anti_scrubbed: Float[Tensor, " rows"]
+    """With a random half of all components off, and those of the active features too."""
+    monosemantic: Float[Tensor, " rows"]
+    """Of a network that gives each of its neurons to one feature."""
+
+
+@torch.no_grad()
+def scrub(run: Decomposed, n_inputs: int, generator: Generator) -> Scrubbed:
+    """Ablate half of an APD run's components on inputs of the training distribution (APD figs. 8 and 25)."""
+    net = _network(run)
+    x = run.data(n_inputs, generator)
+    x = x.to(net.W_E)
+    own = _own_components(run, x)
+    half = torch.rand(own.shape, generator=generator, device=x.device) < 0.5
+    target = net(x)
+    active = apd.active_components(run.components, x, run.config, round(run.config.top_k * n_inputs))
+    outputs = [_masked(run, x, mask) for mask in (active, half | own, half & ~own)]
+    return Scrubbed(*(_errors(y, target) for y in [*outputs, monosemantic_baseline(x, net.n_neurons)]))
+
+
+@torch.no_grad()
+def ablate_halves(
+    run: Decomposed, feature: int, n_draws: int, generator: Generator, value: float = 1.0
+) -> dict[str, Float[Tensor, "_ n_features"]]:
+    """What the MLPs add to the output when one feature is on (APD figs. 7 and 24).
+
+    Returns `target` (1, n_features), `topk` (1, n_features) with only the feature's own component, and `scrubbed` and
+    `anti_scrubbed` (n_draws, n_features), with random halves of all components ablated.
+    """
+    net = _network(run)
+    x = one_hot(net.n_features, value)[[feature]].to(net.W_E)
+    own = _own_components(run, x)
+    half = torch.rand(n_draws, own.shape[1], generator=generator, device=x.device) < 0.5
+    skip = x @ (net.W_U @ net.W_E).T
+    many = x.expand(n_draws, -1)
+    return {
+        "target": net(x) - skip,
+        "topk": _masked(run, x, own) - skip,
+        "scrubbed": _masked(run, many, half | own) - skip,
+        "anti_scrubbed": _masked(run, many, half & ~own) - skip,
+    }
+
+
+class SingleFeature(NamedTuple):
+    """What happens on inputs with one feature on, by feature."""
+
+    top_1: Float[Tensor, " n_features"]
+    """Mean squared error with only the component of the largest attribution."""
+    batch_top_k: Float[Tensor, " n_features"]
+    """Mean squared error with those that the batch top-k keeps, on the full distribution."""
+    n_active: Float[Tensor, " n_features"]
+    """Mean number of components that it keeps."""
+    label_error: Float[Tensor, " n_features"]
+    """Mean squared error of the target itself, against the labels."""
+
+
+@torch.no_grad()
+def single_feature(run: Decomposed, n_inputs: int, generator: Generator, batch_size: int = 2048) -> SingleFeature:
+    """Is one component enough for one feature (APD figs. 16 to 18 and 21 to 23)?
+
+    The batch top-k is taken over batches of the training distribution; inputs with exactly one feature on are looked at
+    afterwards. A feature that never was on alone has NaN.
+    """
+    net = _network(run)
+    sums = torch.zeros(5, net.n_features, dtype=torch.float64, device=net.W_E.device)
+    for start in range(0, n_inputs, batch_size):
+        x = run.data(min(batch_size, n_inputs - start), generator).to(net.W_E)
+        A = _attributions(run, x)
+        active = apd.batch_top_k(A, round(run.config.top_k * len(x)))
+        alone = (x != 0).sum(dim=1) == 1
+        x, A, active = x[alone], A[alone], active[alone]
+        feature = (x != 0).int().argmax(dim=1)
+        first = torch.zeros_like(active).scatter_(1, A.argmax(dim=1, keepdim=True), True)
+        target = net(x)
+        values = [
+            torch.ones(len(x)),
+            _errors(_masked(run, x, first), target),
+            _errors(_masked(run, x, active), target),
+            active.sum(dim=1),
+            _errors(target, labels(x)),
+        ]
+        for total, value in zip(sums, values, strict=True):
+            total.index_add_(0, feature, value.to(total))
+    return SingleFeature(*(sums[1:] / sums[0]).float())
+
+
+@torch.no_grad()
+def serving(run: Decomposed) -> Float[Tensor, "n_functions C"]:
+    """What share of the weights of each function's neurons each component holds, in squared length (APD fig. 13).
+
+    Rows add up to about 1 in a perfect decomposition, with a single 1 in each.
+    """
+    net = run.target
+    if not isinstance(net, GatedNetwork):
+        raise TypeError(f"run must decompose a GatedNetwork, but decomposes a {type(net).__name__}")
+    shares = torch.zeros(len(net.coefficients), next(iter(run.components.layers.values())).C)
+    owners, totals = net.owners(), torch.zeros(len(net.coefficients), 1)
+    for path, layer in run.components.layers.items():
+        W = net.get_submodule(path).weight
+        for i in range(len(shares)):
+            mine = owners[path] == i
+            shares[i] += (layer.P * W)[:, mine].sum(dim=1).cpu()
+            totals[i] += W[mine].square().sum().cpu()
+    return shares / totals
+
+
+N_SCRUBBED = 8192
+"""Inputs on which `extra_metrics` measures what ablation does."""
+
+
+def extra_metrics(run: Decomposed, generator: Generator) -> dict[str, Any]:
+    """What `evaluate` adds to a run's metrics: `identity_ci_error` where SPD's ideal is known; for residual MLPs
+    `contribution_r`, and in APD the means of `scrub`, `n_own`, the features with a component of their own, and
+    `n_doubled`, the components that are first for two features or more; for the hand-written network `n_served`, its
+    functions with a component that holds 0.9 of their weights and less than 0.1 of any other's.
+    """
+    found: dict[str, Any] = {}
+    if run.importance and getattr(run.target, "ideal", None):
+        g = importance_matrix(run)
+        found["identity_ci_error"] = sum(
+            metrics.identity_ci_error(torch.cat([g[use] for use in uses], dim=1), rank)
+            for uses, rank in run.target.ideal.items()
+        )
+    if isinstance(run.target, GatedNetwork):
+        shares = serving(run)
+        found["n_served"] = int(((shares > 0.9) & (shares.sum(dim=0) - shares < 0.1)).any(dim=1).sum())
+    elif isinstance(run.target, ResidualMLP):
+        found["contribution_r"] = contributions(run).r
+        if not run.importance:
+            _, counts = feature_components(run).unique(return_counts=True)
+            found |= {"n_own": int((counts == 1).sum()), "n_doubled": int((counts > 1).sum())}
+            scrubbed = scrub(run, N_SCRUBBED, generator)
+            found |= {f"{name}_mse": errors.mean().item() for name, errors in scrubbed._asdict().items()}
+    return found
+
+
+def _network(run: Decomposed) -> ResidualMLP:
+    if not isinstance(run.target, ResidualMLP) or isinstance(run.target, GatedNetwork):
+        raise TypeError(f"run must decompose a ResidualMLP, but decomposes a {type(run.target).__name__}")
+    return run.target
+
+
+def _contribution(net: ResidualMLP, W_in: Tensor, W_out: Tensor) -> Float[Tensor, "*C n_features d_mlp"]:
+    return (net.W_U @ W_out) * (W_in @ net.W_E).mT
+
+
+def _attributions(run: Decomposed, x: Float[Tensor, "rows n_features"]) -> Float[Tensor, "rows C"]:
+    model = run.components
+    factors = {path: (layer.U, layer.V) for path, layer in model.layers.items()}
+    return attributions(model.target, x.to(model.factors[0]), factors)
+
+
+def _own_components(run: Decomposed, x: Float[Tensor, "rows n_features"]) -> Bool[Tensor, "rows C"]:
+    """Which components belong to the features that are on."""
+    owner = feature_components(run)
+    own = torch.zeros(len(x), next(iter(run.components.layers.values())).C, dtype=torch.bool, device=x.device)
+    rows, features = (x != 0).nonzero(as_tuple=True)
+    own[rows, owner[features]] = True
+    return own
+
+
+def _masked(run: Decomposed, x: Float[Tensor, "rows n_features"], mask: Bool[Tensor, "rows C"]) -> Tensor:
+    """The output with these components, a few thousand rows at a time to keep memory low."""
+    chunks = zip(x.split(2048), mask.split(2048), strict=True)
+    return torch.cat([run.components(rows, on).output for rows, on in chunks])
+
+
+def _errors(output: Tensor, target: Tensor) -> Float[Tensor, " rows"]:
+    return (output - target).square().mean(dim=1)

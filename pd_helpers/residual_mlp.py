@@ -1,0 +1,283 @@
+"""Residual MLPs: compressed computation in one layer, cross-layer mechanisms in two or three.
+
+    s_0 = W_E x                                        the residual stream, d_resid wide
+    s_{l+1} = s_l + W_out,l ReLU(W_in,l s_l + b_l)     biases only in the hand-written network of `gated`
+    y = W_U s_L
+
+W_E (d_resid, n_features) has random columns of length one, W_U = W_Eᵀ, and both stay as they are. The MLPs, with
+fewer neurons than features, learn y_i = x_i + ReLU(x_i) (APD sections 3.2, 3.3 and D.2; SPD sections 3.3 and 3.4).
+
+The stream is 1,000 wide, but none of this needs it so. Two exact savings:
+
+    by_products   training: by associativity W_in (W_E x) = (W_in W_E) x, and W_in W_E is small
+    narrow        decomposing: no matrix leaves the few hundred dimensions that W_E, W_U, W_inᵀ and W_out span between
+                  them. In an orthonormal basis Q of that space the network is the same, and so are all losses and
+                  attributions of components V Qᵀ and Q U. Components outside it would change no output and only raise
+                  faithfulness and simplicity losses, so nothing worth having is lost.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pd_helpers.config import choice, number, whole
+from pd_helpers.data import SparseFeatures
+from pd_helpers.targets import TrainedConfig
+from pd_helpers.training import generator
+
+
+class MLP(nn.Module):
+    """W_out ReLU(W_in s + b)."""
+
+    def __init__(self, d_resid: int, d_mlp: int, bias: bool):
+        super().__init__()
+        self.W_in = nn.Linear(d_resid, d_mlp, bias=bias)  # (d_mlp, d_resid)
+        self.W_out = nn.Linear(d_mlp, d_resid, bias=False)  # (d_resid, d_mlp)
+
+    def forward(self, s: Float[Tensor, "rows d_resid"]) -> Float[Tensor, "rows d_resid"]:
+        return self.W_out(F.relu(self.W_in(s)))
+
+
+class ResidualMLP(nn.Module):
+    """A residual network of MLPs between a fixed embedding and a fixed unembedding.
+
+    Args:
+        n_features: inputs.
+        n_outputs: outputs; None means as many as inputs.
+        d_resid: width of the residual stream.
+        d_mlp: neurons of each layer.
+        n_layers: MLPs.
+        bias: whether neurons have biases.
+        width: dimensions in which the stream is held, see `narrow`; None means all.
+
+    Attributes: W_E (width, n_features); W_U (n_outputs, width); mlps, each with layers W_in and W_out.
+    """
+
+    def __init__(
+        self,
+        *,
+        n_features: int,
+        d_resid: int,
+        d_mlp: int,
+        n_layers: int,
+        n_outputs: int | None = None,
+        bias: bool = False,
+        width: int | None = None,
+    ):
+        super().__init__()
+        self.d_resid, self.d_mlp = d_resid, d_mlp
+        width, n_outputs = width or d_resid, n_outputs or n_features
+        self.register_buffer("W_E", torch.zeros(width, n_features))
+        self.register_buffer("W_U", torch.zeros(n_outputs, width))
+        self.mlps = nn.ModuleList(MLP(width, d_mlp, bias) for _ in range(n_layers))
+        for mlp in self.mlps:  # what their weights stand for, in means over parameters
+            mlp.W_in.n_parameters = mlp.W_out.n_parameters = d_mlp * d_resid
+
+    def forward(self, x: Float[Tensor, "rows n_features"]) -> Float[Tensor, "rows n_outputs"]:
+        s = F.linear(x, self.W_E)  # (rows, width)
+        for mlp in self.mlps:
+            s = s + mlp(s)
+        return F.linear(s, self.W_U)
+
+    @property
+    def n_features(self) -> int:
+        """Inputs."""
+        return self.W_E.shape[1]
+
+    @property
+    def n_neurons(self) -> int:
+        """Neurons of all layers."""
+        return sum(mlp.W_in.out_features for mlp in self.mlps)
+
+    @property
+    def layers(self) -> list[str]:
+        """Paths of the matrices to decompose."""
+        return [f"mlps.{i}.{name}" for i in range(len(self.mlps)) for name in ("W_in", "W_out")]
+
+    @property
+    def hidden(self) -> list[str]:
+        """Paths of the layers that activations after a ReLU enter, which APD's hidden reconstruction compares."""
+        return [f"mlps.{i}.W_out" for i in range(len(self.mlps))]
+
+    @property
+    def ideal(self) -> dict[tuple[str, ...], int | None]:
+        """What SPD should find: uses → None for a subcomponent of each feature, or how many that may always matter.
+
+        Over all layers together, a subcomponent of W_in for each feature and one of W_out for each neuron.
+        """
+        W_in, W_out = self.layers[::2], self.layers[1::2]
+        return {tuple(W_in): None, tuple(W_out): self.n_neurons}
+
+    def by_products(self, x: Float[Tensor, "rows n_features"]) -> Float[Tensor, "rows n_outputs"]:
+        """The same output, with the stream kept as coefficients of W_E's columns and of those of every W_out."""
+        coefficients, basis = x, self.W_E  # s = basis @ coefficients
+        for mlp in self.mlps:
+            h = F.relu(F.linear(coefficients, mlp.W_in.weight @ basis, mlp.W_in.bias))
+            coefficients = torch.cat([coefficients, h], dim=1)
+            basis = torch.cat([basis, mlp.W_out.weight], dim=1)
+        return F.linear(coefficients, self.W_U @ basis)
+
+    @torch.no_grad()
+    def narrow(self) -> tuple["ResidualMLP", Float[Tensor, "d_resid width"]]:
+        """An equal network that holds its stream only in the dimensions in use, and the basis Q of those.
+
+        W_in Q, Qᵀ W_out, Qᵀ W_E and W_U Q take the places of W_in, W_out, W_E and W_U; V Qᵀ and Q U are the components
+        in the full stream. A network that is narrow already is given back, with Q the identity.
+        """
+        if self.W_E.shape[0] < self.d_resid:
+            return self, torch.eye(len(self.W_E), dtype=self.W_E.dtype, device=self.W_E.device)
+        used = [self.W_E, self.W_U.T]
+        for mlp in self.mlps:
+            used += [mlp.W_in.weight.T, mlp.W_out.weight]
+        if torch.equal(self.W_E, self.W_U.T):
+            used = used[1:]
+        Q = torch.linalg.qr(torch.cat(used, dim=1).double()).Q  # (d_resid, width), orthonormal columns
+        small = ResidualMLP(
+            n_features=self.W_E.shape[1],
+            n_outputs=len(self.W_U),
+            d_resid=self.d_resid,
+            d_mlp=self.d_mlp,
+            n_layers=len(self.mlps),
+            bias=self.mlps[0].W_in.bias is not None,
+            width=Q.shape[1],
+        ).to(self.W_E)
+        small.W_E.copy_(Q.T @ self.W_E.double())
+        small.W_U.copy_(self.W_U.double() @ Q)
+        for mine, theirs in zip(self.mlps, small.mlps, strict=True):
+            theirs.W_in.weight.copy_(mine.W_in.weight.double() @ Q)
+            theirs.W_out.weight.copy_(Q.T @ mine.W_out.weight.double())
+            if mine.W_in.bias is not None:
+                theirs.W_in.bias.copy_(mine.W_in.bias)
+        return small.requires_grad_(False), Q.to(self.W_E)
+
+    def attributions(
+        self,
+        x: Float[Tensor, "rows n_features"],
+        factors: Mapping[str, tuple[Float[Tensor, "C d_out R"], Float[Tensor, "C R d_in"]]],
+        weights: Mapping[str, Float[Tensor, "d_out d_in"]],
+    ) -> Float[Tensor, "rows C"]:
+        """APD's eq. 8 in closed form, forward through the layers, for all components at once.
+
+        As W_in moves along P and W_out along Q, with ṡ the derivative of the stream,
+
+            ḣ = [z > 0] (P s + W_in ṡ)        ṡ ← ṡ + W_out ḣ + Q h
+
+        of which only what W_in of later layers and W_U read is ever computed: ṡ itself would be (C, rows, width).
+        """
+        n_outputs, C = len(self.W_U), len(next(iter(factors.values()))[0])
+
+        def inner(path: str, a: Tensor) -> tuple[Tensor, Tensor]:
+            """U (C, d_out, R), and what V reads (C, rows, R)."""
+            U, V = factors[path]
+            return U, F.linear(a, V.flatten(0, 1)).unflatten(-1, V.shape[:2]).transpose(0, 1)
+
+        def read(matrix: Tensor) -> Tensor:
+            """matrix @ ṡ (C, rows, d), from the Q h and ḣ of all layers so far."""
+            total = x.new_zeros(C, len(x), len(matrix))
+            for W_out, Qh, moved in written:
+                if Qh is not None:
+                    total.baddbmm_(Qh[1], (matrix @ Qh[0]).mT)
+                total.view(-1, len(matrix)).addmm_(moved.flatten(0, 1), (matrix @ W_out).T)
+            return total
+
+        s, written = F.linear(x, self.W_E), []
+        for i, mlp in enumerate(self.mlps):
+            path_in, path_out = f"mlps.{i}.W_in", f"mlps.{i}.W_out"
+            W_in, W_out = weights.get(path_in, mlp.W_in.weight), weights.get(path_out, mlp.W_out.weight)
+            h = F.relu(F.linear(s, W_in, mlp.W_in.bias))  # (rows, d_mlp)
+            moved = read(W_in)  # (C, rows, d_mlp)
+            if path_in in factors:
+                U, read_off = inner(path_in, s)
+                moved.baddbmm_(read_off, U.mT)
+            moved *= h > 0
+            written.append((W_out, inner(path_out, h) if path_out in factors else None, moved))
+            s = s + F.linear(h, W_out)
+        return torch.linalg.vector_norm(read(self.W_U), dim=-1).T / n_outputs**0.5
+
+
+@dataclass(frozen=True)
+class ResidualMLPConfig(TrainedConfig):
+    """A residual MLP and its training; defaults are APD's and SPD's with one layer (APD section D.2)."""
+
+    kind = "residual_mlp"
+    n_features: int = whole(100)
+    """Input features."""
+    d_resid: int = whole(1000)
+    """Width of the residual stream."""
+    d_mlp: int = whole(50)
+    """Neurons of each layer."""
+    n_layers: int = whole(1)
+    """MLP layers."""
+    feature_probability: float = number(0.01, high=1.0)
+    """Probability p that a feature is on; it is then uniform on [-1, 1]."""
+    target_steps: int = whole(10_000)
+    """Training steps."""
+    target_batch_size: int = whole(2048)
+    """Rows a step."""
+    target_lr: float = number(3e-3, open=True)
+    """AdamW's learning rate at its highest."""
+    target_schedule: str = choice("cosine", "constant", "cosine")
+    """What the learning rate does."""
+
+    def features(self) -> SparseFeatures:
+        return SparseFeatures(self.n_features, self.feature_probability, low=-1.0)
+
+    def _network(self, width: int | None = None) -> ResidualMLP:
+        return ResidualMLP(
+            n_features=self.n_features, d_resid=self.d_resid, d_mlp=self.d_mlp, n_layers=self.n_layers, width=width
+        )
+
+    def build(self) -> ResidualMLP:
+        return self._network(min(self.d_resid, self.n_features + 2 * self.n_layers * self.d_mlp))
+
+    def reduce(self, target: nn.Module) -> nn.Module:
+        """The network in the dimensions in use: see `ResidualMLP.narrow`."""
+        return target.narrow()[0]
+
+    def new(self, seed: int, device: str | torch.device = "cpu") -> ResidualMLP:
+        """An untrained network: W_E's columns random of length one, W_in and W_out as `nn.Linear` starts them."""
+        model, draw = self._network(), generator(seed, "target_init")
+        model.W_E.copy_(F.normalize(torch.randn(model.W_E.shape, generator=draw), dim=0))
+        model.W_U.copy_(model.W_E.T)
+        for mlp in model.mlps:
+            for layer in (mlp.W_in, mlp.W_out):
+                bound = layer.in_features**-0.5
+                nn.init.uniform_(layer.weight, -bound, bound, generator=draw)
+        return model.to(device)
+
+    def loss(self, model: nn.Module, x: Float[Tensor, "rows n_features"]) -> Float[Tensor, ""]:
+        """Mean squared error against x + ReLU(x); rows of zeros, whose output is exactly right, are left out."""
+        rows = x[x.any(dim=1)] if x.device.type == "cpu" else x
+        return F.mse_loss(model.by_products(rows), labels(rows), reduction="sum") / x.numel()
+
+    @classmethod
+    def sizes(cls, target: nn.Module) -> dict[str, Any] | None:
+        if not isinstance(target, ResidualMLP) or target.mlps[0].W_in.bias is not None:
+            return None
+        return {
+            "n_features": target.W_E.shape[1],
+            "d_resid": target.d_resid,
+            "d_mlp": target.d_mlp,
+            "n_layers": len(target.mlps),
+        }
+
+
+def labels(x: Float[Tensor, "rows n_features"]) -> Float[Tensor, "rows n_features"]:
+    """What the network learns to compute: x + ReLU(x)."""
+    return x + F.relu(x)
+
+
+def monosemantic_baseline(
+    x: Float[Tensor, "rows n_features"], n_neurons: int, skip: Float[Tensor, "n_features n_features"] | None = None
+) -> Float[Tensor, "rows n_features"]:
+    """Output of a network whose neurons do one feature each, perfectly, and leave the rest alone (APD section 3.2).
+
+    `skip` is what the residual stream passes on by itself, W_U W_E; None takes it as exact, the identity.
+    """
+    through = x if skip is None else F.linear(x, skip)
+    return through + F.pad(F.relu(x[:, :n_neurons]), (0, x.shape[1] - n_neurons))
