@@ -83,16 +83,23 @@ def check(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
         if options.growth and key in overrides:
             raise ValueError(f"--growth varies {key} itself; --{name} {overrides[key]} works")
     for name in PRESETS if options.all else [options.name or options.growth]:
-        preset(name).replace(**overrides)
+        preset(name).replace(**(fitting(name, overrides) if options.all else overrides))
     if pick_device(options.device).type == "mps" and options.growth:
         raise ValueError("device is 'mps', but --growth can measure memory on cpu and cuda only; cpu works")
+
+
+def fitting(name: str, overrides: dict[str, Any]) -> dict[str, Any]:
+    """The overrides without those that only other experiments have a field for, such as `rank` for SPD."""
+    fields = {name: {**known.target.to_dict(), **known.config.to_dict()} for name, known in PRESETS.items()}
+    elsewhere = set().union(*fields.values()) - set(fields[name])
+    return {key: value for key, value in overrides.items() if key not in elsewhere}
 
 
 def print_all(steps: int, device: str, overrides: dict[str, Any]) -> None:
     """A row for every experiment, and under the table what it was measured on."""
     rows = []
     for name in PRESETS:
-        rows.append(compare(name, steps, device, overrides))
+        rows.append(compare(name, steps, device, fitting(name, overrides)))
         say(sentence(rows[-1]))
     print("| experiment | batch | C | textbook, ms a step | core, ms a step | ratio | max abs diff |")
     print("|---|---|---|---|---|---|---|")

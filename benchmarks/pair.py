@@ -5,24 +5,30 @@
 
 Gradients, not parameters after many steps: Adam turns a rounding error in a gradient that is nearly zero into a whole
 step, so that two correct implementations drift apart.
+
+Residual MLPs: the core decomposes the network in the dimensions in use, with basis Q (see `ResidualMLP.narrow`), the
+textbook the wide one, from the core's components lifted into the wide stream: V Qᵀ for W_in, Q U for W_out. As a
+function of these, the core's loss is the wide one, L(V Qᵀ, Q U), so by the chain rule its gradients are the wide ones
+projected by Q: (∂L/∂V) Q and Qᵀ (∂L/∂U).
 """
 
 import copy
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import cycle
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from benchmarks import textbook
 from pd_helpers import apd, spd
 from pd_helpers.causal_importance import CausalImportance
 from pd_helpers.components import ComponentModel, decompose
 from pd_helpers.presets import preset
-from pd_helpers.targets import TMS, make_target
+from pd_helpers.residual_mlp import ResidualMLP, ResidualMLPConfig
+from pd_helpers.targets import TMS, TargetConfig, TrainedConfig, make_target
 from pd_helpers.training import State, generator, pick_device, threads_for
 
 TARGET_STEPS = 500
@@ -36,6 +42,9 @@ class Pair:
     """A preset at step 0, after the faithfulness warm-up, for the core and for the textbook."""
 
     config: apd.APDConfig | spd.SPDConfig
+    target_config: TargetConfig
+    target: nn.Module
+    """The network as the textbook decomposes it."""
     components: ComponentModel
     importance: CausalImportance | None
     state: State
@@ -61,17 +70,21 @@ class Pair:
 
     def max_abs_diff(self, dtype: torch.dtype) -> float:
         """The largest difference of one step's losses and gradients, from the textbook's present parameters."""
-        target = copy.deepcopy(self.components.target).to(dtype)
+        target = copy.deepcopy(self.target).to(dtype)
+        small, Q = reduced(target, self.target_config)
         layers = {path: layer.C for path, layer in self.components.layers.items()}
-        components = decompose(target, layers, rank=self.config.rank)
+        components = decompose(small, layers, rank=self.config.rank)
         importance = None
         if self.importance is not None:
             importance = CausalImportance(components, d_gate=self.config.d_gate, generator=Generator())
+        model = in_textbook(undecomposed(target), components, importance)
         with torch.no_grad():
-            model = in_textbook(toy_model(target), components, importance)
-            for mine, theirs in zip(model.parameters, self.textbook.parameters, strict=True):
+            there = projected(self.textbook, None if Q is None else Q.to(self.batches[0]))
+            for mine, theirs in zip(model.parameters, there.parameters, strict=True):
                 mine.copy_(theirs)
-        return largest_difference(model, components, importance, self.batches[0].to(dtype), self.config)
+        if getattr(self.config, "unit_norm", False):
+            apd.normalise_(components)
+        return largest_difference(model, Q, components, importance, self.batches[0].to(dtype), self.config)
 
 
 def prepare(name: str, device: str = "auto", at_least_steps: int = 1, **overrides: Any) -> Pair:
@@ -79,13 +92,16 @@ def prepare(name: str, device: str = "auto", at_least_steps: int = 1, **override
 
     Raises ValueError or TypeError, before any work starts, for what cannot work.
     """
-    at = pick_device(device)
-    experiment = preset(name).replace(**{"target_steps": TARGET_STEPS, **overrides})
+    at, experiment = pick_device(device), preset(name)
+    if isinstance(experiment.target, TrainedConfig):
+        experiment = experiment.replace(target_steps=TARGET_STEPS)
+    experiment = experiment.replace(**overrides)
     experiment = experiment.replace(steps=max(experiment.config.steps, at_least_steps))
     target = make_target(experiment.target, 0, at, show_progress=False)
+    small, Q = reduced(target, experiment.target)
     config, init, draw = experiment.config, generator(0, "init"), generator(0, "data", at)
     components = decompose(
-        target, dict.fromkeys(target.layers, config.C), rank=config.rank, std=config.init_std, generator=init
+        small, dict.fromkeys(small.layers, config.C), rank=config.rank, std=config.init_std, generator=init
     ).to(at)
     if isinstance(config, spd.SPDConfig):
         importance = CausalImportance(components, d_gate=config.d_gate, generator=init)
@@ -93,8 +109,15 @@ def prepare(name: str, device: str = "auto", at_least_steps: int = 1, **override
     else:
         importance, state = None, apd.start(components, config, draw)
     batches = [experiment.target.features()(config.batch_size, draw) for _ in range(N_BATCHES)]
-    model = copied(in_textbook(toy_model(target), components, importance))
-    return Pair(config, components, importance, state, model, batches)
+    model = copied(lifted(in_textbook(undecomposed(target), components, importance), Q))
+    return Pair(config, experiment.target, target, components, importance, state, model, batches)
+
+
+def reduced(target: nn.Module, config: TargetConfig) -> tuple[nn.Module, Tensor | None]:
+    """The network that the core decomposes, and the basis Q of what it keeps of the stream; None if all is kept."""
+    if isinstance(config, ResidualMLPConfig):
+        return target.narrow()
+    return config.reduce(target), None
 
 
 def train_core(components, importance, batches, config, state) -> Iterator[apd.Losses | spd.Losses]:
@@ -133,24 +156,48 @@ def in_textbook(
     )
 
 
-def copied(model: textbook.Model) -> textbook.Model:
-    """The same with parameters of its own."""
-
-    def copy(tensor: Tensor) -> Tensor:
-        return tensor.detach().clone().requires_grad_()
-
+def with_each(model: textbook.Model, change: Callable[[Tensor], Tensor]) -> textbook.Model:
+    """The same with every parameter changed."""
     return replace(
         model,
-        U={path: copy(U) for path, U in model.U.items()},
-        V={path: copy(V) for path, V in model.V.items()},
-        gates={use: textbook.Gate(*map(copy, gate)) for use, gate in model.gates.items()},
+        U={path: change(U) for path, U in model.U.items()},
+        V={path: change(V) for path, V in model.V.items()},
+        gates={use: textbook.Gate(*map(change, gate)) for use, gate in model.gates.items()},
     )
 
 
-def toy_model(target: TMS) -> textbook.Model:
-    """A toy model as the textbook writes it, undecomposed."""
-    identity = None if target.identity is None else target.identity.weight
-    return textbook.toy_model(target.embed.weight, target.unembed.bias, identity)
+def copied(model: textbook.Model) -> textbook.Model:
+    """The same with parameters of its own."""
+    return with_each(model, lambda tensor: tensor.detach().clone().requires_grad_())
+
+
+def lifted(model: textbook.Model, Q: Tensor | None) -> textbook.Model:
+    """Components of a narrow stream in the wide one: V Qᵀ reads it, Q U writes to it."""
+    if Q is None:
+        return model
+    return replace(
+        model,
+        U={path: Q @ U if path.endswith("W_out") else U for path, U in model.U.items()},
+        V={path: V @ Q.T if path.endswith("W_in") else V for path, V in model.V.items()},
+    )
+
+
+def projected(model: textbook.Model, Q: Tensor | None) -> textbook.Model:
+    """Components, or gradients, of the wide stream in the narrow one: V Q and Qᵀ U."""
+    return lifted(model, None if Q is None else Q.T)
+
+
+def undecomposed(target: nn.Module) -> textbook.Model:
+    """A target as the textbook writes it."""
+    if isinstance(target, TMS):
+        identity = None if target.identity is None else target.identity.weight
+        return textbook.toy_model(target.embed.weight, target.unembed.bias, identity)
+    if isinstance(target, ResidualMLP):
+        mlps = target.mlps
+        biases = [0.0 if mlp.W_in.bias is None else mlp.W_in.bias for mlp in mlps]
+        W_in, W_out = [mlp.W_in.weight for mlp in mlps], [mlp.W_out.weight for mlp in mlps]
+        return textbook.residual_mlp(target.W_E, target.W_U, W_in, W_out, biases)
+    raise TypeError(f"the textbook has no {type(target).__name__}")
 
 
 def rand_like_core(components: ComponentModel, x: Tensor, draw: Generator):
@@ -172,15 +219,21 @@ def rand_like_core(components: ComponentModel, x: Tensor, draw: Generator):
 
 
 def largest_difference(
-    model: textbook.Model, components: ComponentModel, importance: CausalImportance | None, x: Tensor, config
+    model: textbook.Model,
+    Q: Tensor | None,
+    components: ComponentModel,
+    importance: CausalImportance | None,
+    x: Tensor,
+    config: apd.APDConfig | spd.SPDConfig,
 ) -> float:
-    """`max_abs_diff` on batch x; `model` shares the core's parameters, which one step of the core's loop will move."""
+    """`max_abs_diff` on batch x; `model` holds the core's parameters, which one step of the core's loop will move."""
     config = config.replace(steps=1)
     draw, same = (Generator(x.device).manual_seed(0) for _ in range(2))
-    own = copied(model)
+    own = copied(lifted(model, Q))
     (their_losses,) = textbook.train(own, losses_of(own, config, rand_like_core(components, x, same)), [x], config)
     state = State(torch.optim.SGD(model.parameters, lr=0.0), draw)
     (losses,) = train_core(components, importance, iter([x]), config, state)
     pairs = [(losses._asdict()[name], their_losses[name]) for name in their_losses]
-    pairs += [(mine.grad, theirs.grad) for mine, theirs in zip(model.parameters, own.parameters, strict=True)]
+    theirs = projected(with_each(own, lambda parameter: parameter.grad), Q)
+    pairs += [(mine.grad, grad) for mine, grad in zip(model.parameters, theirs.parameters, strict=True)]
     return torch.stack([(mine - theirs).abs().max() for mine, theirs in pairs]).max().item()  # a NaN stays a NaN

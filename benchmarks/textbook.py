@@ -8,6 +8,8 @@ APD with top-k (Braun et al. 2025, section 2 and appendix A.2.2)
     s_c(x) = 1 for the k·batch largest attributions of the batch, else 0
     L = λ_F mean (W − Σ_c P_c)²  +  λ_M mean (f(x|W) − f(x|Σ_c s_c(x) P_c))²  +  λ_S Σ_c s_c(x) Σ_l ‖P_{c,l}‖_p^p
 
+and for residual MLPs (section D.2) + λ_H mean over layers of mean (h(x|W) − h(x|Σ_c s_c(x) P_c))², h after the ReLU.
+
 SPD (Bushnaq, Braun and Sharkey 2025, section 2)
 
     g_c(x) = σ(Γ_c(V_c a(x)))                           a: what enters the layer in the target
@@ -15,9 +17,9 @@ SPD (Bushnaq, Braun and Sharkey 2025, section 2)
     W'(x) a = Σ_c m_c(x) P_c a
     L = mean (W − Σ_c P_c)²  +  β1 mean (f(x|W) − f(x|W'))²  +  β2 (the same, one layer at a time)  +  β3 Σ g_c(x)^p
 
-Read it beside the papers. It takes no short cuts: every component has outputs of its own, which are masked and summed,
-every output a backward pass, every loss its own forward passes, and every row of the batch is computed. It shares
-nothing with `pd_helpers`, whose core must give the same numbers sooner.
+Read it beside the papers. It takes the short cuts that public code takes and no others: attributions are one backward
+pass for every output, every mask has a forward pass of its own, every row of the batch is computed, and a residual
+stream is as wide as it is. It shares nothing with `pd_helpers`, whose core must give the same numbers sooner.
 """
 
 import math
@@ -65,6 +67,8 @@ class Model:
     """Decomposed layer → (C, R, d_in)."""
     gates: Mapping[str, Gate] = field(default_factory=dict)
     """Use → importance MLPs, for SPD."""
+    hidden: list[str] = field(default_factory=list)
+    """Uses that activations after a ReLU enter, for APD's hidden reconstruction."""
 
     @property
     def P(self) -> Matrices:
@@ -80,6 +84,12 @@ class Model:
     def parameters(self) -> list[Tensor]:
         """All that is trained."""
         return [*self.U.values(), *self.V.values(), *(p for gate in self.gates.values() for p in gate)]
+
+    def factors(self, use: str) -> tuple[Tensor, Tensor]:
+        """U and V as they act at a use; transposed, P_cᵀ = V_cᵀ U_cᵀ writes with V and reads with U."""
+        layer, transposed = self.uses[use]
+        U, V = self.U[layer], self.V[layer]
+        return (V.mT, U.mT) if transposed else (U, V)
 
     def at_uses(self, matrices: Matrices) -> Matrices:
         """Layer → matrix becomes use → matrix, transposed where the use wants it."""
@@ -103,6 +113,25 @@ def toy_model(W: Tensor, bias: Tensor, identity: Tensor | None = None) -> Model:
         return Model(f, {"embed": ("embed", False), "unembed": ("embed", True)}, {"embed": W})
     uses = {"embed": ("embed", False), "identity": ("identity", False), "unembed": ("embed", True)}
     return Model(f, uses, {"embed": W, "identity": identity})
+
+
+def residual_mlp(
+    W_E: Tensor, W_U: Tensor, W_in: list[Tensor], W_out: list[Tensor], biases: list[Tensor | float]
+) -> Model:
+    """s ← s + W_out ReLU(W_in s + b) in every layer, from s = W_E x to y = W_U s; undecomposed."""
+    layers = range(len(W_in))
+
+    def f(linear, x):
+        s = x @ W_E.T
+        for i in layers:
+            h = torch.relu(linear(f"mlps.{i}.W_in", s) + biases[i])
+            s = s + linear(f"mlps.{i}.W_out", h)
+        return s @ W_U.T
+
+    W = {}
+    for i in layers:
+        W |= {f"mlps.{i}.W_in": W_in[i], f"mlps.{i}.W_out": W_out[i]}
+    return Model(f, {layer: (layer, False) for layer in W}, W, hidden=[f"mlps.{i}.W_out" for i in layers])
 
 
 class Forward(NamedTuple):
@@ -140,19 +169,18 @@ def target(model: Model, x: Tensor) -> Forward:
         return whole(model, model.W, x)
 
 
-def masked(model: Model, x: Tensor, masks: Mapping[str, Tensor]) -> Tensor:
-    """f(x|W'): Σ_c m_c(x) P_c a at every use that has masks (batch, C); the others keep the target's matrix."""
-    P, W = model.at_uses(model.P), model.at_uses(model.W)
+def masked(model: Model, x: Tensor, masks: Mapping[str, Tensor]) -> Forward:
+    """f(x|W'): Σ_c m_c(x) U_c V_c a at every use that has masks (batch, C); the others keep the target's matrix."""
+    W = model.at_uses(model.W)
 
     def act(use, a):
-        return einsum("bc,bco->bo", masks[use], each(P[use], a)) if use in masks else a @ W[use].T
+        if use not in masks:
+            return a @ W[use].T
+        writes, reads = model.factors(use)
+        inner = einsum("cri,bi->bcr", reads, a) * masks[use].unsqueeze(-1)  # m_c(x) V_c a
+        return einsum("cor,bcr->bo", writes, inner)
 
-    return forward(model, act, x).output
-
-
-def each(P: Tensor, a: Tensor) -> Tensor:
-    """P_c a (batch, C, d_out): what every component makes of an activation."""
-    return einsum("coi,bi->bco", P, a)
+    return forward(model, act, x)
 
 
 # Losses of both methods
@@ -166,7 +194,7 @@ def faithfulness(model: Model) -> Tensor:
 
 def reconstruction(model: Model, x: Tensor, masks: Mapping[str, Tensor]) -> Tensor:
     """Mean over batch and outputs of (f(x|W) − f(x|W'))²: APD's minimality loss, SPD's stochastic reconstruction."""
-    return (target(model, x).output - masked(model, x, masks)).square().mean()
+    return (target(model, x).output - masked(model, x, masks).output).square().mean()
 
 
 # APD
@@ -181,7 +209,7 @@ def attributions(model: Model, weights: Matrices, P: Matrices, x: Tensor) -> Ten
     P = model.at_uses(P)
     weights = {layer: W.detach().requires_grad_() for layer, W in weights.items()}
     output, inputs, outputs = whole(model, weights, x)
-    effects = {use: each(P[use], inputs[use].detach()) for use in P}  # (batch, C, d_out)
+    effects = {use: einsum("coi,bi->bco", P[use], inputs[use].detach()) for use in P}  # P_c a
     A = 0.0
     for o in range(output.shape[1]):
         grads = torch.autograd.grad(output[:, o].sum(), [outputs[use] for use in P], retain_graph=True)
@@ -210,16 +238,19 @@ def simplicity(model: Model, active: Tensor, p: float) -> Tensor:
 
 
 def apd_losses(model: Model, x: Tensor, config) -> dict[str, Tensor]:
-    """The three losses of one batch, unweighted."""
+    """The losses of one batch, unweighted."""
     with torch.no_grad():
         P = model.P
     own_sum = {layer: P[layer].sum(dim=0) for layer in P}
     weights = {**model.W, **own_sum} if config.attribute_at == "components" else model.W
     active = batch_top_k(attributions(model, weights, P, x), round(config.top_k * len(x)))
+    sparse, all_on = masked(model, x, dict.fromkeys(model.decomposed, active)), target(model, x)
+    errors = [(all_on.inputs[use] - sparse.inputs[use]).square().mean() for use in model.hidden]
     return {
         "faithfulness": faithfulness(model),
-        "minimality": reconstruction(model, x, dict.fromkeys(model.decomposed, active)),
+        "minimality": (all_on.output - sparse.output).square().mean(),
         "simplicity": simplicity(model, active, config.schatten_p),
+        "hidden": sum(errors) / len(errors) if config.hidden_coeff else x.new_zeros(()),
     }
 
 
@@ -232,9 +263,8 @@ def importance_logits(model: Model, x: Tensor) -> dict[str, Tensor]:
     for use, a in target(model, x).inputs.items():
         if use not in model.gates:
             continue
-        (layer, transposed), gate = model.uses[use], model.gates[use]
-        reads = model.U[layer].mT if transposed else model.V[layer]  # (C, 1, d)
-        h = a @ reads.squeeze(1).T  # (batch, C)
+        _, reads = model.factors(use)  # (C, 1, d)
+        gate, h = model.gates[use], a @ reads.squeeze(1).T  # (batch, C)
         hidden = F.gelu(h.unsqueeze(-1) * gate.w_in + gate.b_in)  # (batch, C, d_gate)
         logits[use] = (hidden * gate.w_out).sum(dim=-1) + gate.b_out
     return logits
@@ -292,6 +322,9 @@ def train(
 ) -> Iterator[dict[str, Tensor]]:
     """One step of Adam in place for every batch, down the weighted sum of the losses, which it gives."""
     adam = torch.optim.Adam([p.requires_grad_() for p in model.parameters])
+    unit_norm = getattr(config, "unit_norm", False)
+    if unit_norm:
+        normalise(model)
     for step, x in enumerate(batches):
         terms = losses(x)
         loss = sum(getattr(config, f"{name}_coeff") * term for name, term in terms.items())  # λ_F L_F + λ_M L_M + ...
@@ -299,4 +332,13 @@ def train(
         adam.zero_grad()
         loss.backward()
         adam.step()
+        if unit_norm:
+            normalise(model)
         yield {name: term.detach() for name, term in terms.items()}
+
+
+@torch.no_grad()
+def normalise(model: Model) -> None:
+    """Divide every row of every V_c by its length."""
+    for V in model.V.values():
+        V /= V.norm(dim=2, keepdim=True)

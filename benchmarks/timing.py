@@ -18,8 +18,14 @@ import torch
 from benchmarks.pair import prepare
 from pd_helpers.presets import preset
 
-PAPERS_BATCH = {"apd": 2048, "spd": 4096}
-"""Rows a step in the papers, at which both are timed; presets need fewer, which is not what is compared here."""
+PAPERS_BATCH = {
+    ("apd", "tms"): 2048,
+    ("apd", "residual_mlp"): 256,  # section C.2 and public configs; D.2 has 2048
+    ("apd", "gated"): 10_000,
+    ("spd", "tms"): 4096,
+    ("spd", "residual_mlp"): 2048,
+}
+"""Rows a step in the papers, at which both are timed; most presets need fewer, which is not what is compared here."""
 BLOCK = 5
 """Steps in a row of one implementation."""
 WARM_UP = 5
@@ -32,7 +38,8 @@ def compare(name: str, steps: int, device: str = "auto", overrides: dict[str, An
     Losses and gradients are compared at the parameters that the textbook has reached by then, in float64 so that the
     number says whether they compute the same, and in float32, as timed (on Apple's GPUs only that).
     """
-    overrides = {"batch_size": PAPERS_BATCH[preset(name).name.split("/")[0]], **(overrides or {})}
+    batch_size = PAPERS_BATCH[name.split("/")[0], preset(name).target.kind]
+    overrides = {"batch_size": batch_size, **(overrides or {})}
     pair = prepare(name, device, at_least_steps=steps + WARM_UP, **overrides)
     textbook_ms, core_ms = in_turns([pair.textbook_steps(), pair.core_steps()], steps, pair.device)
     rounding = pair.max_abs_diff(torch.float32)
