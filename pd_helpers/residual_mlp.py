@@ -280,4 +280,5 @@ def monosemantic_baseline(
     `skip` is what the residual stream passes on by itself, W_U W_E; None takes it as exact, the identity.
     """
     through = x if skip is None else F.linear(x, skip)
-    return through + F.pad(F.relu(x[:, :n_neurons]), (0, x.shape[1] - n_neurons))
+    served = F.relu(x[:, :n_neurons])
+    return through + F.pad(served, (0, x.shape[1] - served.shape[1]))

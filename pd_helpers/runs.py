@@ -29,7 +29,7 @@ from pd_helpers.components import ComponentModel, decompose
 from pd_helpers.gated import GatedConfig
 from pd_helpers.losses import faithfulness, reconstruction
 from pd_helpers.presets import Preset, preset
-from pd_helpers.residual_mlp import ResidualMLPConfig
+from pd_helpers.residual_mlp import ResidualMLP, ResidualMLPConfig
 from pd_helpers.storage import check_new_folder
 from pd_helpers.targets import TargetConfig, TMSConfig, make_target
 from pd_helpers.training import State, generator, pick_device, progress, threads_for
@@ -245,12 +245,13 @@ class Run:
     def first_layer(self) -> tuple[Float[Tensor, "C d_out d_in"], Float[Tensor, "d_out d_in"]]:
         """Components and target weight of the first decomposed layer: the W of the papers' tables.
 
-        In residual networks they are multiplied by W_E, so that here too there is a column for each feature.
+        A W_in of a residual network is multiplied by W_E, so that here too there is a column for each feature.
         """
         path = next(iter(self.components.layers))
         P, W = self.components.layers[path].P.detach(), self.components.targets[path]
-        W_E = getattr(self.target, "W_E", None)
-        return (P, W) if W_E is None else (P @ W_E, W @ W_E)
+        if isinstance(self.target, ResidualMLP) and path.endswith("W_in"):
+            return P @ self.target.W_E, W @ self.target.W_E
+        return P, W
 
     def _take_snapshot(self) -> None:
         def copy(factor: Tensor) -> Tensor:
