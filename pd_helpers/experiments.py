@@ -234,16 +234,18 @@ def extra_metrics(run: Decomposed, generator: Generator) -> dict[str, Any]:
     functions with a component that holds 0.9 of their weights and less than 0.1 of any other's.
     """
     found: dict[str, Any] = {}
+    if not set(getattr(run.target, "layers", ())) <= set(run.components.layers):
+        return found  # decomposed in part, where none of these say anything
     if run.importance and getattr(run.target, "ideal", None):
         g = importance_matrix(run)
         found["identity_ci_error"] = sum(
             metrics.identity_ci_error(torch.cat([g[use] for use in uses], dim=1), rank)
             for uses, rank in run.target.ideal.items()
         )
-    if isinstance(run.target, GatedNetwork):
+    if isinstance(run.target, GatedNetwork) and not run.importance:
         shares = serving(run)
         found["n_served"] = int(((shares > 0.9) & (shares.sum(dim=0) - shares < 0.1)).any(dim=1).sum())
-    elif isinstance(run.target, ResidualMLP):
+    elif isinstance(run.target, ResidualMLP) and not isinstance(run.target, GatedNetwork):
         found["contribution_r"] = contributions(run).r
         if not run.importance:
             _, counts = feature_components(run).unique(return_counts=True)
