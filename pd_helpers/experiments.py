@@ -24,6 +24,7 @@ from pd_helpers.components import ComponentModel
 from pd_helpers.data import one_hot
 from pd_helpers.gated import GatedNetwork
 from pd_helpers.residual_mlp import ResidualMLP, labels, monosemantic_baseline
+from pd_helpers.targets import TMS
 
 
 @runtime_checkable
@@ -234,9 +235,9 @@ def extra_metrics(run: Decomposed, generator: Generator) -> dict[str, Any]:
     functions with a component that holds 0.9 of their weights and less than 0.1 of any other's.
     """
     found: dict[str, Any] = {}
-    if not set(getattr(run.target, "layers", ())) <= set(run.components.layers):
-        return found  # decomposed in part, where none of these say anything
-    if run.importance and getattr(run.target, "ideal", None):
+    if not isinstance(run.target, TMS | ResidualMLP) or not set(run.target.layers) <= set(run.components.layers):
+        return found  # another network, or decomposed in part, where none of these say anything
+    if run.importance and run.target.ideal:
         g = importance_matrix(run)
         found["identity_ci_error"] = sum(
             metrics.identity_ci_error(torch.cat([g[use] for use in uses], dim=1), rank)
