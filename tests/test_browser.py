@@ -160,3 +160,27 @@ def test_the_shrinkage_lab_looks_up_a_sweep_instantly_and_trains_on_request(jupy
     jupyter.page.get_by_role("button", name="instant: look up a run").click()
     jupyter.eventually(lambda: jupyter.text(".pdh-ml2r") == shown[-1][0], "the row of the sweep is back")
     assert jupyter.errors() == []
+
+
+def test_the_response_lab_follows_both_sliders(jupyter):
+    serve_cells(
+        jupyter,
+        "response",
+        "import pd_helpers as pdh\nnet = pdh.make_target(pdh.ResidualMLPConfig(target_steps=100), seed=0)",
+        "pdh.widgets.ResponseLab(net, feature=42)",
+    )
+    feature, value = jupyter.slider("feature that is on"), jupyter.slider("its value")
+    assert (feature.readout, value.readout) == ("42", "1.00")
+
+    def move(slider, key: str) -> float:
+        before = jupyter.text(".pdh-output"), jupyter.image("img.pdh-picture")
+        slider.press(key)
+        jupyter.eventually(lambda: jupyter.text(".pdh-output") != before[0], "the readout follows", timeout=5)
+        jupyter.eventually(lambda: jupyter.image("img.pdh-picture") != before[1], "the picture follows", timeout=5)
+        return float(jupyter.text(".pdh-output"))
+
+    assert move(value, "ArrowLeft") > 0
+    assert move(value, "Home") < 0
+    move(feature, "ArrowRight")
+    assert (feature.readout, value.readout) == ("43", "-1.00")
+    assert jupyter.errors() == []

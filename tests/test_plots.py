@@ -68,3 +68,64 @@ def test_sorted_lengths_are_sorted_and_split_where_told():
     alive, others = [line for line in plots.sorted_lengths(axes(), P, 2).lines if line.get_ls() == "None"]
     assert (alive.get_ydata() / W.norm().item()).tolist() == pytest.approx([2, 1])
     assert (others.get_ydata() / W.norm().item()).tolist() == pytest.approx([0.1])
+
+
+@pytest.fixture(scope="module")
+def two_layers():
+    config = pdh.ResidualMLPConfig(n_features=6, d_resid=40, d_mlp=3, n_layers=2, target_steps=20)
+    return pdh.make_target(config, seed=0, show_progress=False)
+
+
+def test_responses_of_one_feature_are_those_of_the_network(two_layers):
+    fig, alt = plots.responses(two_layers, [4], n_points=11)
+    left, right = fig.axes
+    y = two_layers(torch.eye(6)[[4]])[0]
+    dots = dict(left.collections[0].get_offsets().tolist())
+    assert [dots[i] for i in range(6)] == pytest.approx(y.tolist())
+    curves = {line.get_label(): line.get_ydata().tolist() for line in right.lines}
+    assert curves["network"][-1] == pytest.approx(y[4].item())
+    assert curves["label"] == pytest.approx([v + max(v, 0) for v in torch.linspace(-1, 1, 11).tolist()])
+    assert curves["skip alone"][-1] == pytest.approx(1)
+    assert f"{y[4]:.2f}" in alt
+
+
+def test_responses_of_all_features(two_layers):
+    fig, alt = plots.responses(two_layers, n_points=11)
+    assert len(fig.axes[0].collections[0].get_offsets()) == 36
+    assert len(fig.axes[1].lines) == 6 + 1
+    own = two_layers(torch.eye(6)).diag()
+    assert f"between {own.min():.2f} and {own.max():.2f}" in alt
+
+
+def test_contributions_have_a_marker_for_the_layer_and_a_number_when_large():
+    ax = plots.neuron_contributions(axes(), torch.tensor([[0.5, 0.0, 0.3, 0.0], [0.0, 0.05, 0.0, -0.2]]), n_layers=2)
+    assert [text.get_text() for text in ax.texts] == ["0", "2"]
+    assert len({line.get_marker() for line in ax.lines if line.get_ls() == "None"}) == 2
+
+
+def test_numbers_of_contributions_keep_their_distance():
+    ax = plots.neuron_contributions(axes(), torch.tensor([[0.5, 0.5, 0.499, 0.498]]))
+    places = [text.get_position() for text in ax.texts]
+    assert len({round(x, 2) for x, _ in places}) == 2
+    assert places[0][1] - places[2][1] >= 0.024
+
+
+def test_the_gated_network_has_a_line_per_weight_in_the_colour_of_its_function():
+    net = pdh.make_target(pdh.GatedConfig(n_functions=2, n_neurons=3, n_layers=2), seed=0)
+    drawn = [line for line in plots.gated_network(axes(), net).lines if line.get_zorder() == 1]
+    assert len(drawn) == 6 * 3
+    assert {line.get_color() for line in drawn} == {plots.color(0), plots.color(1)}
+
+
+def test_weights_that_serve_no_function_are_dotted():
+    net = pdh.make_target(pdh.GatedConfig(n_functions=2, n_neurons=3, n_layers=2), seed=0)
+    weights = {path: torch.zeros_like(net.get_submodule(path).weight) for path in net.layers}
+    weights["mlps.0.W_in"][0, -1] = 1.0  # nobody reads the output
+    drawn = [line for line in plots.gated_network(axes(), net, weights).lines if line.get_zorder() == 1]
+    assert [(line.get_linestyle(), line.get_color()) for line in drawn] == [(":", plots.NO_FUNCTION)]
+
+
+def test_the_diagram_of_a_residual_network_names_every_matrix():
+    texts = [text.get_text() for text in plots.residual_network(axes(), 2).texts]
+    assert sum("in" in text and "W" in text for text in texts) == 2
+    assert {"$W_E$", "$W_U$", "$x$", "$y$"} <= set(texts)

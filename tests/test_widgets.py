@@ -12,7 +12,7 @@ import torch
 import pd_helpers as pdh
 from pd_helpers import plots, widgets
 from pd_helpers.shipping import end_state
-from pd_helpers.widgets import MechanismLab, ShrinkageLab, SparsityLab
+from pd_helpers.widgets import MechanismLab, ResponseLab, ShrinkageLab, SparsityLab
 
 SHORT = {"steps": 120, "starts": 2, "start_steps": 20, "target_steps": 1500, "faithfulness_warmup_steps": 50}
 
@@ -238,12 +238,44 @@ def test_sparsity_lab_trains_at_the_chosen_probability():
     assert kept < 5
 
 
+@pytest.fixture(scope="module")
+def two_layers():
+    config = pdh.ResidualMLPConfig(n_features=8, d_resid=60, d_mlp=4, n_layers=2, target_steps=300)
+    return pdh.make_target(config, seed=0, show_progress=False)
+
+
+def test_the_response_lab_shows_outputs_and_what_neurons_add(two_layers):
+    lab = ResponseLab(two_layers, feature=5)
+    for feature, value in ((5, 1.0), (5, -0.5), (2, 0.35)):
+        before = picture(lab)
+        lab.feature.value, lab.value.value = feature, value
+        x = value * torch.eye(8)[[feature]]
+        y, skip = two_layers(x)[0], (x @ two_layers.W_E.T @ two_layers.W_U.T)[0]
+        assert readout(lab, "output") == f"{y[feature]:.3f}"
+        assert lab._others.get_ydata().tolist() == pytest.approx(y.tolist(), abs=1e-5)
+        added = [segment[1, 1] for segment in lab._added.get_segments()]
+        assert sum(added) == pytest.approx((y - skip)[feature].item(), abs=1e-5)
+        assert f"output {feature} is {y[feature]:.2f}" in lab.alt
+        assert (feature, value) == (5, 1.0) or picture(lab) != before
+
+
+def test_in_one_layer_a_neuron_adds_its_contribution_at_value_1_or_nothing():
+    config = pdh.ResidualMLPConfig(n_features=8, d_resid=60, d_mlp=4, target_steps=300)
+    net = pdh.make_target(config, seed=0, show_progress=False)
+    lab, mlp = ResponseLab(net), net.mlps[0]
+    read, write = mlp.W_in.weight @ net.W_E[:, 0], net.W_U[0] @ mlp.W_out.weight
+    assert lab._contributions.get_ydata().tolist() == pytest.approx((read * write).tolist(), abs=1e-5)
+    added = [segment[1, 1] for segment in lab._added.get_segments()]
+    assert added == pytest.approx((write * read.clamp(min=0)).tolist(), abs=1e-5)
+
+
 @pytest.mark.parametrize(
     "make",
     [
         lambda run, table: ShrinkageLab(run),
         lambda run, table: ShrinkageLab(run, table),
         lambda run, table: MechanismLab(run.target),
+        lambda run, table: ResponseLab(pdh.ResidualMLPConfig(n_features=5, d_resid=9, d_mlp=3).new(seed=0)),
     ],
 )
 def test_a_lab_leaves_a_static_figure_with_alt_text(run, table, make, monkeypatch):
@@ -269,3 +301,5 @@ def test_labs_refuse_what_they_cannot_draw(run):
         ShrinkageLab(wide)
     with pytest.raises(ValueError, match="two hidden dimensions"):
         MechanismLab(wide.target)
+    with pytest.raises(ValueError, match="ResidualMLP with as many outputs as inputs"):
+        ResponseLab(pdh.make_target(pdh.GatedConfig(), seed=0))

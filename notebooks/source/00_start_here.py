@@ -146,6 +146,7 @@ pdh.checks.length_ratio(length_ratio)
 # |---|---|---|
 # | **00 · Start here** | where am I, does it run, where next? | {{minutes:00_start_here}} |
 # | [02 · Superposition](02_superposition.ipynb) | how do five features live in two dimensions? | {{minutes:02_superposition}} |
+# | [03 · Training the targets](03_training_the_targets.ipynb) | which networks do we decompose, and what have they learned? | {{minutes:03_training_the_targets}} |
 # | [07 · APD on superposition](07_apd_superposition.ipynb) | does APD find the mechanisms, and why do they shrink? | {{minutes:07_apd_superposition}} |
 # | [13 · SPD on superposition](13_spd_superposition.ipynb) | the same with stochastic masks: no shrinkage | {{minutes:13_spd_superposition}} |
 #
