@@ -12,8 +12,8 @@ The stream is 1,000 wide, but none of this needs it so. Two exact savings:
     by_products   training: by associativity W_in (W_E x) = (W_in W_E) x, and W_in W_E is small
     narrow        decomposing: no matrix leaves the few hundred dimensions that W_E, W_U, W_inᵀ and W_out span between
                   them. In an orthonormal basis Q of that space the network is the same, and so are all losses and
-                  attributions of components V Qᵀ and Q U. Components outside it would change no output and only raise
-                  faithfulness and simplicity losses, so nothing worth having is lost.
+                  attributions of components V Qᵀ and Q U. From there no gradient leads outside, where whatever only
+                  reads or only writes would change no output and raise faithfulness and simplicity losses.
 """
 
 from collections.abc import Mapping

@@ -7,6 +7,7 @@ from torch import nn
 
 from benchmarks import pair, textbook
 from pd_helpers.components import ComponentModel
+from pd_helpers.residual_mlp import ResidualMLP
 from pd_helpers.targets import TMS
 
 SHARP = {"rtol": 1e-9, "atol": 1e-12}
@@ -78,6 +79,17 @@ def randomize(module, seed=0):
     return module
 
 
+def residual_mlp(n_layers=2, bias=False, tied=True, n_features=4, n_outputs=None, d_resid=40, d_mlp=3, seed=0):
+    """A residual MLP in float64, all random; `tied` makes W_U the transpose of W_E."""
+    model = ResidualMLP(
+        n_features=n_features, n_outputs=n_outputs, d_resid=d_resid, d_mlp=d_mlp, n_layers=n_layers, bias=bias
+    )
+    randomize(model, seed)
+    model.W_E.copy_(0.3 * draw(*model.W_E.shape, seed=seed + 500))
+    model.W_U.copy_(model.W_E.T if tied else 0.3 * draw(*model.W_U.shape, seed=seed + 501))
+    return model.requires_grad_(False)
+
+
 def tms_batch(seed, n_features=4):
     """Ten rows, about half of them all zero, with one to four features on in the others."""
     x = draw(10, n_features, seed=seed).abs()
@@ -98,8 +110,8 @@ def textbook_of(net):
     """The network as a textbook.Model, not decomposed; of a decomposition, with its own U and V."""
     if isinstance(net, ComponentModel):
         return pair.in_textbook(textbook_of(net.target), net)
-    if isinstance(net, TMS):
-        return pair.toy_model(net)
+    if isinstance(net, TMS | ResidualMLP):
+        return pair.undecomposed(net)
     write, paths = {MLP: (mlp, ["fc1", "fc2"]), Residual: (residual, Residual.layers)}[type(net)]
     uses = {path: (path, False) for path in paths}
     return textbook.Model(write(net), uses, {path: net.get_submodule(path).weight.detach() for path in paths})

@@ -2,7 +2,20 @@
 
 import pytest
 import torch
-from networks import MLP, SHARP, Residual, dense_batch, draw, one_thread, randomize, replay, textbook_of, tms_batch  # noqa: F401
+import torch.nn.functional as F
+from networks import (  # noqa: F401
+    MLP,
+    SHARP,
+    Residual,
+    dense_batch,
+    draw,
+    one_thread,
+    randomize,
+    replay,
+    residual_mlp,
+    textbook_of,
+    tms_batch,
+)
 from torch import Generator
 
 from benchmarks import pair, textbook
@@ -32,13 +45,15 @@ TARGETS = {
     "tms": (lambda: TMS(n_features=5, n_hidden=2), lambda seed: tms_batch(seed, n_features=5)),
     "tms with identity": (lambda: TMS(n_features=5, n_hidden=2, identity=True), lambda seed: tms_batch(seed, 5)),
     "mlp": (MLP, dense_batch),
+    "residual mlp": (lambda: residual_mlp(n_layers=3, tied=False), tms_batch),
+    "residual mlp with biases": (lambda: residual_mlp(n_layers=2, bias=True), lambda seed: draw(10, 4, seed=seed)),
 }
 
 
 def networks(name):
     """Target, the layers to decompose, and its batches."""
     build, batch = TARGETS[name]
-    target = randomize(build())
+    target = build() if name.startswith("residual") else randomize(build())
     return target, getattr(target, "layers", ["fc1", "fc2"]), batch
 
 
@@ -57,6 +72,57 @@ def test_training_follows_the_textbook(network, attribute_at):
             torch.testing.assert_close(parameter, true, rtol=1e-7, atol=1e-8)
 
 
+def test_hidden_reconstruction_and_unit_norm_follow_the_textbook():
+    """The textbook compares what enters every W_out, and divides the rows of V before and after every step."""
+    target, layers, batch = networks("residual mlp")
+    config = CONFIG.replace(attribute_at="target", hidden_coeff=1.7, unit_norm=True, steps=30)
+    model = decompose(target, dict.fromkeys(layers, config.C), rank=config.rank).double()
+    state = apd.start(model, config, Generator())
+    truth = pair.copied(textbook_of(model))
+    theirs = textbook.train(truth, lambda x: textbook.apd_losses(truth, x, config), map(batch, range(30)), config)
+    for losses_, true_losses in zip(apd.train(model, replay(batch), config, state), theirs, strict=True):
+        assert losses_.hidden > 0
+        torch.testing.assert_close(losses_._asdict(), true_losses, rtol=1e-7, atol=1e-10)
+        for parameter, true in zip(textbook_of(model).parameters, truth.parameters, strict=True):
+            torch.testing.assert_close(parameter, true, rtol=1e-7, atol=1e-8)
+
+
+def lengths(model):
+    return torch.cat([layer.V.detach().norm(dim=-1).flatten() for layer in model.layers.values()])
+
+
+@pytest.mark.parametrize("unit_norm", [True, False])
+def test_unit_norm_keeps_the_rows_of_V_at_length_one_from_the_start(unit_norm):
+    target, layers, batch = networks("residual mlp")
+    config = CONFIG.replace(unit_norm=unit_norm, attribute_at="target")
+    model = decompose(target, dict.fromkeys(layers, config.C), rank=config.rank).double()
+    directions = [F.normalize(layer.V.detach(), dim=-1) for layer in model.layers.values()]
+    state, Us = apd.start(model, config, Generator()), [layer.U.detach().clone() for layer in model.layers.values()]
+    held = [lengths(model)]
+    torch.testing.assert_close(
+        [F.normalize(layer.V.detach(), dim=-1) for layer in model.layers.values()], directions, **SHARP
+    )
+    for _ in apd.train(model, replay(batch), config, state):
+        held.append(lengths(model))
+    assert all(torch.allclose(one, torch.ones_like(one)) == unit_norm for one in held)
+    assert not any(map(torch.equal, Us, [layer.U for layer in model.layers.values()]))
+
+
+def test_unit_norm_holds_after_the_faithfulness_warm_up():
+    target, layers, _ = networks("residual mlp")
+    model = decompose(target, dict.fromkeys(layers, 4), rank=2).double()
+    apd.start(model, CONFIG.replace(unit_norm=True, faithfulness_warmup_steps=20), Generator())
+    torch.testing.assert_close(lengths(model), torch.ones_like(lengths(model)))
+
+
+def test_hidden_reconstruction_is_left_out_unless_asked_for():
+    target, layers, batch = networks("residual mlp")
+    model = decompose(target, dict.fromkeys(layers, 4), rank=2).double()
+    config = CONFIG.replace(attribute_at="target")
+    losses_ = next(apd.train(model, replay(batch), config, apd.start(model, config, Generator())))
+    assert losses_.hidden == 0
+
+
 @pytest.mark.parametrize("attribute_at", ["target", "components"])
 @pytest.mark.parametrize("network", TARGETS)
 def test_active_components_are_the_textbooks(network, attribute_at):
@@ -67,7 +133,7 @@ def test_active_components_are_the_textbooks(network, attribute_at):
     for seed in range(5):
         x = batch(seed)
         A = textbook.attributions(truth, truth.W if attribute_at == "target" else own_sums, truth.P, x)
-        mine = apd.active_components(model, x, CONFIG.replace(attribute_at=attribute_at))
+        mine = apd.active_components(model, x, CONFIG.replace(attribute_at=attribute_at), 6)
         assert 0 < mine.sum() <= 6  # 0.6 of ten rows
         assert torch.equal(mine.double(), textbook.batch_top_k(A, 6))
 
@@ -100,7 +166,7 @@ def test_losses_and_active_components_of_merged_rows_equal_those_of_all_rows():
     x = batch(3)
     merged, _ = model.merge_empty_rows(x)
     assert len(merged) < len(x)
-    all_active, active = apd.active_components(model, x, CONFIG), apd.active_components(model, merged, CONFIG)
+    all_active, active = (apd.active_components(model, rows, CONFIG, 6) for rows in (x, merged))
     assert torch.equal(active[:-1], all_active[x.any(dim=1)])
     assert not active[-1].any()
     norms, n_parameters = apd.schatten_norms(model, 0.9)
@@ -118,7 +184,7 @@ def test_components_sum_is_where_attributions_are_taken_when_asked():
     model = randomize(decompose(target, {"embed": 4}, rank=2), seed=4)
     x = batch(3)
     at_target, at_components = (
-        apd.active_components(model, x, CONFIG.replace(attribute_at=where)) for where in ("target", "components")
+        apd.active_components(model, x, CONFIG.replace(attribute_at=where), 6) for where in ("target", "components")
     )
     assert not torch.equal(at_target, at_components)
 

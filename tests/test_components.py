@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from networks import MLP, SHARP, Residual, as_a_user, draw, randomize, textbook_of  # noqa: F401
+from networks import MLP, SHARP, Residual, as_a_user, draw, randomize, residual_mlp, textbook_of  # noqa: F401
 from torch import Generator, nn
 
 from benchmarks import pair, textbook
@@ -16,6 +16,8 @@ NETWORKS = {
     "tied, identity kept": (lambda: TMS(n_features=4, n_hidden=2, identity=True), ["embed"]),
     "nested, with biases": (lambda: Residual(d=4), list(Residual.layers)),
     "one layer of it": (lambda: Residual(d=4), ["blocks.1.up"]),
+    "residual MLP": (lambda: residual_mlp(bias=True, tied=False), residual_mlp().layers),
+    "half of a residual MLP": (residual_mlp, ["mlps.0.W_out", "mlps.1.W_in"]),
 }
 
 
@@ -32,8 +34,25 @@ def make(network, rank, seed=0):
 
 
 def by_explicit_sums(model, x, masks):
-    """The textbook builds every row's weight matrices; uses without masks keep the target's."""
-    return textbook.masked(textbook_of(model), x, masks)
+    """Every row with weight matrices of its own, Σ_c m_c P_c; uses without masks keep the target's."""
+    truth = textbook_of(model)
+    P, W = truth.at_uses(truth.P), truth.at_uses(truth.W)
+
+    def act(use, a):
+        if use not in masks:
+            return a @ W[use].T
+        of_each_row = torch.einsum("bc,coi->boi", masks[use], P[use])
+        return torch.einsum("boi,bi->bo", of_each_row, a)
+
+    return textbook.forward(truth, act, x).output
+
+
+@pytest.mark.parametrize("network", ["tied, with identity", "nested, with biases", "residual MLP"])
+def test_the_textbooks_masked_pass_equals_explicitly_summed_weights(network):
+    model, x, masks = make(network, rank=2)
+    for some in (masks, {use: masks[use] for use in list(masks)[1:]}):
+        output = textbook.masked(textbook_of(model), x, some).output
+        torch.testing.assert_close(output, by_explicit_sums(model, x, some), **SHARP)
 
 
 @pytest.mark.parametrize("rank", [1, 2, None])
@@ -221,6 +240,24 @@ def test_masks_for_an_unknown_use_are_refused():
         model(x, {**masks, "identity": masks["embed"]})
 
 
+def test_parameters_are_counted_as_the_layers_say():
+    assert decompose(MLP(), {"fc1": 2, "fc2": 2}).n_parameters == {"fc1": 12, "fc2": 8}
+    narrow, _ = residual_mlp(d_resid=40, d_mlp=3).narrow()
+    model = decompose(narrow, {"mlps.0.W_in": 2, "mlps.1.W_out": 2})
+    assert model.n_parameters == {"mlps.0.W_in": 120, "mlps.1.W_out": 120}
+
+
+def test_hidden_names_the_uses_after_a_relu_or_all():
+    def hidden(target, *layers):
+        return decompose(target, dict.fromkeys(layers, 2)).hidden
+
+    net = residual_mlp()
+    assert hidden(net, *net.layers) == ["mlps.0.W_out", "mlps.1.W_out"]
+    assert hidden(net, "mlps.0.W_in", "mlps.1.W_out") == ["mlps.1.W_out"]
+    assert hidden(MLP(), "fc1", "fc2") == ["fc1", "fc2"]
+    assert hidden(TMS(n_features=3, n_hidden=2), "embed") == ["embed", "unembed"]
+
+
 X = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 0.0], [0.0, 2.0]])
 
 
@@ -267,7 +304,7 @@ def test_a_tied_autoencoder_of_your_own():
 
     uses = {"inner.encode": ("inner.encode", False), "decode": ("inner.encode", True)}
     truth = pair.in_textbook(textbook.Model(f, uses, model.targets), model)
-    torch.testing.assert_close(model(x, masks).output, textbook.masked(truth, x, masks), **SHARP)
+    torch.testing.assert_close(model(x, masks).output, textbook.masked(truth, x, masks).output, **SHARP)
 
 
 @pytest.mark.parametrize("rank", [1, 3])
