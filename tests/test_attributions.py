@@ -4,11 +4,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import SHARP, Residual, draw, randomize, textbook_of
+from networks import SHARP, Residual, draw, randomize, residual_mlp, textbook_of
 from torch.func import functional_call, jacrev
 
 from benchmarks import textbook
 from pd_helpers.attributions import attributions, batch_top_k, tangents
+from pd_helpers.residual_mlp import ResidualMLP
 from pd_helpers.targets import TMS
 
 CASES = {
@@ -83,6 +84,94 @@ def test_any_network_with_dotted_paths(layers):
     moved = {path: W + draw(*W.shape, seed=9) for path, W in weights.items()}
     truth = by_backward_passes(model, moved, directions, x)
     torch.testing.assert_close(attributions(model, x, directions, moved), truth, **SHARP)
+
+
+def factored(shapes, C=4, R=2):
+    """Factors (U, V) of C random components of every layer."""
+    return {
+        path: (draw(C, d_out, R, seed=90 + i), draw(C, R, d_in, seed=95 + i))
+        for i, (path, (d_out, d_in)) in enumerate(shapes.items())
+    }
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_factors_attribute_what_their_products_do(case):
+    model, directions, weights = tms_case(*CASES[case], own_weights=False)
+    factors = factored({path: P.shape[1:] for path, P in directions.items()})
+    x, products = draw(6, 5), {path: U @ V for path, (U, V) in factors.items()}
+    truth = by_backward_passes(model, weights, products, x)
+    torch.testing.assert_close(attributions(model, x, factors, weights), truth, **SHARP)
+    torch.testing.assert_close(attributions(model, x, products, weights), truth, **SHARP)
+
+
+def test_factors_of_a_network_without_a_closed_form():
+    model, x = randomize(Residual()), draw(4, 3)
+    factors = factored({path: model.get_submodule(path).weight.shape for path in Residual.layers})
+    products = {path: U @ V for path, (U, V) in factors.items()}
+    truth = by_backward_passes(model, {}, products, x)
+    torch.testing.assert_close(attributions(model, x, factors), truth, **SHARP)
+
+
+RESIDUAL_MLPS = {
+    "one layer": (1, ["mlps.0.W_in", "mlps.0.W_out"]),
+    "one layer, W_in": (1, ["mlps.0.W_in"]),
+    "one layer, W_out": (1, ["mlps.0.W_out"]),
+    "two layers": (2, ["mlps.0.W_in", "mlps.0.W_out", "mlps.1.W_in", "mlps.1.W_out"]),
+    "two layers, the second": (2, ["mlps.1.W_in", "mlps.1.W_out"]),
+    "two layers, the outer two": (2, ["mlps.0.W_in", "mlps.1.W_out"]),
+    "two layers, the inner two": (2, ["mlps.0.W_out", "mlps.1.W_in"]),
+    "three layers": (3, [f"mlps.{i}.{name}" for i in range(3) for name in ("W_in", "W_out")]),
+    "three layers, in another order": (3, ["mlps.2.W_in", "mlps.1.W_out", "mlps.0.W_in"]),
+}
+
+
+@pytest.mark.parametrize("bias", [False, True], ids=["no bias", "bias"])
+@pytest.mark.parametrize("own_weights", [True, False], ids=["own weights", "other weights"])
+@pytest.mark.parametrize("case", RESIDUAL_MLPS)
+def test_the_closed_form_of_residual_mlps(case, own_weights, bias):
+    """Against one Jacobian-vector product a component, and one backward pass an output."""
+    n_layers, layers = RESIDUAL_MLPS[case]
+    model, x = residual_mlp(n_layers, bias, tied=False, n_outputs=5, d_resid=7), draw(6, 4, seed=3)
+    own = {path: model.get_submodule(path).weight for path in layers}
+    weights = own if own_weights else {path: W + draw(*W.shape, seed=i) for i, (path, W) in enumerate(own.items())}
+    factors = factored({path: W.shape for path, W in own.items()})
+    products = {path: U @ V for path, (U, V) in factors.items()}
+    truth = by_backward_passes(model, weights, products, x)
+    assert (truth > 0.01).any(dim=0).all()
+    along = tangents(model, x, products, weights)  # (C, batch, d_output)
+    torch.testing.assert_close(along.square().mean(dim=2).sqrt().T, truth, **SHARP)
+    given = None if own_weights else weights
+    torch.testing.assert_close(attributions(model, x, factors, given), truth, **SHARP)
+    torch.testing.assert_close(attributions(model, x, products, given), truth, **SHARP)
+
+
+def test_residual_attribution_by_hand():
+    # Two layers of one neuron, W_E = I, W_U = (0 1); x = (3, 0).
+    # h = ReLU(1 · 3) = 3, s = (3, 2 · 3) = (3, 6); h' = ReLU(3 + 6) = 9, s = (12, 15).
+    model = ResidualMLP(n_features=2, d_resid=2, d_mlp=1, n_layers=2, n_outputs=1)
+    model.W_E.copy_(torch.eye(2))
+    model.W_U.copy_(torch.tensor([[0.0, 1.0]]))
+    values = ([[1.0, 0.0]], [[0.0], [2.0]], [[1.0, 1.0]], [[1.0], [1.0]])
+    with torch.no_grad():
+        for parameter, value in zip(model.parameters(), values, strict=True):
+            parameter.copy_(torch.tensor(value))
+    x = torch.tensor([[3.0, 0.0]])
+    # W_in moves along (1 0): ḣ = 3, ṡ = (0, 6), ḣ' = 6, ẏ = 6 + 6. Along (0 1), which reads 0: nothing.
+    assert attributions(model, x, {"mlps.0.W_in": torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]])}).tolist() == [[12.0, 0.0]]
+    # W_out moves along (1, 0)ᵀ: ṡ = (3, 0), ḣ' = 3, ẏ = 3. Along (0, 1)ᵀ: ṡ = (0, 3), ḣ' = 3, ẏ = 3 + 3.
+    P = torch.tensor([[[1.0], [0.0]], [[0.0], [1.0]]])
+    assert attributions(model, x, {"mlps.0.W_out": P}).tolist() == [[3.0, 6.0]]
+    # Of the last layer only the second row is read: ẏ = h' = 9.
+    assert attributions(model, x, {"mlps.1.W_out": P}).tolist() == [[0.0, 9.0]]
+
+
+def test_neurons_that_are_off_attribute_nothing():
+    model = residual_mlp(n_layers=2, bias=True, d_resid=7)
+    with torch.no_grad():
+        for mlp in model.mlps:
+            mlp.W_in.bias.fill_(-1e3)
+    factors = factored({path: model.get_submodule(path).weight.shape for path in model.layers})
+    assert not attributions(model, draw(3, 4), factors).any()
 
 
 def test_attribution_by_hand():

@@ -23,6 +23,21 @@ def test_faithfulness_by_hand():
     torch.testing.assert_close(two, torch.tensor((4 + 9 + 4) / 5))
 
 
+def test_faithfulness_of_matrices_that_stand_for_larger_ones():
+    W, S = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[1.0, 0.0], [3.0, 1.0]])
+    assert losses.faithfulness({"a": W}, {"a": S}, 20) == (4 + 9) / 20
+
+
+def test_hidden_reconstruction_by_hand():
+    inputs = {"a": torch.tensor([[1.0, 0.0], [0.0, 1.0]]), "b": torch.tensor([[1.0], [5.0]]), "c": torch.ones(2, 3)}
+    targets = {"a": torch.tensor([[0.0, 0.0], [0.0, 3.0]]), "b": torch.tensor([[3.0], [5.0]]), "c": torch.zeros(2, 3)}
+    a, b = (1 + 4) / (2 * 2), 4 / 2
+    # The mean over layers, however wide each is; those not named do not count.
+    assert losses.hidden_reconstruction(inputs, targets, ["a", "b"]) == (a + b) / 2
+    assert losses.hidden_reconstruction(inputs, targets, ["a"]) == a
+    assert losses.hidden_reconstruction(inputs, targets, ["a", "b"], 8) == (a + b) / 2 / 4  # six rows without error
+
+
 def test_reconstruction_by_hand():
     output, target = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([[0.0, 0.0], [0.0, 3.0]])
     assert losses.reconstruction(output, target) == (1 + 4) / (2 * 2)

@@ -86,3 +86,29 @@ def test_the_seed_decides_the_target():
 def test_bad_settings_are_refused_by_name(field, value):
     with pytest.raises(ValueError, match=rf"{field} must be .* but is {value}; .* works"):
         TMSConfig(**{field: value})
+
+
+@pytest.mark.parametrize("identity", [False, True])
+def test_a_network_tells_the_sizes_of_its_configuration(identity):
+    config = TMSConfig(n_features=7, n_hidden=3, identity=identity)
+    assert TMSConfig.sizes(config.build()) == {"n_features": 7, "n_hidden": 3, "identity": identity}
+    assert TMSConfig.sizes(nn.Linear(2, 2)) is None
+    assert config.reduce(network := config.build()) is network
+
+
+def test_training_goes_step_by_step_and_freezes_at_the_end():
+    config = TMSConfig(target_steps=3)
+    model = config.new(seed=0)
+    frozen = [not model.embed.weight.requires_grad for _ in config.train(model, seed=0)]
+    assert frozen == [False] * 3
+    assert not model.embed.weight.requires_grad
+    assert torch.equal(model.embed.weight, make_target(config, 0, show_progress=False).embed.weight)
+
+
+def test_what_spd_should_find():
+    assert TMS(n_features=5, n_hidden=2).ideal == {("embed",): None, ("unembed",): None}
+    assert TMS(n_features=5, n_hidden=2, identity=True).ideal == {
+        ("embed",): None,
+        ("identity",): 2,
+        ("unembed",): None,
+    }
