@@ -36,6 +36,9 @@ class APDConfig(Config):
     """Largest rank R of a component in a layer; None means no limit, min(d_out, d_in) + 1 as in public code."""
     top_k: float = number(0.211, open=True)
     """Active components per input, on average over the batch."""
+    top_k_start: float | None = number(None, open=True)
+    """Active components per input at first, from where they fall to `top_k` over the first half of training, each by
+    the same factor as the last; None means `top_k` all along."""
     attribute_at: str = choice("components", "target", "components")
     """Parameters at which attributions are taken: the target's (eq. 8) or the components' sum (TMS 5-2 only)."""
     faithfulness_coeff: float = number(1.0)
@@ -69,10 +72,10 @@ class APDConfig(Config):
     start_steps: int = whole(400)
     """Steps after which they are compared."""
 
-    @property
-    def n_active(self) -> int:
-        """Active (input, component) pairs in one batch."""
-        return round(self.top_k * self.batch_size)
+    def n_active(self, step: int) -> int:
+        """Active (input, component) pairs in one batch at that step."""
+        left = max(0.0, 1 - step / (self.steps / 2)) if self.top_k_start else 0.0
+        return round(self.top_k ** (1 - left) * (self.top_k_start or self.top_k) ** left * self.batch_size)
 
 
 class Losses(NamedTuple):
@@ -115,7 +118,7 @@ def train(
     n_all = sum(model.n_parameters.values())
     while state.step < config.steps:
         x, _ = model.merge_empty_rows(data(config.batch_size, state.generator))  # (rows, d_in)
-        active = active_components(model, x, config)  # (rows, C)
+        active = active_components(model, x, config, config.n_active(state.step))  # (rows, C)
         norms, n_counted = schatten_norms(model, config.schatten_p)
         sparse, target = model(x, active), model.target_forward(x)
 
@@ -147,13 +150,13 @@ def normalise_(model: ComponentModel) -> None:
 
 @torch.no_grad()
 def active_components(
-    model: ComponentModel, x: Float[Tensor, "rows d_in"], config: APDConfig, n_active: int | None = None
+    model: ComponentModel, x: Float[Tensor, "rows d_in"], config: APDConfig, n_active: int
 ) -> Bool[Tensor, "rows C"]:
-    """s_c(x): which components the batch top-k keeps on each row; `n_active` pairs, by default the config's."""
+    """s_c(x): which components the batch top-k keeps; `n_active` (row, component) pairs in all."""
     factors = {path: (layer.U, layer.V) for path, layer in model.layers.items()}
     weights = model.sums if config.attribute_at == "components" else model.targets
     A = attributions(model.target, x, factors, weights)
-    return batch_top_k(A, config.n_active if n_active is None else n_active)
+    return batch_top_k(A, n_active)
 
 
 def schatten_norms(model: ComponentModel, p: float) -> tuple[Float[Tensor, " C"], int]:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from scipy.optimize import linear_sum_assignment
 from torch import Generator, Tensor, nn
@@ -206,24 +207,25 @@ def single_feature(run: Decomposed, n_inputs: int, generator: Generator, batch_s
 
 @torch.no_grad()
 def serving(run: Decomposed) -> Float[Tensor, "n_functions C"]:
-    """What share of the weights of each function's neurons each component holds, in squared length (APD fig. 13).
+    """Cosine similarity of each function's mechanism with each component (APD fig. 13).
 
-    Rows add up to about 1 in a perfect decomposition, with a single 1 in each.
+    The mechanism is what the weights of all layers are once those of other functions' neurons are zero, as one vector.
+    A perfect decomposition has one 1 in each row and column.
     """
     net = run.target
     if not isinstance(net, GatedNetwork):
         raise TypeError(f"run must decompose a GatedNetwork, but decomposes a {type(net).__name__}")
-    shares = torch.zeros(len(net.coefficients), next(iter(run.components.layers.values())).C)
-    owners, totals = net.owners(), torch.zeros(len(net.coefficients), 1)
+    owners, functions = net.owners(), torch.arange(len(net.coefficients)).view(-1, 1, 1)
+    mechanisms, parts = [], []
     for path, layer in run.components.layers.items():
         W = net.get_submodule(path).weight
-        for i in range(len(shares)):
-            mine = owners[path] == i
-            shares[i] += (layer.P * W)[:, mine].sum(dim=1).cpu()
-            totals[i] += W[mine].square().sum().cpu()
-    return shares / totals
+        mechanisms.append(torch.where(owners[path] == functions.to(W.device), W, 0.0).flatten(1))
+        parts.append(layer.P.flatten(1))
+    return F.cosine_similarity(torch.cat(mechanisms, dim=1).unsqueeze(1), torch.cat(parts, dim=1), dim=2)
 
 
+SERVED = 0.9
+"""Cosine similarity from which a component is said to serve a function."""
 N_SCRUBBED = 8192
 """Inputs on which `extra_metrics` measures what ablation does."""
 
@@ -232,7 +234,7 @@ def extra_metrics(run: Decomposed, generator: Generator) -> dict[str, Any]:
     """What `evaluate` adds to a run's metrics: `identity_ci_error` where SPD's ideal is known; for residual MLPs
     `contribution_r`, and in APD the means of `scrub`, `n_own`, the features with a component of their own, and
     `n_doubled`, the components that are first for two features or more; for the hand-written network `n_served`, its
-    functions with a component that holds 0.9 of their weights and less than 0.1 of any other's.
+    functions whose mechanism has cosine similarity of at least 0.9 with a component, each with another.
     """
     found: dict[str, Any] = {}
     if not isinstance(run.target, TMS | ResidualMLP) or not set(run.target.layers) <= set(run.components.layers):
@@ -244,8 +246,8 @@ def extra_metrics(run: Decomposed, generator: Generator) -> dict[str, Any]:
             for uses, rank in run.target.ideal.items()
         )
     if isinstance(run.target, GatedNetwork) and not run.importance:
-        shares = serving(run)
-        found["n_served"] = int(((shares > 0.9) & (shares.sum(dim=0) - shares < 0.1)).any(dim=1).sum())
+        matched = serving(run)[:, hungarian_order(serving(run))].diagonal()
+        found["n_served"] = int((matched >= SERVED).sum())
     elif isinstance(run.target, ResidualMLP) and not isinstance(run.target, GatedNetwork):
         found["contribution_r"] = contributions(run).r
         if not run.importance:

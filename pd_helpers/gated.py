@@ -7,10 +7,12 @@ Each F_i is interpolated linearly between m equally spaced points of [0, 5] by m
     F_i(x) ≈ Σ_j w_j ReLU(x - t_j),   t = -Δ, 0, Δ, …, 5 - Δ,   Δ = 5 / (m - 1)
 
 where w_j is the change of slope at t_j; the knot below 0 lifts the line from zero to F_i(0). A bit that is off holds
-its neurons below zero: ReLU(x - t_j - K + K b_i), with K = 5 + Δ. The neurons are spread over the layers at random.
+its neurons below zero: ReLU(x - t_j - K + K b_i), with K = 5 + Δ. A neuron's weights are scaled so that it reads and
+writes with vectors of the same length, which changes nothing else. The neurons are spread over the layers at random.
 The input is kept in the first dimensions of the residual stream, and the output in its last.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,12 +113,13 @@ def write_gated(model: GatedNetwork, draw: Generator) -> GatedNetwork:
         for j, neuron in enumerate(neurons.tolist()):
             layer, place = divmod(neuron, model.d_mlp)
             mlp = model.mlps[layer]
+            size = (changes[j].abs() / math.hypot(1.0, off)).sqrt()  # reads and writes with vectors of one length
             mlp.W_in.weight[place].zero_()
-            mlp.W_in.weight[place, 0] = 1.0
-            mlp.W_in.weight[place, 1 + function] = off
-            mlp.W_in.bias[place] = -(j - 1) * step - off
+            mlp.W_in.weight[place, 0] = size
+            mlp.W_in.weight[place, 1 + function] = size * off
+            mlp.W_in.bias[place] = size * (-(j - 1) * step - off)
             mlp.W_out.weight[:, place].zero_()
-            mlp.W_out.weight[-1, place] = changes[j]
+            mlp.W_out.weight[-1, place] = math.hypot(1.0, off) * changes[j].sign() * size  # changes[j] / size
             model.owner[layer, place] = function
     return model.requires_grad_(False)
 

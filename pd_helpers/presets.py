@@ -28,8 +28,8 @@ class Preset:
     """The network and its training."""
     config: APDConfig | SPDConfig
     """The decomposition."""
-    published: dict[str, tuple[float, float]] = field(default_factory=dict)
-    """Metric → published mean and standard deviation; empty where none were published."""
+    published: dict[str, tuple[float, float | None]] = field(default_factory=dict)
+    """Metric → published mean and standard deviation, None where only read off a plot; empty where none were."""
     differs: dict[str, str] = field(default_factory=dict)
     """Field → what the paper used, and why we do not."""
 
@@ -92,11 +92,15 @@ APD_RESID_MLP_1_CONFIG = APDConfig(
     hidden_coeff=1.0,
     schatten_p=0.9,
     unit_norm=True,
-    lr=0.01,
+    lr=0.002,
     schedule="cosine",
-    warmup_fraction=0.01,
+    warmup_fraction=0.05,
     steps=4000,
     batch_size=256,
+    init_std=0.01,
+)
+APD_RESID_MLP_1_RANK4_CONFIG = APD_RESID_MLP_1_CONFIG.replace(
+    rank=4, lr=0.01, warmup_fraction=0.01, steps=3000, init_std=None
 )
 APD_RESID_MLP_2_CONFIG = APD_RESID_MLP_1_CONFIG.replace(
     C=200, rank=25, minimality_coeff=2.0, simplicity_coeff=7.0, unit_norm=False
@@ -124,8 +128,21 @@ SPD_RESID_MLP_1_CONFIG = SPDConfig(
     batch_size=512,
     faithfulness_warmup_steps=200,
 )
-SPD_RESID_MLP_2_CONFIG = SPD_RESID_MLP_1_CONFIG.replace(C=400)
-SPD_RESID_MLP_3_CONFIG = SPD_RESID_MLP_1_CONFIG.replace(C=500, importance_coeff=0.5e-5)
+SPD_RESID_MLP_2_CONFIG = SPD_RESID_MLP_1_CONFIG.replace(C=400, lr=0.02, steps=12_000, batch_size=256)
+SPD_RESID_MLP_3_CONFIG = SPD_RESID_MLP_2_CONFIG.replace(C=500, importance_coeff=0.5e-5)
+
+APD_FIGURE_8 = {  # means, read off the plot
+    "topk_mse": (1.2e-4, None),
+    "scrubbed_mse": (2.65e-4, None),
+    "monosemantic_mse": (8.5e-4, None),
+    "anti_scrubbed_mse": (1.35e-3, None),
+}
+APD_FIGURE_25 = {
+    "topk_mse": (9.1e-5, None),
+    "scrubbed_mse": (4.0e-4, None),
+    "monosemantic_mse": (8.3e-4, None),
+    "anti_scrubbed_mse": (1.55e-3, None),
+}
 
 APD_5_2_DIFFERS = {
     "steps": "20,000; at this learning rate and batch size the scores no longer move after 2,000",
@@ -163,6 +180,42 @@ SPD_40_10_DIFFERS = {
     "starts": "one; now and then one ends with two features that share two subcomponents between them",
     "start_steps": "one start; by then the loss tells",
     "target_steps": "10,000 with batches of 8,192; a longer training changes the target little",
+}
+
+APD_RESID_MLP_1_DIFFERS = {
+    "steps": "40,000 (10,000 in public code); at this learning rate 4,000 give the same picture",
+    "batch_size": "2,048; 256 in section C.2 and public code",
+    "lr": "0.001; twice that gets there sooner",
+    "warmup_fraction": "0.01; what 50 ranks of 130 components add up to in the first steps is easily too much",
+}
+APD_RESID_MLP_1_RANK4_DIFFERS = APD_RESID_MLP_1_DIFFERS | {
+    "rank": "50; each mechanism needs only one or two, and a step takes a quarter of the time",
+    "steps": "40,000 (10,000 in public code); at this learning rate 3,000 give the same picture",
+    "lr": "0.001; ten times that gets there sooner, and fewer features share a component",
+}
+del APD_RESID_MLP_1_RANK4_DIFFERS["warmup_fraction"]
+APD_RESID_MLP_2_DIFFERS = APD_RESID_MLP_1_DIFFERS | {
+    "steps": "10,000; at this learning rate 4,000 give the same picture",
+}
+APD_GATED_DIFFERS = {
+    "steps": "200,000; see notebook 10",
+    "batch_size": "10,000; 81% of the inputs have no bit on and teach nothing",
+}
+SPD_RESID_MLP_1_DIFFERS = {
+    "steps": "30,000; at this learning rate 10,000 give the same matrices",
+    "batch_size": "2,048; 512 are enough",
+    "lr": "0.002; fifteen times that gets there sooner",
+    "schedule": "constant; ending at zero settles which subcomponents are important",
+    "faithfulness_warmup_steps": "none; 200 in later public configs, and more reliable",
+}
+SPD_RESID_MLP_2_DIFFERS = SPD_RESID_MLP_1_DIFFERS | {
+    "steps": "50,000; at this learning rate 12,000 give the same matrices",
+    "batch_size": "2,048; 256 are enough",
+    "lr": "0.001; twenty times that gets there sooner",
+}
+SPD_RESID_MLP_3_DIFFERS = SPD_RESID_MLP_2_DIFFERS | {
+    "steps": "200,000, converged at 70,000; what a CPU does in half an hour",
+    "d_gate": "128; 16, as in one and two layers, so that a CPU can do it",
 }
 
 PRESETS = {
@@ -235,48 +288,61 @@ PRESETS = {
             source="APD section 3.2 and D.2",
             target=RESID_MLP_1,
             config=APD_RESID_MLP_1_CONFIG,
+            published=APD_FIGURE_8,
+            differs=APD_RESID_MLP_1_DIFFERS,
         ),
         Preset(
             name="apd/resid_mlp_1_rank4",
             source="APD section 3.2 and D.2, with components of rank 4 for slow machines",
             target=RESID_MLP_1,
-            config=APD_RESID_MLP_1_CONFIG.replace(rank=4),
+            config=APD_RESID_MLP_1_RANK4_CONFIG,
+            differs=APD_RESID_MLP_1_RANK4_DIFFERS,
         ),
         Preset(
             name="apd/resid_mlp_2",
             source="APD section 3.3 and D.2",
             target=RESID_MLP_2,
             config=APD_RESID_MLP_2_CONFIG,
+            published=APD_FIGURE_25,
+            differs=APD_RESID_MLP_2_DIFFERS,
         ),
         Preset(
             name="apd/resid_mlp_2_rank1",
             source="APD section C.4",
             target=RESID_MLP_2,
             config=APD_RESID_MLP_2_CONFIG.replace(rank=1),
+            differs=APD_RESID_MLP_2_DIFFERS,
         ),
         Preset(
             name="apd/gated",
             source="APD section B.1 and D.3",
             target=GatedConfig(),
             config=APD_GATED_CONFIG,
+            differs=APD_GATED_DIFFERS,
         ),
         Preset(
             name="spd/resid_mlp_1",
             source="SPD section 3.3",
             target=RESID_MLP_1,
             config=SPD_RESID_MLP_1_CONFIG,
+            published={"contribution_r": (1.000, None)},
+            differs=SPD_RESID_MLP_1_DIFFERS,
         ),
         Preset(
             name="spd/resid_mlp_2",
             source="SPD section 3.4",
             target=RESID_MLP_2,
             config=SPD_RESID_MLP_2_CONFIG,
+            published={"contribution_r": (0.999, None)},
+            differs=SPD_RESID_MLP_2_DIFFERS,
         ),
         Preset(
             name="spd/resid_mlp_3",
             source="SPD section 3.4",
             target=RESID_MLP_3,
             config=SPD_RESID_MLP_3_CONFIG,
+            published={"contribution_r": (0.999, None)},
+            differs=SPD_RESID_MLP_3_DIFFERS,
         ),
     ]
 }

@@ -5,7 +5,8 @@
     table = shipped_sweep("apd/tms_5-2")          many small runs, one row each
 
 They lie in `pd_helpers/shipped/<experiment>/<variant>/`, lighter than when they were trained: factors of full rank are
-cut to their numerical rank, and of large runs 20 snapshots stay, in half precision; run.json states the error of both.
+cut to their numerical rank, and of large runs up to 20 snapshots stay, in half precision, or none; run.json states the
+error of both.
 `manifest.json` lists them all. To train and ship what `RUNS` and `SWEEPS` below say:
 
     python -m pd_helpers.shipping                           what is to be shipped, and what is
@@ -44,6 +45,7 @@ TOLERANCE = 1e-4
 LIGHT_SNAPSHOTS = 20
 """Snapshots that stay where all of them would take more than `HEAVY` bytes."""
 HEAVY = 500_000
+"""Bytes that snapshots may take; those of TMS 40-10 are 20 of half that."""
 
 
 @dataclass(frozen=True)
@@ -221,7 +223,10 @@ def thin_snapshots(tensors: Tensors, facts: Facts) -> tuple[Tensors, Facts]:
     if sum(t.nbytes for t in heavy.values()) <= HEAVY:
         return tensors, facts
     steps = facts["snapshot_steps"]
-    stay = torch.linspace(0, len(steps) - 1, min(LIGHT_SNAPSHOTS, len(steps))).round().long()
+    room = 2 * HEAVY * len(steps) // sum(t.nbytes for t in heavy.values())  # in half precision
+    if room < 2:  # first and last say nothing that the run itself does not
+        return {k: t for k, t in tensors.items() if k not in heavy}, facts | {"snapshot_steps": []}
+    stay = torch.linspace(0, len(steps) - 1, min(LIGHT_SNAPSHOTS, len(steps), room)).round().long()
     light = {name: t[stay].half() for name, t in heavy.items()}
 
     def change(path: str) -> float:

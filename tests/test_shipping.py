@@ -166,7 +166,8 @@ class TestShipping:
 
     def test_heavy_snapshots_are_thinned(self, empty, monkeypatch):
         run = small_run(steps=60)
-        monkeypatch.setattr(shipping, "HEAVY", 100)
+        total = sum(t.nbytes for name, t in run.pack()[0].items() if name.startswith("snapshots."))
+        monkeypatch.setattr(shipping, "HEAVY", total // 2)
         shipping.ship(run)
         again, by_step = pdh.shipped("apd/tms_5-2"), {s.step: s for s in run.snapshots}
         assert len(run.snapshots) > len(again.snapshots) == 20
@@ -175,6 +176,14 @@ class TestShipping:
         stated = shipped_facts({"name": "apd/tms_5-2", "variant": "seed0"})["shipped"]["largest_change_of_snapshots"]
         assert stated["embed"] == pytest.approx(max(changes), rel=1e-3)
         assert 0 < max(changes) < 1e-2
+
+    def test_of_very_heavy_snapshots_none_stays(self, empty, monkeypatch):
+        run = small_run(steps=60)
+        monkeypatch.setattr(shipping, "HEAVY", 100)
+        shipping.ship(run)
+        again = pdh.shipped("apd/tms_5-2")
+        assert again.snapshots == []
+        assert_metrics_agree(evaluate(again), run.metrics, "cpu")
 
     def test_variants_and_the_manifest(self, empty):
         shipping.ship(small_run(seed=0), "seed0")
