@@ -182,5 +182,5 @@ def test_the_response_lab_follows_both_sliders(jupyter):
     assert move(value, "ArrowLeft") > 0
     assert move(value, "Home") < 0
     move(feature, "ArrowRight")
-    assert (feature.readout, value.readout) == ("43", "-1.00")
+    assert (feature.value, value.value) == (43, -1)
     assert jupyter.errors() == []

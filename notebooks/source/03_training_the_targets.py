@@ -142,8 +142,8 @@ print(f"largest difference between the outputs: {(net(x[:2000]) - target(x[:2000
 # **Every decomposition of a residual MLP in this course happens in the narrow network.** Is that exact too? A component
 # that reads with $V$ and writes with $U$ there is one that reads with $V Q^\top$ and writes with $Q\, U$ in the full stream. Its
 # length, its attributions and its effect on the output are the same. What we give up are components that stick out of
-# the 200 dimensions. Such a part changes no output; it only makes the sum less faithful and the component longer. Every
-# loss in the course would remove it. So: the same losses, the same best answers, a fifth of the numbers. (Where a loss
+# the 200 dimensions. Such a part changes no output. It can make the sum less faithful and the component longer, but no
+# loss in the course smaller. So: the same losses, the same best answers, a fifth of the numbers. (Where a loss
 # is a mean over parameters, we go on dividing by the full number, so that the papers' coefficients keep their meaning.)
 #
 # From here on, `net` is the narrow network.
@@ -232,7 +232,7 @@ table.style.format("{:.2e}", subset=["here", "worked out"], na_rep="–")
 # against the labels. We can compare that too:
 
 # %%
-x = features(200_000, torch.Generator().manual_seed(2))
+x = features(100_000, torch.Generator().manual_seed(2))
 against_target = F.mse_loss(baseline(x), net(x)).item()
 print(f"monosemantic baseline against the trained network's output: {against_target:.2e}; paper, off its plot: 8.5e-4")
 
@@ -289,7 +289,7 @@ pdh.show(fig, alt)
 # with $s$?
 
 # %%
-x = features(100_000, torch.Generator().manual_seed(3))
+x = features(50_000, torch.Generator().manual_seed(3))
 gap = x @ skip.T - labels(x)  # the error without the MLP
 adds = net(x) - x @ skip.T  # what the MLP adds
 scales = torch.linspace(0, 2, 101)
@@ -327,7 +327,7 @@ pdh.show(
 
 # %% [markdown]
 # The loss has two parts, and they disagree. The outputs whose feature is on would like more. The 99 others pay for
-# it: neurons are shared, so whatever a neuron does for feature 42 it also writes, with other signs, to outputs that want nothing.
+# it: neurons are shared, so whatever a neuron does for feature 42 it also writes, with either sign, to outputs that want nothing.
 # Training stops where one more step costs as much as it gains, at $s = 1$. **The slope is less than 2 by choice.** The
 # paper suspects as much; here it is measured.
 #
@@ -359,7 +359,7 @@ for sign in (1.0, -1.0):
 pd.DataFrame(rows).T.style.format("{:.3f}").format("{:.2f}", subset=["correlation"])
 
 # %% [markdown]
-# At $+1$ the MLP's noise is the larger one, as the paper says. But the two are *not* unrelated. **The MLP writes the
+# At $+1$ the MLP's noise is the larger one, as the paper says; at $-1$, where most neurons are off, the skip's is. But the two are *not* unrelated. **The MLP writes the
 # opposite of the skip's noise.** It uses part of its 50 neurons to clean up after the random embedding.
 #
 # So is this network doing 100 ReLUs with 50 neurons, or is it repairing its skip? Here is a test. Take the MLP as it
@@ -369,9 +369,8 @@ pd.DataFrame(rows).T.style.format("{:.3f}").format("{:.2f}", subset=["correlatio
 
 # %%
 repaired = mean_losses({"trained MLP, exact skip": lambda x: net(x) - x @ skip.T + x})
-pd.Series({name: losses[name] for name in ("trained, one layer", "monosemantic, exact skip")} | repaired).map(
-    "{:.2e}".format
-)
+rivals = {name: losses[name] for name in ("trained, one layer", "monosemantic, exact skip")}
+pd.DataFrame({"loss": rivals | repaired}).style.format("{:.2e}")
 
 # %% [markdown]
 # It *rises*, above the baseline. The network's advantage exists only together with the noise that it corrects. The
