@@ -132,9 +132,10 @@ def train_core(components, importance, batches, config, state) -> Iterator[apd.L
 
 
 def losses_of(model: textbook.Model, config, rand_like=torch.rand_like):
-    """The textbook's losses of either method, as a function of the batch."""
+    """The textbook's losses of either method, as a function of the batch, to be called once a step."""
     if isinstance(config, apd.APDConfig):
-        return lambda x: textbook.apd_losses(model, x, config)
+        steps = itertools.count()
+        return lambda x: textbook.apd_losses(model, x, config, next(steps))
     return lambda x: textbook.spd_losses(model, x, config, rand_like)
 
 

@@ -237,13 +237,19 @@ def simplicity(model: Model, active: Tensor, p: float) -> Tensor:
     return total / n_parameters
 
 
-def apd_losses(model: Model, x: Tensor, config) -> dict[str, Tensor]:
+def top_k(step: int, config) -> float:
+    """Active components an input: k, to which k_start, where there is one, falls geometrically in half of the steps."""
+    k, k_start, half = config.top_k, config.top_k_start, config.steps / 2
+    return k if k_start is None or step >= half else k_start * (k / k_start) ** (step / half)
+
+
+def apd_losses(model: Model, x: Tensor, config, step: int = 0) -> dict[str, Tensor]:
     """The losses of one batch, unweighted."""
     with torch.no_grad():
         P = model.P
     own_sum = {layer: P[layer].sum(dim=0) for layer in P}
     weights = {**model.W, **own_sum} if config.attribute_at == "components" else model.W
-    active = batch_top_k(attributions(model, weights, P, x), round(config.top_k * len(x)))
+    active = batch_top_k(attributions(model, weights, P, x), round(top_k(step, config) * len(x)))
     sparse, all_on = masked(model, x, dict.fromkeys(model.decomposed, active)), target(model, x)
     errors = [(all_on.inputs[use] - sparse.inputs[use]).square().mean() for use in model.hidden]
     return {

@@ -87,6 +87,27 @@ def test_hidden_reconstruction_and_unit_norm_follow_the_textbook():
             torch.testing.assert_close(parameter, true, rtol=1e-7, atol=1e-8)
 
 
+def test_top_k_falls_from_its_start_by_hand():
+    config = CONFIG.replace(top_k=1.0, top_k_start=16.0, steps=8)  # to a half with every step, in half of them
+    assert [config.n_active(step) for step in range(8)] == [160, 80, 40, 20, 10, 10, 10, 10]
+    assert [10 * textbook.top_k(step, config) for step in range(8)] == [160, 80, 40, 20, 10, 10, 10, 10]
+    steady = config.replace(top_k_start=None)
+    assert [steady.n_active(step) for step in range(8)] == [10] * 8
+    assert [textbook.top_k(step, steady) for step in range(8)] == [1.0] * 8
+
+
+@pytest.mark.parametrize("network", ["mlp", "residual mlp"])
+def test_a_top_k_that_falls_follows_the_textbook(network):
+    target, layers, batch = networks(network)
+    config = CONFIG.replace(attribute_at="target", top_k=0.3, top_k_start=3.0, steps=16)
+    model = decompose(target, dict.fromkeys(layers, config.C), rank=config.rank).double()
+    truth = pair.copied(textbook_of(model))
+    theirs = textbook.train(truth, pair.losses_of(truth, config), map(batch, range(16)), config)
+    mine = apd.train(model, replay(batch), config, apd.start(model, config, Generator()))
+    for losses_, true_losses in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(losses_._asdict(), true_losses, rtol=1e-7, atol=1e-10)
+
+
 def lengths(model):
     return torch.cat([layer.V.detach().norm(dim=-1).flatten() for layer in model.layers.values()])
 

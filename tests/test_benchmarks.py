@@ -25,6 +25,7 @@ QUICK = [
     "--set",
     "faithfulness_warmup_steps=5",
 ]
+NARROW = ["--set", "d_resid=60", "--set", "d_mlp=5", "--set", "rank=3"]
 
 
 @pytest.fixture(autouse=True)
@@ -42,9 +43,11 @@ def run(capsys, *arguments):
     return code, written.out.splitlines(), written.err
 
 
-@pytest.mark.parametrize("name", ["apd/tms_5-2", "spd/tms_5-2_id"])
-def test_stdout_ends_with_the_promised_json(name, capsys):
-    code, lines, said = run(capsys, name, "--steps", "7", *QUICK)
+@pytest.mark.parametrize(
+    ("name", "settings"), [("apd/tms_5-2", []), ("spd/tms_5-2_id", []), ("apd/resid_mlp_2", NARROW)]
+)
+def test_stdout_ends_with_the_promised_json(name, settings, capsys):
+    code, lines, said = run(capsys, name, "--steps", "7", *QUICK, *settings)
     assert code == 0
     result = json.loads(lines[-1])
     assert list(result)[: len(KEYS)] == KEYS
@@ -59,13 +62,20 @@ def test_stdout_ends_with_the_promised_json(name, capsys):
 
 
 def test_a_table_of_all_experiments(capsys):
-    code, lines, _ = run(capsys, "--all", "--steps", "1", *QUICK, "--set", "C=6")
+    """Settings that only some of the experiments have are for those."""
+    code, lines, _ = run(capsys, "--all", "--steps", "1", *QUICK, *NARROW, "--set", "C=6")
     assert code == 0
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| `")]
     assert [row[0] for row in rows] == [f"`{name}`" for name in pdh.PRESETS]
     assert all(row[1:3] == ["64", "6"] for row in rows)
     assert all(float(row[-1]) < 1e-12 for row in rows)
     assert f"torch {torch.__version__}" in lines[-1]
+
+
+def test_every_experiment_has_a_batch_size_of_the_papers():
+    used = {name: timing.PAPERS_BATCH[name.split("/")[0], pdh.preset(name).target.kind] for name in pdh.PRESETS}
+    assert (used["apd/tms_40-10"], used["spd/tms_40-10"]) == (2048, 4096)
+    assert (used["apd/resid_mlp_2"], used["apd/gated"], used["spd/resid_mlp_3"]) == (256, 10_000, 2048)
 
 
 def test_growth_measures_every_cell(capsys, monkeypatch):
@@ -92,6 +102,13 @@ def test_a_larger_problem_takes_more_memory(monkeypatch):
     assert small["ms"] > 0
 
 
+def test_growth_of_a_residual_network_and_of_the_hand_written_one(monkeypatch):
+    monkeypatch.setattr(growth, "SECONDS", 0.0)
+    for name, settings in (("apd/resid_mlp_1", {"target_steps": 5, "d_resid": 60, "rank": 2}), ("apd/gated", {})):
+        cell = growth.measure(name, 4, 64, "cpu", 1, settings)
+        assert cell["ms"] > 0
+
+
 BAD = {
     "unknown experiment": (["apd/tms_5_2"], "did you mean 'apd/tms_5-2'?"),
     "unknown growth": (["--growth", "apd/tms_40"], "unknown experiment 'apd/tms_40': did you mean 'apd/tms_40-10'?"),
@@ -100,6 +117,7 @@ BAD = {
     "device": (["apd/tms_5-2", "--device", "tpu"], "device must be auto, cpu, cuda or mps, but is 'tpu'; auto works"),
     "value": (["apd/tms_5-2", "--set", "C=0"], "C must be a whole number of at least 1, but is 0; 5 works"),
     "key": (["--all", "--set", "n_feature=3"], "unknown field 'n_feature': did you mean 'n_features'?"),
+    "key of others": (["apd/gated", "--set", "target_steps=5"], "unknown field 'target_steps'"),
     "no value": (["apd/tms_5-2", "--set", "C"], "--set takes KEY=VALUE, but got 'C'; C=30 works"),
     "C": (["--growth", "apd/tms_5-2", "--C", "5", "0"], "C must be a whole number of at least 1, but is 0; 50 works"),
     "batch": (["--growth", "apd/tms_5-2", "--batch", "-8"], "batch must be a whole number of at least 1, but is -8; "),
