@@ -78,8 +78,7 @@ def _list(options: argparse.Namespace) -> None:
         return
     width = max(map(len, pdh.PRESETS))
     for name, p in pdh.PRESETS.items():
-        size = f"{p.target.n_features} features in {p.target.n_hidden} dimensions, C {p.config.C}"
-        print(f"{name:{width}}  {size}; {p.source}")
+        print(f"{name:{width}}  {p.target.summary}, C {p.config.C}; {p.source}")
 
 
 def _run(options: argparse.Namespace) -> None:

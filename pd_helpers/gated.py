@@ -146,6 +146,10 @@ class GatedConfig(TargetConfig):
                 f"{self.n_layers}; 1 works"
             )
 
+    @property
+    def summary(self) -> str:
+        return f"{self.n_functions} functions of {self.n_neurons} neurons each"
+
     def features(self) -> GatedInputs:
         return GatedInputs(self.n_functions, self.feature_probability)
 

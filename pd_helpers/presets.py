@@ -54,6 +54,7 @@ APD_TMS_5_2_CONFIG = APDConfig(
 APD_TMS_40_10_CONFIG = APDConfig(
     C=50,
     top_k=1.0,
+    top_k_start=2.0,
     attribute_at="target",
     minimality_coeff=10.0,
     simplicity_coeff=20.0,
@@ -64,7 +65,7 @@ APD_TMS_40_10_CONFIG = APDConfig(
     steps=8000,
     batch_size=128,
     init_std=0.01,
-    starts=3,
+    starts=2,
     start_steps=8000,
 )
 SPD_TMS_5_2_CONFIG = SPDConfig(
@@ -103,8 +104,9 @@ APD_RESID_MLP_1_RANK4_CONFIG = APD_RESID_MLP_1_CONFIG.replace(
     rank=4, lr=0.01, warmup_fraction=0.01, steps=3000, init_std=None
 )
 APD_RESID_MLP_2_CONFIG = APD_RESID_MLP_1_CONFIG.replace(
-    C=200, rank=25, minimality_coeff=2.0, simplicity_coeff=7.0, unit_norm=False
+    C=200, rank=25, minimality_coeff=2.0, simplicity_coeff=7.0, unit_norm=False, top_k_start=4.0
 )
+APD_RESID_MLP_2_RANK1_CONFIG = APD_RESID_MLP_2_CONFIG.replace(rank=1, lr=0.01, warmup_fraction=0.01, init_std=None)
 APD_GATED_CONFIG = APDConfig(
     C=4,
     top_k=0.2217,
@@ -158,8 +160,9 @@ APD_40_10_DIFFERS = {
     "lr": "0.001; ten times that gets there sooner, and with the small batch further",
     "warmup_fraction": "0.05; a long warm-up gives features time to find a component of their own",
     "init_std": "about 0.05 in public code; every component starts from next to nothing",
-    "starts": "one; half of them end with a feature that shares a component or has none, see notebook 07",
-    "start_steps": "one start; what went wrong is only seen at the end, so all three are trained to the end",
+    "top_k_start": "none; with room for more components at first, features rarely come to share one, see notebook 07",
+    "starts": "one; one in four still ends with a feature that shares a component or has none",
+    "start_steps": "one start; what went wrong is only seen at the end, so both are trained to the end",
     "target_steps": "2,000 with batches of 2,048; the paper expects 5,000 with 1,024 to do as well",
 }
 SPD_5_2_DIFFERS = {
@@ -196,7 +199,10 @@ APD_RESID_MLP_1_RANK4_DIFFERS = APD_RESID_MLP_1_DIFFERS | {
 del APD_RESID_MLP_1_RANK4_DIFFERS["warmup_fraction"]
 APD_RESID_MLP_2_DIFFERS = APD_RESID_MLP_1_DIFFERS | {
     "steps": "10,000; at this learning rate 4,000 give the same picture",
+    "top_k_start": "none; with room for more components at first, fewer features come to share one",
 }
+APD_RESID_MLP_2_RANK1_DIFFERS = APD_RESID_MLP_2_DIFFERS | {"lr": "0.001; ten times that gets there sooner"}
+del APD_RESID_MLP_2_RANK1_DIFFERS["warmup_fraction"]
 APD_GATED_DIFFERS = {
     "steps": "200,000; see notebook 10",
     "batch_size": "10,000; 81% of the inputs have no bit on and teach nothing",
@@ -310,8 +316,8 @@ PRESETS = {
             name="apd/resid_mlp_2_rank1",
             source="APD section C.4",
             target=RESID_MLP_2,
-            config=APD_RESID_MLP_2_CONFIG.replace(rank=1),
-            differs=APD_RESID_MLP_2_DIFFERS,
+            config=APD_RESID_MLP_2_RANK1_CONFIG,
+            differs=APD_RESID_MLP_2_RANK1_DIFFERS,
         ),
         Preset(
             name="apd/gated",

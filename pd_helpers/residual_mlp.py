@@ -224,6 +224,11 @@ class ResidualMLPConfig(TrainedConfig):
     target_schedule: str = choice("cosine", "constant", "cosine")
     """What the learning rate does."""
 
+    @property
+    def summary(self) -> str:
+        layers = "layer" if self.n_layers == 1 else "layers"
+        return f"{self.n_features} features, {self.n_layers} {layers} of {self.d_mlp} neurons"
+
     def features(self) -> SparseFeatures:
         return SparseFeatures(self.n_features, self.feature_probability, low=-1.0)
 

@@ -32,6 +32,11 @@ class TargetConfig(Config):
     target_seed: int | None = whole(None, at_least=0)
     """Seed of the target; None means the run's own seed."""
 
+    @property
+    def summary(self) -> str:
+        """Its sizes, in a few words."""
+        raise NotImplementedError
+
     def features(self) -> Callable[[int, Generator], Tensor]:
         """The data this target is trained and decomposed on."""
         raise NotImplementedError
@@ -127,6 +132,10 @@ class TMSConfig(TrainedConfig):
     """Put a fixed identity matrix between W and Wᵀ (SPD's "+ID")."""
     feature_probability: float = number(0.05, high=1.0)
     """Probability p that a feature is on."""
+
+    @property
+    def summary(self) -> str:
+        return f"{self.n_features} features in {self.n_hidden} dimensions" + (", identity" if self.identity else "")
 
     def features(self) -> SparseFeatures:
         return SparseFeatures(self.n_features, self.feature_probability)
