@@ -296,11 +296,16 @@ def test_one_component_is_not_enough_where_two_share_a_feature():
 
 
 def test_every_batch_has_a_top_k_of_its_own():
-    data = rows([0.0, 0.8, 0.0, 0.0, 0.0], [0.0, 0.0, 0.9, 0.0, 0.0])
-    together = experiments.single_feature(perfect(data=data, top_k=0.5), 2, Generator())
-    assert together.n_active[1:3].tolist() == [0.0, 1.0]
-    alone = experiments.single_feature(perfect(data=data, top_k=1.0), 2, Generator(), batch_size=1)
-    assert alone.n_active[1:3].tolist() == [1.0, 1.0]
+    data = (
+        [0.0, 0.8, 0.0, 0.0, 0.0],
+        [0.0, 0.0, 0.9, 0.0, 0.0],
+        [0.0, 0.0, 0.0, 0.3, 0.0],
+        [0.0, 0.0, 0.0, 0.0, 0.2],
+    )
+    together = experiments.single_feature(perfect(data=rows(*data), top_k=0.5), 4, Generator())
+    assert together.n_active[1:].tolist() == [1.0, 1.0, 0.0, 0.0]
+    by_twos = experiments.single_feature(perfect(data=rows(*data), top_k=0.5), 4, Generator(), batch_size=2)
+    assert by_twos.n_active[1:].tolist() == [0.0, 1.0, 1.0, 0.0]
 
 
 def test_features_that_never_are_alone_have_no_number():

@@ -241,10 +241,16 @@ def in_full(W_E, weights, x):
     return s @ W_E
 
 
+def test_the_loss_is_the_mean_over_all_rows_those_of_zeros_too():
+    model, x = CONFIG.new(seed=0), CONFIG.features()(64, torch.Generator().manual_seed(0))
+    assert (x == 0).all(dim=1).any()
+    truth = (in_full(model.W_E, list(model.parameters()), x) - labels(x)).square().mean()
+    torch.testing.assert_close(CONFIG.loss(model, x), truth)
+
+
 def test_first_training_step_is_adamw_on_the_mean_squared_error():
     config = CONFIG.replace(target_lr=0.1, target_weight_decay=0.5)
     before, x = config.new(seed=3), config.features()(64, generator(3, "target_data"))
-    assert (x == 0).all(dim=1).any()  # rows of zeros count in the mean
     (in_full(before.W_E, list(before.parameters()), x) - x - x.clamp(min=0)).square().mean().backward()
     trained = make_target(config, seed=3, show_progress=False)
     # At step one Adam's moments are g and g²: decay by lr · wd, then a step of lr · g / (|g| + 1e-8).

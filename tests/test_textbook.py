@@ -215,9 +215,10 @@ def test_the_core_trains_as_the_textbook_does(name):
     truth = pair.copied(shared)
     batches = [experiment.target.features()(64, Generator().manual_seed(i)).double() for i in range(config.steps)]
 
-    def true_losses(x):
-        return pair.losses_of(truth, config, pair.rand_like_core(components, x, same))(x)
+    def spd_losses(x):
+        return textbook.spd_losses(truth, x, config, pair.rand_like_core(components, x, same))
 
+    true_losses = pair.losses_of(truth, config) if importance is None else spd_losses
     mine = pair.train_core(components, importance, iter(batches), config, state)
     for losses, true in zip(mine, textbook.train(truth, true_losses, batches, config), strict=True):
         torch.testing.assert_close(losses._asdict(), true, rtol=1e-7, atol=1e-10)
