@@ -2,8 +2,8 @@
 
 Every cell is measured in a process of its own. Peak memory on the CPU is how much the largest resident size of that
 process grows from just before the first step, when parameters and data exist and torch is loaded, to the end; it is
-right to a few megabytes. On CUDA it is torch's own count of the most bytes allocated at once. Top-k
-stays the preset's: active components per input do not depend on how many there are to choose from.
+right to a few megabytes. On CUDA it is torch's own count of the most bytes allocated at once. Top-k is what the
+preset's ends at: active components per input do not depend on how many there are to choose from.
 """
 
 import json
@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from benchmarks.pair import prepare
-from benchmarks.timing import WARM_UP, block
+from benchmarks.timing import WARM_UP, block, steady
 
 COMPONENTS = [10, 25, 50, 100, 200, 400]
 BATCH_SIZES = [256, 512, 1024, 2048, 4096, 8192]
@@ -44,7 +44,7 @@ def measure(
 ) -> dict[str, float]:
     """One cell, in this process."""
     torch.set_num_threads(threads)
-    pair = prepare(name, device, **overrides, C=C, batch_size=batch_size)
+    pair = prepare(name, device, **{**steady(name), **overrides, "C": C, "batch_size": batch_size})
     steps, cuda = pair.core_steps(), pair.device.type == "cuda"
     if cuda:
         torch.cuda.reset_peak_memory_stats()

@@ -78,6 +78,20 @@ def test_every_experiment_has_a_batch_size_of_the_papers():
     assert (used["apd/resid_mlp_2"], used["apd/gated"], used["spd/resid_mlp_3"]) == (256, 10_000, 2048)
 
 
+def test_a_top_k_that_falls_is_timed_where_it_ends(monkeypatch):
+    used = []
+
+    def prepare(name, device, **settings):
+        used.append(settings)
+        raise ValueError
+
+    monkeypatch.setattr(timing, "prepare", prepare)
+    for name, settings in (("apd/tms_40-10", {}), ("apd/tms_40-10", {"top_k_start": 3.0}), ("spd/tms_40-10", {})):
+        with pytest.raises(ValueError):  # noqa: PT011
+            timing.compare(name, 1, "cpu", settings)
+    assert [settings.get("top_k_start", "no such field") for settings in used] == [None, 3.0, "no such field"]
+
+
 def test_growth_measures_every_cell(capsys, monkeypatch):
     asked = []
 
