@@ -153,10 +153,17 @@ def active_components(
     model: ComponentModel, x: Float[Tensor, "rows d_in"], config: APDConfig, n_active: int
 ) -> Bool[Tensor, "rows C"]:
     """s_c(x): which components the batch top-k keeps; `n_active` (row, component) pairs in all."""
+    return batch_top_k(component_attributions(model, x, config), n_active)
+
+
+@torch.no_grad()
+def component_attributions(
+    model: ComponentModel, x: Float[Tensor, "rows d_in"], config: APDConfig
+) -> Float[Tensor, "rows C"]:
+    """A_c(x), at the parameters that the configuration says."""
     factors = {path: (layer.U, layer.V) for path, layer in model.layers.items()}
     weights = model.sums if config.attribute_at == "components" else model.targets
-    A = attributions(model.target, x, factors, weights)
-    return batch_top_k(A, n_active)
+    return attributions(model.target, x, factors, weights)
 
 
 def schatten_norms(model: ComponentModel, p: float) -> tuple[Float[Tensor, " C"], int]:

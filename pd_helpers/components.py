@@ -135,7 +135,8 @@ class ComponentModel(nn.Module):
     @property
     def hidden(self) -> list[str]:
         """The uses that APD's hidden reconstruction compares activations at: all, unless the target names some."""
-        return [path for path in getattr(self.target, "hidden", self.uses) if path in self.uses]
+        named = getattr(self.target, "hidden", None)
+        return [path for path in (named if isinstance(named, list) else self.uses) if path in self.uses]
 
     @property
     def sums(self) -> dict[str, Float[Tensor, "d_out d_in"]]:

@@ -20,7 +20,6 @@ from scipy.optimize import linear_sum_assignment
 from torch import Generator, Tensor, nn
 
 from pd_helpers import apd, metrics, spd
-from pd_helpers.attributions import attributions
 from pd_helpers.components import ComponentModel
 from pd_helpers.data import one_hot
 from pd_helpers.gated import GatedNetwork
@@ -99,13 +98,13 @@ def greedy_order(matrix: Float[Tensor, "n_features C"]) -> Int[Tensor, " C"]:
     order = []
     for row in left[: matrix.shape[1]]:
         order.append(int(row.argmax()))
-        left[:, order[-1]] = -1.0
+        left[:, order[-1]] = -torch.inf
     taken = set(order)
     return torch.tensor(order + [c for c in range(matrix.shape[1]) if c not in taken])
 
 
 def hungarian_order(matrix: Float[Tensor, "n_features C"]) -> Int[Tensor, " C"]:
-    """Columns in the order with the largest possible sum on the diagonal."""
+    """Columns in the order with the largest possible sum on the diagonal, if there are no fewer than rows."""
     rows, columns = linear_sum_assignment(matrix.cpu().numpy(), maximize=True)
     order = columns[rows.argsort()].tolist()
     taken = set(order)
@@ -269,9 +268,9 @@ def _contribution(net: ResidualMLP, W_in: Tensor, W_out: Tensor) -> Float[Tensor
 
 
 def _attributions(run: Decomposed, x: Float[Tensor, "rows n_features"]) -> Float[Tensor, "rows C"]:
-    model = run.components
-    factors = {path: (layer.U, layer.V) for path, layer in model.layers.items()}
-    return attributions(model.target, x.to(model.factors[0]), factors)
+    if not isinstance(run.config, apd.APDConfig):
+        raise TypeError("run must be an APD run: SPD's subcomponents have importances, not attributions")
+    return apd.component_attributions(run.components, x.to(run.components.factors[0]), run.config)
 
 
 def _own_components(run: Decomposed, x: Float[Tensor, "rows n_features"]) -> Bool[Tensor, "rows C"]:

@@ -131,12 +131,14 @@ class ResidualMLP(nn.Module):
         """
         if self.W_E.shape[0] < self.d_resid:
             return self, torch.eye(len(self.W_E), dtype=self.W_E.dtype, device=self.W_E.device)
-        used = [self.W_E, self.W_U.T]
+
+        def exact(matrix: Tensor) -> Tensor:
+            return matrix.cpu().double()
+
+        used = [self.W_U.T] if torch.equal(self.W_E, self.W_U.T) else [self.W_E, self.W_U.T]
         for mlp in self.mlps:
             used += [mlp.W_in.weight.T, mlp.W_out.weight]
-        if torch.equal(self.W_E, self.W_U.T):
-            used = used[1:]
-        Q = torch.linalg.qr(torch.cat(used, dim=1).double()).Q  # (d_resid, width), orthonormal columns
+        Q = torch.linalg.qr(exact(torch.cat(used, dim=1))).Q  # (d_resid, width), orthonormal columns
         small = ResidualMLP(
             n_features=self.W_E.shape[1],
             n_outputs=len(self.W_U),
@@ -146,11 +148,11 @@ class ResidualMLP(nn.Module):
             bias=self.mlps[0].W_in.bias is not None,
             width=Q.shape[1],
         ).to(self.W_E)
-        small.W_E.copy_(Q.T @ self.W_E.double())
-        small.W_U.copy_(self.W_U.double() @ Q)
+        small.W_E.copy_(Q.T @ exact(self.W_E))
+        small.W_U.copy_(exact(self.W_U) @ Q)
         for mine, theirs in zip(self.mlps, small.mlps, strict=True):
-            theirs.W_in.weight.copy_(mine.W_in.weight.double() @ Q)
-            theirs.W_out.weight.copy_(Q.T @ mine.W_out.weight.double())
+            theirs.W_in.weight.copy_(exact(mine.W_in.weight) @ Q)
+            theirs.W_out.weight.copy_(Q.T @ exact(mine.W_out.weight))
             if mine.W_in.bias is not None:
                 theirs.W_in.bias.copy_(mine.W_in.bias)
         return small.requires_grad_(False), Q.to(self.W_E)

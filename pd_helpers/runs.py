@@ -399,6 +399,11 @@ def start(
         return run
 
     run = initialise()
+    if getattr(config, "hidden_coeff", 0.0) and not run.components.hidden:
+        raise ValueError(
+            f"hidden_coeff is {config.hidden_coeff:g}, but no activation that {type(target).__name__} names as hidden "
+            f"enters a decomposed layer; 0 works, or layers that read {', '.join(target.hidden)}"
+        )
     run.components.target_forward(data(2, generator(seed, "data", at)))  # complains of layers that are not called
     run.alternatives = [initialise() for _ in range(1, config.starts)]
     return run

@@ -75,6 +75,10 @@ RUNS = [
         for name in ("apd/tms_40-10", "spd/tms_40-10", "spd/tms_40-10_id")
         for seed in range(3)
     ),
+    *map(Plan, ("apd/resid_mlp_1", "apd/resid_mlp_1_rank4", "apd/resid_mlp_2", "apd/resid_mlp_2_rank1")),
+    *map(Plan, ("spd/resid_mlp_1", "spd/resid_mlp_2")),
+    *(Plan("apd/resid_mlp_1_rank4", f"top_k{k:g}", overrides={"top_k": k}) for k in (1.0, 2.0)),
+    *(Plan("spd/resid_mlp_1", f"beta{b:.0e}", overrides={"importance_coeff": b}) for b in (1e-6, 3e-6, 1e-4, 1e-3)),
 ]
 SWEEPS = [
     SweepPlan(

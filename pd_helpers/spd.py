@@ -47,6 +47,8 @@ class SPDConfig(Config):
     """Adam's learning rate at its highest."""
     schedule: str = choice("cosine", "constant", "cosine")
     """What the learning rate does."""
+    warmup_fraction: float = number(0.0, high=1.0)
+    """Share of the steps over which the learning rate rises."""
     steps: int = whole(40_000)
     """Training steps."""
     batch_size: int = whole(4096)
@@ -135,5 +137,5 @@ def train(
             + config.importance_coeff * minimality
         )
 
-        state.apply(loss, learning_rate(state.step, config))
+        state.apply(loss, learning_rate(state.step, config, config.warmup_fraction))
         yield Losses(faithfulness.detach(), recon.detach(), recon_layerwise.detach(), minimality.detach())

@@ -117,6 +117,7 @@ SPD_RESIDUAL = {
     "recon_coeff": 1.0,
     "recon_layerwise_coeff": 1.0,
     "schedule": "constant",
+    "warmup_fraction": 0.0,
     "batch_size": 2048,
     "d_gate": 16,
 }

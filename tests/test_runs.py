@@ -12,11 +12,15 @@ from pd_helpers import runs, storage
 from pd_helpers.runs import evaluate
 from pd_helpers.targets import TMS
 
+RESIDUAL = {"n_features": 6, "d_resid": 40, "d_mlp": 3, "target_batch_size": 64, "batch_size": 64, "C": 8}
 SMALL = {
     "apd/tms_5-2": {"batch_size": 64, "starts": 1},
     "spd/tms_5-2": {"batch_size": 64, "C": 6, "d_gate": 4},
+    "apd/resid_mlp_2": {**RESIDUAL, "rank": 2, "feature_probability": 0.3},
+    "spd/resid_mlp_1": {**RESIDUAL, "d_gate": 4, "feature_probability": 0.3},
+    "apd/gated": {"batch_size": 64, "target_steps": None},
 }
-NAMES = list(SMALL)
+NAMES = ["apd/tms_5-2", "spd/tms_5-2"]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -29,6 +33,8 @@ def quick_evaluation():
 
 def small_run(name, seed=0, **changes):
     settings = {"steps": 20, "target_steps": 50, "faithfulness_warmup_steps": 5, **SMALL[name], **changes}
+    if settings["target_steps"] is None:  # a target that is not trained
+        del settings["target_steps"]
     return pdh.run(name, seed, show_progress=False, **settings)
 
 
@@ -487,3 +493,81 @@ def test_buffers_of_the_target_are_saved(tmp_path):
     run = pdh.fit(target, pdh.SPDConfig(steps=2, batch_size=8, C=4), data, ["0", "2"], show_progress=False)
     loaded = pdh.load(run.save(tmp_path / "run"), target=network())
     assert torch.equal(loaded.target[1].running_mean, target[1].running_mean)
+
+
+MEASURED = {
+    "apd/resid_mlp_2": {"contribution_r", "n_own", "n_doubled", "topk_mse", "scrubbed_mse", "anti_scrubbed_mse"},
+    "spd/resid_mlp_1": {"contribution_r", "identity_ci_error"},
+    "apd/gated": {"n_served"},
+}
+
+
+@pytest.fixture(scope="module", params=MEASURED)
+def residual_run(request):
+    return small_run(request.param)
+
+
+class TestOtherTargets:
+    """Of residual networks: what is measured, and that runs come back as they were."""
+
+    def test_metrics_have_the_promised_keys(self, residual_run):
+        every = {"mmcs", "ml2r", "faithfulness", "recon", "n_alive", "l0"}
+        assert every | MEASURED[residual_run.name] <= set(residual_run.metrics)
+        assert set(residual_run.metrics["l0"]) == set(residual_run.target.layers)
+        json.dumps(residual_run.metrics)
+
+    def test_a_loaded_run_equals_the_saved_one(self, residual_run, tmp_path):
+        loaded = pdh.load(residual_run.save(tmp_path / "run"))
+        assert evaluate(loaded) == residual_run.metrics
+        assert (loaded.config, loaded.target_config) == (residual_run.config, residual_run.target_config)
+        x = residual_run.data(50, torch.Generator().manual_seed(1))
+        assert torch.equal(loaded.target(x), residual_run.target(x))
+
+    def test_a_stopped_run_goes_on_bit_for_bit(self, residual_run, tmp_path):
+        settings = residual_run.config.to_dict() | residual_run.target_config.to_dict()
+        started = pdh.prepare(residual_run.name, residual_run.seed, show_progress=False, **settings)
+        for _ in zip(range(7), started.steps(), strict=False):
+            pass
+        storage.write_checkpoint(tmp_path / "run", *started.pack_checkpoint())
+        resumed = pdh.resume(tmp_path / "run", show_progress=False)
+        assert all(map(torch.equal, factors(resumed), factors(residual_run)))
+        assert resumed.metrics == residual_run.metrics
+
+    def test_the_same_network_can_be_decomposed_otherwise(self, residual_run):
+        again = small_run(
+            residual_run.name,
+            1,
+            target=residual_run,
+            **({} if residual_run.name == "apd/gated" else {"target_steps": 50}),
+        )
+        x = residual_run.data(50, torch.Generator().manual_seed(1))
+        assert torch.equal(again.target(x), residual_run.target(x))
+        assert again.target_config.target_seed == residual_run.seed
+
+    def test_a_network_of_another_kind_is_refused(self, residual_run):
+        with pytest.raises(TypeError, match="target must be a (ResidualMLP|GatedNetwork) or a Run .*, but is a TMS"):
+            pdh.run(residual_run.name, target=TMS(n_features=3, n_hidden=2), show_progress=False)
+
+    def test_narrow_networks_are_decomposed_in_place_of_wide_ones(self):
+        config = pdh.preset("spd/resid_mlp_1").replace(**SMALL["spd/resid_mlp_1"], target_steps=5).target
+        wide = pdh.make_target(config, 0, show_progress=False)
+        run = small_run("spd/resid_mlp_1", target=wide, target_steps=5)
+        assert wide.mlps[0].W_in.in_features == 40
+        assert run.target.mlps[0].W_in.in_features == 12
+        x = run.data(50, torch.Generator().manual_seed(1))
+        torch.testing.assert_close(run.target(x), wide(x))
+
+
+def test_hidden_reconstruction_needs_hidden_activations():
+    config = pdh.preset("apd/resid_mlp_1").replace(**RESIDUAL, target_steps=5).target
+    target = pdh.make_target(config, 0, show_progress=False)
+    with pytest.raises(ValueError, match="hidden_coeff is 1, but no activation .* layers that read mlps.0.W_out"):
+        pdh.fit(target, pdh.APDConfig(C=4, hidden_coeff=1.0), config.features(), ["mlps.0.W_in"], show_progress=False)
+
+
+def test_snapshots_of_large_components_are_few(monkeypatch):
+    monkeypatch.setattr(runs, "SNAPSHOTS", 3000)
+    run = small_run("apd/tms_5-2", steps=80)  # 105 numbers, 420 bytes
+    assert 2 <= len(run.snapshots) <= 3000 // 420 + 2
+    assert (run.snapshots[0].step, run.snapshots[-1].step) == (0, 80)
+    assert len(run.records) > len(run.snapshots)

@@ -259,4 +259,5 @@ pdh.checks.tms_output(tms_output)
 # Then $p$ is too large, or training was too short for all five to find a place. Go back to $p = 0.05$ and 5000 steps.
 # </details>
 #
-# **Next:** [07 · APD on superposition](07_apd_superposition.ipynb) looks for these mechanisms without being told.
+# **Next:** [03 · Training the targets](03_training_the_targets.ipynb) trains the other networks that get decomposed; if
+# you cannot wait, [07 · APD on superposition](07_apd_superposition.ipynb) looks for these mechanisms without being told.
