@@ -54,7 +54,6 @@ APD_TMS_5_2_CONFIG = APDConfig(
 APD_TMS_40_10_CONFIG = APDConfig(
     C=50,
     top_k=1.0,
-    top_k_start=2.0,
     attribute_at="target",
     minimality_coeff=10.0,
     simplicity_coeff=20.0,
@@ -65,7 +64,7 @@ APD_TMS_40_10_CONFIG = APDConfig(
     steps=8000,
     batch_size=128,
     init_std=0.01,
-    starts=2,
+    starts=3,
     start_steps=8000,
 )
 SPD_TMS_5_2_CONFIG = SPDConfig(
@@ -119,7 +118,10 @@ APD_GATED_CONFIG = APDConfig(
     schedule="cosine",
     warmup_fraction=0.004,
     steps=20_000,
-    batch_size=1000,
+    batch_size=500,
+    init_std=0.1,
+    faithfulness_warmup_steps=400,
+    top_k_start=0.8,
 )
 SPD_RESID_MLP_1_CONFIG = SPDConfig(
     C=100,
@@ -160,9 +162,8 @@ APD_40_10_DIFFERS = {
     "lr": "0.001; ten times that gets there sooner, and with the small batch further",
     "warmup_fraction": "0.05; a long warm-up gives features time to find a component of their own",
     "init_std": "about 0.05 in public code; every component starts from next to nothing",
-    "top_k_start": "none; with room for more components at first, features rarely come to share one, see notebook 07",
-    "starts": "one; one in four still ends with a feature that shares a component or has none",
-    "start_steps": "one start; what went wrong is only seen at the end, so both are trained to the end",
+    "starts": "one; half of them end with a feature that shares a component or has none, see notebook 07",
+    "start_steps": "one start; what went wrong is only seen at the end, so all three are trained to the end",
     "target_steps": "2,000 with batches of 2,048; the paper expects 5,000 with 1,024 to do as well",
 }
 SPD_5_2_DIFFERS = {
@@ -204,8 +205,10 @@ APD_RESID_MLP_2_DIFFERS = APD_RESID_MLP_1_DIFFERS | {
 APD_RESID_MLP_2_RANK1_DIFFERS = APD_RESID_MLP_2_DIFFERS | {"lr": "0.001; ten times that gets there sooner"}
 del APD_RESID_MLP_2_RANK1_DIFFERS["warmup_fraction"]
 APD_GATED_DIFFERS = {
-    "steps": "200,000; see notebook 10",
+    "steps": "200,000; a tenth, for a CPU",
     "batch_size": "10,000; 81% of the inputs have no bit on and teach nothing",
+    "faithfulness_warmup_steps": "none; a neuron without nearly all of its weights is silent, and learns nothing",
+    "top_k_start": "none; as long as all components are active, no neuron is silent",
 }
 SPD_RESID_MLP_1_DIFFERS = {
     "steps": "30,000; at this learning rate 10,000 give the same matrices",
@@ -221,7 +224,7 @@ SPD_RESID_MLP_2_DIFFERS = SPD_RESID_MLP_1_DIFFERS | {
     "warmup_fraction": "none; without it so high a learning rate diverges",
 }
 SPD_RESID_MLP_3_DIFFERS = SPD_RESID_MLP_2_DIFFERS | {
-    "steps": "200,000, converged at 70,000; what a CPU does in half an hour",
+    "steps": "200,000, converged at 70,000; as for two layers",
     "d_gate": "128; 16, as in one and two layers, so that a CPU can do it",
 }
 

@@ -625,6 +625,8 @@ def load(folder: str | os.PathLike, *, target: nn.Module | None = None, device: 
     """
     folder = Path(folder)
     tensors, facts = storage.read_run(folder)
+    for path in facts["layers"]:
+        tensors = storage.with_factors(path, tensors)
     try:
         return _assemble(facts, tensors, _stored_target(facts, tensors, target, pick_device(device)))
     except (KeyError, TypeError, ValueError) as error:

@@ -162,6 +162,8 @@ def ship(run: Run, variant: str = DEFAULT) -> Path:
     facts["shipped"] = {"variant": variant}
     if run.importance is None:
         tensors, facts = cut_to_rank(tensors, facts)
+        for path in facts["layers"]:
+            tensors |= storage.factors_to_store(path, tensors[f"U.{path}"], tensors[f"V.{path}"])
     return _ship(run.name, variant, *thin_snapshots(tensors, facts))
 
 

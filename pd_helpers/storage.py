@@ -109,6 +109,34 @@ def read_run(folder: Path, format: str = FORMAT) -> tuple[Tensors, Facts]:
     return load_file(folder / TENSORS), facts
 
 
+def factors_to_store(layer: str, U: Tensor, V: Tensor) -> Tensors:
+    """U (C, d_out, R) and V (C, R, d_in) under the names they are stored by.
+
+    Where the ranks of most components are lower than R, only what is not zero is stored: the columns of U and rows of
+    V in use, one below the other, and a table (C, R) that says which those are.
+    """
+    U = U.mT  # (C, R, d_out)
+    used = U.any(dim=2) & V.any(dim=2)  # (C, R)
+    if used.float().mean() > 0.75:
+        return {f"U.{layer}": U.mT.contiguous(), f"V.{layer}": V.contiguous()}
+    return {f"U.{layer}": U[used], f"V.{layer}": V[used], f"used.{layer}": used}
+
+
+def with_factors(layer: str, tensors: Tensors) -> Tensors:
+    """Stored tensors with U and V of this layer as they were; the opposite of `factors_to_store`."""
+    if f"used.{layer}" not in tensors:
+        return tensors
+    used = tensors[f"used.{layer}"]
+
+    def spread(rows: Tensor) -> Tensor:
+        whole = rows.new_zeros(*used.shape, rows.shape[1])
+        whole[used] = rows
+        return whole
+
+    U, V = spread(tensors[f"U.{layer}"]), spread(tensors[f"V.{layer}"])
+    return tensors | {f"U.{layer}": U.mT.contiguous(), f"V.{layer}": V}
+
+
 def write_checkpoint(folder: Path, tensors: Tensors, facts: Facts) -> None:
     """Write a checkpoint over the one before it. OSError leaves that one as it was."""
     text = json.dumps({"format": FORMAT, **facts})

@@ -144,6 +144,8 @@ PAPER |= {
         "warmup_fraction": 0.004,
         "steps": 200_000,
         "batch_size": 10_000,
+        "faithfulness_warmup_steps": 0,
+        "top_k_start": None,
     },
     "spd/resid_mlp_1": {
         **RESIDUAL,
