@@ -101,7 +101,7 @@ k = round(config.top_k * B)  # 54
 threshold = A.flatten().sort(descending=True).values[k - 1]
 s = (A.ge(threshold) & (A > 0)).float()  # (rows, C)
 
-assert torch.equal(s.bool(), apd.active_components(model, x, config))
+assert torch.equal(s.bool(), apd.active_components(model, x, config, k))
 print(f"{int(s.sum())} of {s.numel()} pairs are active, {s.sum() / B:.3f} per input")
 
 # %% [markdown]
