@@ -132,7 +132,7 @@ SPD_RESID_MLP_1_CONFIG = SPDConfig(
     batch_size=512,
     faithfulness_warmup_steps=200,
 )
-SPD_RESID_MLP_2_CONFIG = SPD_RESID_MLP_1_CONFIG.replace(C=400, steps=15_000, batch_size=256, warmup_fraction=0.1)
+SPD_RESID_MLP_2_CONFIG = SPD_RESID_MLP_1_CONFIG.replace(C=400, lr=0.01, steps=20_000, warmup_fraction=0.05)
 SPD_RESID_MLP_3_CONFIG = SPD_RESID_MLP_2_CONFIG.replace(C=500, importance_coeff=0.5e-5)
 
 APD_FIGURE_8 = {  # means, read off the plot
@@ -218,10 +218,9 @@ SPD_RESID_MLP_1_DIFFERS = {
     "faithfulness_warmup_steps": "none; 200 in later public configs, and more reliable",
 }
 SPD_RESID_MLP_2_DIFFERS = SPD_RESID_MLP_1_DIFFERS | {
-    "steps": "50,000; at this learning rate 15,000 are enough",
-    "batch_size": "2,048; 256 are enough",
-    "lr": "0.001; thirty times that gets there sooner",
-    "warmup_fraction": "none; without it so high a learning rate diverges",
+    "steps": "50,000; what a CPU does in half an hour",
+    "lr": "0.001; ten times that gets further in fewer steps, twenty times lets features share a subcomponent",
+    "warmup_fraction": "none; with it, high learning rates do not diverge",
 }
 SPD_RESID_MLP_3_DIFFERS = SPD_RESID_MLP_2_DIFFERS | {
     "steps": "200,000, converged at 70,000; as for two layers",
