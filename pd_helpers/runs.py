@@ -689,6 +689,8 @@ def _restore_state(run: Run, facts: storage.Facts, tensors: storage.Tensors) -> 
     """Let training stand where it stood when the checkpoint was written."""
     at = run.components.factors[0].device
     draw, config = generator(run.seed, "data", at), run.config.replace(faithfulness_warmup_steps=0)
+    if isinstance(config, apd.APDConfig):
+        config = config.replace(unit_norm=False)  # they are of length one already; rounding again would change them
     state = (
         spd.start(run.components, run.importance, config, draw)
         if run.importance

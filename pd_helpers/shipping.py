@@ -43,9 +43,9 @@ SWEEP_FORMAT = "pd_helpers sweep 1"
 TOLERANCE = 1e-4
 """Singular values below this share of a layer's largest one are cut."""
 LIGHT_SNAPSHOTS = 20
-"""Snapshots that stay where all of them would take more than `HEAVY` bytes."""
+"""Snapshots that stay at most where all of them would take more than `HEAVY` bytes."""
 HEAVY = 500_000
-"""Bytes that snapshots may take; those of TMS 40-10 are 20 of half that."""
+"""Bytes that snapshots may take."""
 
 
 @dataclass(frozen=True)

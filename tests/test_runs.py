@@ -16,7 +16,7 @@ RESIDUAL = {"n_features": 6, "d_resid": 40, "d_mlp": 3, "target_batch_size": 64,
 SMALL = {
     "apd/tms_5-2": {"batch_size": 64, "starts": 1},
     "spd/tms_5-2": {"batch_size": 64, "C": 6, "d_gate": 4},
-    "apd/resid_mlp_2": {**RESIDUAL, "rank": 2, "feature_probability": 0.3},
+    "apd/resid_mlp_2": {**RESIDUAL, "rank": 2, "feature_probability": 0.3, "unit_norm": True},
     "spd/resid_mlp_1": {**RESIDUAL, "d_gate": 4, "feature_probability": 0.3},
     "apd/gated": {"batch_size": 64, "target_steps": None},
 }
