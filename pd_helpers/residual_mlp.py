@@ -108,10 +108,10 @@ class ResidualMLP(nn.Module):
     def ideal(self) -> dict[tuple[str, ...], int | None]:
         """What SPD should find: uses → None for a subcomponent of each feature, or how many that may always matter.
 
-        Over all layers together, a subcomponent of W_in for each feature and one of W_out for each neuron.
+        In every layer a subcomponent of W_in for each feature, and over all layers one of W_out for each neuron.
         """
         W_in, W_out = self.layers[::2], self.layers[1::2]
-        return {tuple(W_in): None, tuple(W_out): self.n_neurons}
+        return {**{(path,): None for path in W_in}, tuple(W_out): self.n_neurons}
 
     def by_products(self, x: Float[Tensor, "rows n_features"]) -> Float[Tensor, "rows n_outputs"]:
         """The same output, with the stream kept as coefficients of W_E's columns and of those of every W_out."""

@@ -386,11 +386,11 @@ def test_a_component_with_two_features_is_counted_as_doubled():
     assert (found["n_own"], found["n_doubled"]) == (3, 1)
 
 
-def test_identity_error_of_spd_is_over_all_layers_together(monkeypatch):
-    """Four features over two layers' W_in, three neurons each: a subcomponent for every feature, one for a neuron."""
+def test_identity_error_of_spd_asks_for_every_feature_in_every_layer(monkeypatch):
+    """Four features, two layers of three neurons: in each W_in one for every feature, and one of W_out for a neuron."""
     run, eye = random_run("spd"), torch.eye(4)
     none = torch.zeros(4, 1)
-    first, second = torch.cat([eye[:, [2, 0]], none], dim=1), torch.cat([eye[:, [3, 1]], none], dim=1)
+    first, second = torch.cat([eye[:, [2, 0, 3, 1]], none], dim=1), torch.cat([none, eye], dim=1)
     g = {
         "mlps.0.W_in": first,
         "mlps.1.W_in": second,
@@ -401,8 +401,10 @@ def test_identity_error_of_spd_is_over_all_layers_together(monkeypatch):
     assert experiments.extra_metrics(run, Generator())["identity_ci_error"] == 4  # the seventh of W_out, on four inputs
     g["mlps.1.W_out"] = torch.ones(4, 3)
     assert experiments.extra_metrics(run, Generator())["identity_ci_error"] == 0
-    first[0, 0] = 0.5
+    first[0, 0] = 0.5  # off the diagonal
     assert experiments.extra_metrics(run, Generator())["identity_ci_error"] == 1
+    second[0, 1] = 0.5  # on it
+    assert experiments.extra_metrics(run, Generator())["identity_ci_error"] == 2
 
 
 RESIDUAL = (pdh.ResidualMLPConfig(n_features=5, d_resid=12, d_mlp=3, target_steps=2), SparseFeatures(5, 0.5, low=-1.0))

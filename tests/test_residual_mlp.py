@@ -44,7 +44,11 @@ def test_layers_uses_and_sizes():
     assert model.layers == ["mlps.0.W_in", "mlps.0.W_out", "mlps.1.W_in", "mlps.1.W_out"]
     assert model.hidden == ["mlps.0.W_out", "mlps.1.W_out"]
     assert (model.n_features, model.n_neurons) == (4, 6)
-    assert model.ideal == {("mlps.0.W_in", "mlps.1.W_in"): None, ("mlps.0.W_out", "mlps.1.W_out"): 6}
+    assert model.ideal == {
+        ("mlps.0.W_in",): None,
+        ("mlps.1.W_in",): None,
+        ("mlps.0.W_out", "mlps.1.W_out"): 6,
+    }
     assert all(mlp.W_in.bias is None and mlp.W_out.bias is None for mlp in model.mlps)
 
 
