@@ -99,16 +99,13 @@ def greedy_order(matrix: Float[Tensor, "n_features C"]) -> Int[Tensor, " C"]:
     for row in left[: matrix.shape[1]]:
         order.append(int(row.argmax()))
         left[:, order[-1]] = -torch.inf
-    taken = set(order)
-    return torch.tensor(order + [c for c in range(matrix.shape[1]) if c not in taken])
+    return _and_the_rest(order, matrix.shape[1])
 
 
 def hungarian_order(matrix: Float[Tensor, "n_features C"]) -> Int[Tensor, " C"]:
     """Columns in the order with the largest possible sum on the diagonal, if there are no fewer than rows."""
     rows, columns = linear_sum_assignment(matrix.cpu().numpy(), maximize=True)
-    order = columns[rows.argsort()].tolist()
-    taken = set(order)
-    return torch.tensor(order + [c for c in range(matrix.shape[1]) if c not in taken])
+    return _and_the_rest(columns[rows.argsort()].tolist(), matrix.shape[1])
 
 
 class Scrubbed(NamedTuple):
@@ -245,8 +242,8 @@ def extra_metrics(run: Decomposed, generator: Generator) -> dict[str, Any]:
             for uses, rank in run.target.ideal.items()
         )
     if isinstance(run.target, GatedNetwork) and not run.importance:
-        matched = serving(run)[:, hungarian_order(serving(run))].diagonal()
-        found["n_served"] = int((matched >= SERVED).sum())
+        cosines = serving(run)
+        found["n_served"] = int((cosines[:, hungarian_order(cosines)].diagonal() >= SERVED).sum())
     elif isinstance(run.target, ResidualMLP) and not isinstance(run.target, GatedNetwork):
         found["contribution_r"] = contributions(run).r
         if not run.importance:
@@ -255,6 +252,11 @@ def extra_metrics(run: Decomposed, generator: Generator) -> dict[str, Any]:
             scrubbed = scrub(run, N_SCRUBBED, generator)
             found |= {f"{name}_mse": errors.mean().item() for name, errors in scrubbed._asdict().items()}
     return found
+
+
+def _and_the_rest(order: list[int], n: int) -> Int[Tensor, " n"]:
+    """These of n columns, then the others."""
+    return torch.tensor(order + sorted(set(range(n)) - set(order)))
 
 
 def _network(run: Decomposed) -> ResidualMLP:

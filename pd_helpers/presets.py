@@ -186,24 +186,29 @@ SPD_40_10_DIFFERS = {
     "target_steps": "10,000 with batches of 8,192; a longer training changes the target little",
 }
 
-APD_RESID_MLP_1_DIFFERS = {
-    "steps": "40,000 (10,000 in public code); at this learning rate 4,000 give the same picture",
-    "batch_size": "2,048; 256 in section C.2 and public code",
+APD_SMALL_BATCH = {"batch_size": "2,048; 256 in section C.2 and public code"}
+APD_FULL_RANK = {
     "lr": "0.001; twice that gets there sooner",
-    "warmup_fraction": "0.01; what 50 ranks of 130 components add up to in the first steps is easily too much",
+    "warmup_fraction": "0.01; what all ranks of all components add up to in the first steps is easily too much",
 }
-APD_RESID_MLP_1_RANK4_DIFFERS = APD_RESID_MLP_1_DIFFERS | {
-    "rank": "50; each mechanism needs only one or two, and a step takes a quarter of the time",
+APD_RESID_MLP_1_DIFFERS = {
+    **APD_SMALL_BATCH,
+    **APD_FULL_RANK,
+    "steps": "40,000 (10,000 in public code); at this learning rate 4,000 give the same picture",
+}
+APD_RESID_MLP_1_RANK4_DIFFERS = {
+    **APD_SMALL_BATCH,
+    "rank": "50; each mechanism needs only one or two, and a step takes a third of the time",
     "steps": "40,000 (10,000 in public code); at this learning rate 3,000 give the same picture",
     "lr": "0.001; ten times that gets there sooner, and fewer features share a component",
 }
-del APD_RESID_MLP_1_RANK4_DIFFERS["warmup_fraction"]
-APD_RESID_MLP_2_DIFFERS = APD_RESID_MLP_1_DIFFERS | {
+APD_RESID_MLP_2_RANK1_DIFFERS = {
+    **APD_SMALL_BATCH,
     "steps": "10,000; at this learning rate 4,000 give the same picture",
+    "lr": "0.001; ten times that gets there sooner",
     "top_k_start": "none; with room for more components at first, fewer features come to share one",
 }
-APD_RESID_MLP_2_RANK1_DIFFERS = APD_RESID_MLP_2_DIFFERS | {"lr": "0.001; ten times that gets there sooner"}
-del APD_RESID_MLP_2_RANK1_DIFFERS["warmup_fraction"]
+APD_RESID_MLP_2_DIFFERS = APD_RESID_MLP_2_RANK1_DIFFERS | APD_FULL_RANK
 APD_GATED_DIFFERS = {
     "steps": "200,000; a tenth, for a CPU",
     "batch_size": "10,000; 81% of the inputs have no bit on and teach nothing",
