@@ -169,7 +169,7 @@ def test_switching_to_instant_gives_up_the_training_and_returning_takes_it_up_ag
     async def switch_while_training():
         lab.mode.value = "live"
         lab.simplicity_coeff.value = 1.5
-        await asyncio.sleep(widgets.SETTLE + 0.05)
+        await asyncio.sleep(widgets.lab.SETTLE + 0.05)
         given_up = lab._task
         lab.mode.value = "instant"
         await asyncio.wait([given_up])
@@ -280,7 +280,7 @@ def test_in_one_layer_a_neuron_adds_its_contribution_at_value_1_or_nothing():
 )
 def test_a_lab_leaves_a_static_figure_with_alt_text(run, table, make, monkeypatch):
     lab, shown = make(run, table), []
-    monkeypatch.setattr(widgets, "display", lambda data, raw, metadata: shown.append((data, metadata)))
+    monkeypatch.setattr(widgets.lab, "display", lambda data, raw, metadata: shown.append((data, metadata)))
     lab._ipython_display_()
     [(data, metadata)] = shown
     assert "application/vnd.jupyter.widget-view+json" in data

@@ -1,0 +1,20 @@
+"""Checks for the notebooks' exercises: call one with your function, and it says what to look at.
+
+    pdh.checks.batch_top_k(my_batch_top_k)
+
+A check tries the function on random inputs. It says "not attempted yet" for the stub, accepts any correct way of
+writing the function, and names the mistake where the answers are those of a well-known slip.
+"""
+
+from pd_helpers.checks import apd, spd, superposition, targets
+from pd_helpers.checks.check import Check
+
+CHECKS = {
+    check.name: check
+    for module in (superposition, targets, apd, spd)
+    for check in vars(module).values()
+    if isinstance(check, Check)
+}
+"""Name → check, for all exercises."""
+
+globals().update(CHECKS)

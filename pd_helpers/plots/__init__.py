@@ -1,0 +1,73 @@
+"""Pictures of networks and their decompositions: Axes in, Axes out; whole figures come with their alt text.
+
+Colours are seaborn's colour-blind palette, and everything told by colour is also told by a number or a line style.
+Figures are made without pyplot's global state, so a widget or a test can draw as many as it likes.
+"""
+
+from pd_helpers.plots.gated import NO_FUNCTION, gated_network
+from pd_helpers.plots.page import (
+    COLORS,
+    DPI,
+    GREY,
+    NEGATIVE,
+    POSITIVE,
+    VIRIDIS,
+    bundle,
+    caption,
+    color,
+    figure,
+    png,
+    show,
+)
+from pd_helpers.plots.residual import neuron_contributions, residual_network, responses
+from pd_helpers.plots.tms import (
+    Arrows,
+    by_feature,
+    column_sums,
+    columns,
+    decomposition,
+    deep_network,
+    lengths,
+    matrix,
+    network,
+    outputs,
+    sorted_lengths,
+)
+from pd_helpers.plots.training import curves, greedy_order, importances, leaky_sigmoids, losses, scores
+
+__all__ = [
+    "COLORS",
+    "DPI",
+    "GREY",
+    "NEGATIVE",
+    "NO_FUNCTION",
+    "POSITIVE",
+    "VIRIDIS",
+    "Arrows",
+    "bundle",
+    "by_feature",
+    "caption",
+    "color",
+    "column_sums",
+    "columns",
+    "curves",
+    "decomposition",
+    "deep_network",
+    "figure",
+    "gated_network",
+    "greedy_order",
+    "importances",
+    "leaky_sigmoids",
+    "lengths",
+    "losses",
+    "matrix",
+    "network",
+    "neuron_contributions",
+    "outputs",
+    "png",
+    "residual_network",
+    "responses",
+    "scores",
+    "show",
+    "sorted_lengths",
+]

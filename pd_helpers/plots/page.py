@@ -1,0 +1,64 @@
+"""What every picture shares: size, colours, and how it is shown with its alt text."""
+
+import base64
+import io
+
+import matplotlib
+import numpy as np
+import seaborn as sns
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+
+COLORS = sns.color_palette("colorblind")
+"""One colour per component, in order, starting again after ten."""
+GREY = "0.45"
+POSITIVE, NEGATIVE = COLORS[0], COLORS[3]
+"""Blue for positive weights, orange-red for negative ones."""
+DPI = 100
+VIRIDIS = ListedColormap(matplotlib.colormaps["viridis"](np.linspace(0, 0.92, 256)))
+"""For a hundred features: viridis without its palest end, which white paper swallows."""
+
+
+def color(c: int) -> tuple[float, float, float]:
+    """The colour of component or feature c."""
+    return COLORS[c % len(COLORS)]
+
+
+def figure(width: float, height: float, rows: int = 1, columns: int = 1, **options) -> tuple[Figure, np.ndarray]:
+    """A figure of that many inches with a (rows, columns) array of axes, not known to pyplot."""
+    fig = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(fig)
+    return fig, fig.subplots(rows, columns, squeeze=False, **options)
+
+
+def png(fig: Figure) -> bytes:
+    """The figure as PNG data."""
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format="png", facecolor="white")
+    return buffer.getvalue()
+
+
+def show(fig: Figure, alt: str) -> None:
+    """Display a figure with its alt text: in the output's metadata, and as a visible sentence below it.
+
+    The visible sentence is there because JupyterLab does not read the metadata.
+    """
+    from IPython.display import display
+
+    data, metadata = bundle(fig, alt)
+    display(data, raw=True, metadata=metadata)
+    display({"text/html": caption(alt), "text/plain": f"Figure: {alt}"}, raw=True)
+
+
+def bundle(fig: Figure, alt: str) -> tuple[dict[str, str], dict[str, dict]]:
+    """The figure as notebook output: data and metadata by type, the alt text in both."""
+    data = {"image/png": base64.b64encode(png(fig)).decode(), "text/plain": alt}
+    return data, {"image/png": {"alt": alt, "width": round(fig.get_figwidth() * DPI)}}
+
+
+def caption(alt: str) -> str:
+    """The alt text as a line of HTML below a figure."""
+    from html import escape
+
+    return f'<p style="font-size:90%;opacity:.8;margin-top:0"><b>Figure.</b> {escape(alt)}</p>'

@@ -1,0 +1,13 @@
+"""Labs: sliders that retrain or replay a decomposition, for JupyterLab, Colab and Binder (core ipywidgets only).
+
+Every lab draws on a Figure of its own, shows it through an image of fixed size so that the page never jumps, and
+carries that picture as a static output too, for GitHub and for print. Work that takes long runs as an asyncio task
+that gives way to the front end every few steps; a slider that moves again cancels the task instead of queueing.
+"""
+
+from pd_helpers.widgets.lab import Lab
+from pd_helpers.widgets.shrinkage import ShrinkageLab
+from pd_helpers.widgets.superposition import MechanismLab, SparsityLab
+from pd_helpers.widgets.targets import ResponseLab
+
+__all__ = ["Lab", "MechanismLab", "ResponseLab", "ShrinkageLab", "SparsityLab"]

@@ -1,0 +1,115 @@
+"""What every lab is made of: a picture of fixed size, its numbers, and work that can be cancelled."""
+
+import asyncio
+import io
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import ipywidgets as w
+from IPython.display import display
+from matplotlib.image import imsave
+
+from pd_helpers import plots
+
+SETTLE = 0.15
+"""Seconds a slider must rest before training starts: a drag passes through many values."""
+SLICE = 0.03
+"""Seconds of training between two looks at what the reader does."""
+REDRAW = 0.6
+"""Seconds between two pictures while training."""
+ROW = 32
+"""Pixels that one control takes in height."""
+_STYLE = {"description_width": "15em"}
+_WIDE = w.Layout(width="34em", max_width="100%")
+
+
+class Lab:
+    """A column of controls, a picture, and a line of numbers; subclasses draw the picture and do the work.
+
+    Attributes: figure (what is shown), alt (its description), widget (all of it, for display).
+    """
+
+    def __init__(self, controls: list[w.Widget], width: float, height: float, rows: int = 1, columns: int = 1):
+        self.figure, self.axes = plots.figure(width, height, rows, columns)
+        self.figure.set_facecolor("white")
+        self.alt = ""
+        self._image = w.Image(
+            format="png",
+            layout=w.Layout(width=f"{width * plots.DPI:.0f}px", max_width="100%", height="auto", object_fit="contain"),
+        )
+        self._image.add_class("pdh-picture")
+        self._numbers = w.HTML(layout=w.Layout(min_height="2.2em"))
+        self._numbers.add_class("pdh-readout")
+        self._caption = w.HTML()
+        self._task: asyncio.Task | None = None
+        self.widget = w.VBox([*controls, self._numbers, self._image, self._caption])
+
+    def refresh(self, readout: str, alt: str) -> None:
+        """Show the figure as it now is, with its numbers and its description."""
+        self.alt = alt
+        self.figure.canvas.draw()  # once, where savefig draws twice
+        buffer = io.BytesIO()
+        imsave(buffer, self.figure.canvas.buffer_rgba(), format="png", dpi=plots.DPI, pil_kwargs={"compress_level": 3})
+        self._image.value = buffer.getvalue()
+        self.figure.set_layout_engine("none")  # from the first picture on nothing moves, and drawing is quicker
+        self._numbers.value = readout
+        self._caption.value = plots.caption(alt)
+
+    def replace_task(self, work: Callable) -> None:
+        """Cancel what is running and start `work()`, a coroutine; where no event loop runs, work to the end now."""
+        if self._task is not None:
+            self._task.cancel()
+        try:
+            self._task = asyncio.get_running_loop().create_task(work())
+        except RuntimeError:
+            asyncio.run(work())
+
+    async def follow(self, steps: Iterator[int], total: int, draw: Callable[[], None]) -> None:
+        """Take all of `steps` under the progress bar, drawing now and then, and giving way to the front end."""
+        self.progress.description, self.progress.bar_style = "training", "info"
+        self.progress.max, self.progress.value = total, 0
+        looked = drawn = time.perf_counter()
+        for done, _ in enumerate(steps):
+            if time.perf_counter() - looked < SLICE:
+                continue
+            self.progress.value = done
+            if time.perf_counter() - drawn > REDRAW:
+                draw()
+                drawn = time.perf_counter()
+            await asyncio.sleep(0.001)
+            looked = time.perf_counter()
+        self.progress.description, self.progress.bar_style = "trained", "success"
+        self.progress.value = total
+        draw()
+
+    def _ipython_display_(self) -> None:
+        data, metadata = plots.bundle(self.figure, self.alt)
+        view = {"version_major": 2, "version_minor": 0, "model_id": self.widget.model_id}
+        display({"application/vnd.jupyter.widget-view+json": view, **data}, raw=True, metadata=metadata)
+
+
+def slider(description: str, value: float, low: float, high: float, step: float, digits: int) -> w.FloatSlider:
+    return w.FloatSlider(
+        description=description,
+        value=value,
+        min=low,
+        max=high,
+        step=step,
+        readout_format=f".{digits}f",
+        style=_STYLE,
+        layout=_WIDE,
+    )
+
+
+def choice(description: str, options: Sequence[float], value: float) -> w.SelectionSlider:
+    return w.SelectionSlider(description=description, options=options, value=value, style=_STYLE, layout=_WIDE)
+
+
+def whole(description: str, value: int, high: int) -> w.IntSlider:
+    return w.IntSlider(description=description, value=value, min=0, max=high, style=_STYLE, layout=_WIDE)
+
+
+def progress_bar() -> w.IntProgress:
+    bar = w.IntProgress(description="trained", value=1, max=1, bar_style="success", style=_STYLE, layout=_WIDE)
+    bar.add_class("pdh-progress")
+    return bar

@@ -1,0 +1,266 @@
+"""The shrinkage lab: APD's coefficients under sliders, retrained live or read from a shipped sweep."""
+
+import asyncio
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+import ipywidgets as w
+import numpy as np
+import torch
+from torch import Tensor
+
+from pd_helpers import metrics, plots
+from pd_helpers.runs import Run, prepare
+from pd_helpers.targets import TMS
+from pd_helpers.widgets.lab import ROW, SETTLE, Lab, choice, progress_bar, slider
+
+if TYPE_CHECKING:
+    import pandas
+
+
+class ShrinkageLab(Lab):
+    """APD on a toy model with two hidden dimensions: watch components shrink as λ_S grows.
+
+    Grey arrows are the target's columns; coloured ones are those of the components, black ones those of their sum.
+
+    - **Instant**, with a `sweep` over λ_S, p_S and top-k that was trained beforehand: sliders move over its values, and
+      a move only looks up a row. The curve is the sweep's along λ_S. The target is the sweep's own.
+    - **Live**, and the only mode without a sweep: any values. Moving λ_S, p_S or top-k trains anew from the same seed,
+      on the run's target; moving again cancels it. The step slider replays the training just seen, and the curve is
+      that training's.
+
+    >>> run = pdh.run("apd/tms_5-2")
+    >>> ShrinkageLab(run, pdh.shipped_sweep("apd/tms_5-2"))
+
+    A sweep of your own must keep the end states:
+
+    >>> grid = {"simplicity_coeff": [0.2, 0.7, 1.4], "schatten_p": [1.0], "top_k": [0.211, 0.261]}
+    >>> ShrinkageLab(run, pdh.sweep("apd/tms_5-2", grid, target=run, keep=pd_helpers.shipping.end_state))
+    """
+
+    FIELDS: ClassVar = {
+        "simplicity_coeff": "simplicity λ_S",
+        "schatten_p": "Schatten exponent p_S",
+        "top_k": "top-k per input",
+    }
+    """What the sliders set, and their labels."""
+
+    def __init__(self, run: Run, sweep: "pandas.DataFrame | None" = None):
+        if not isinstance(run.target, TMS) or run.target.embed.out_features != 2 or run.importance is not None:
+            raise ValueError(
+                "run must be an APD run on a toy model with two hidden dimensions; pdh.run('apd/tms_5-2') is"
+            )
+        self.run, config, labels = run, run.config, self.FIELDS
+        self._path = next(iter(run.components.layers))
+        self.simplicity_coeff = slider(labels["simplicity_coeff"], config.simplicity_coeff, 0.0, 2.0, 0.1, 1)
+        self.schatten_p = slider(labels["schatten_p"], config.schatten_p, 0.5, 1.5, 0.1, 1)
+        self.top_k = slider(labels["top_k"], config.top_k, 0.061, 0.461, 0.05, 3)
+        steps = [s.step for s in run.snapshots]
+        self.step = choice("training step", steps, steps[-1])
+        self.progress = progress_bar()
+        live = [self.simplicity_coeff, self.schatten_p, self.top_k, self.step, self.progress]
+        controls, self.mode, self.grid = live, None, {}
+        if sweep is not None:
+            self._table = _by_setting(sweep, list(labels), self._path, run.first_layer[0].shape)
+            for level in self._table.index.levels:
+                nearest = min(level, key=lambda value: abs(value - getattr(config, level.name)))
+                self.grid[level.name] = choice(labels[level.name], list(level), nearest)
+            self.mode = w.ToggleButtons(
+                options=[("instant: look up a run", "instant"), ("live: train one", "live")],
+                style={"button_width": "auto"},
+            )
+            note = w.HTML(f"{len(sweep)} runs, trained beforehand; moving a slider looks one up.")
+            self._sliders = {"instant": [*self.grid.values(), note], "live": live}
+            # as tall as the taller of the two, so that the page does not jump
+            self._stack = w.VBox(self._sliders["instant"], layout=w.Layout(min_height=f"{ROW * len(live)}px"))
+            controls = [self.mode, self._stack]
+        super().__init__(controls, 9.0, 3.3, 1, 3)
+        self._panels = _ShrinkagePanels(self.axes[0], config.C, run.target.embed.in_features)
+        self.draw()
+        for control in (self.simplicity_coeff, self.schatten_p, self.top_k):
+            control.observe(lambda _: self.replace_task(self._retrain), "value")
+        for control in (self.step, *self.grid.values()):
+            control.observe(lambda _: self.draw(), "value")
+        if self.mode is not None:
+            self.mode.observe(lambda _: self._switch(), "value")
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the sliders train; otherwise they look up a row of the sweep."""
+        return self.mode is None or self.mode.value == "live"
+
+    def train(self, **overrides: float) -> Run:
+        """What a slider does in live mode, without a front end: train with these settings and show the result."""
+        run = self._prepare(**overrides)
+        for _ in run.steps():
+            pass
+        self._show_all_of(run)
+        return run
+
+    def draw(self) -> None:
+        """Show what the sliders are at: a row of the sweep or, in live mode, a training step."""
+        if self.is_live:
+            snapshot = next(s for s in self.run.snapshots if s.step == self.step.value)
+            self._draw_step(self.run, snapshot.P(self._path), snapshot.step)
+            return
+        settings = {field: slider.value for field, slider in self.grid.items()}
+        kept = self._table.at[tuple(settings.values()), "kept"]
+        curve = self._table.xs((settings["schatten_p"], settings["top_k"]), level=["schatten_p", "top_k"])
+        self._picture(kept[f"P.{self._path}"], kept[f"W.{self._path}"], settings, curve[["mmcs", "ml2r"]])
+
+    def _draw_step(self, run: Run, P: Tensor, step: int) -> None:
+        settings = {field: getattr(run.config, field) for field in self.FIELDS}
+        W = run.components.targets[self._path].cpu()
+        curve = run.history.reindex(columns=["step", "mmcs", "ml2r"]).set_index("step")
+        self._picture(P, W, settings, curve, (step, run.config.steps))
+
+    async def _retrain(self) -> None:
+        await asyncio.sleep(SETTLE)
+        run = self._prepare()
+        await self.follow(
+            run.steps(), run.remaining, lambda: self._draw_step(run, _first_layer(run)[0], run.state.step)
+        )
+        self._show_all_of(run)
+
+    def _prepare(self, **overrides: float) -> Run:
+        """A run with the settings that the sliders of live mode show, at step 0."""
+        settings = {**{field: getattr(self, field).value for field in self.FIELDS}, **overrides}
+        rest = {key: value for key, value in self.run.config.to_dict().items() if key not in settings}
+        return prepare(self.run.name, self.run.seed, target=self.run, device=self.run.device, **rest, **settings)
+
+    def _show_all_of(self, run: Run) -> None:
+        self.run = run
+        steps = [s.step for s in self.run.snapshots]
+        if tuple(self.step.options) != tuple(steps):
+            self.step.options = steps
+        self.step.value = steps[-1]
+        self.draw()
+
+    def _switch(self) -> None:
+        """Go over to the other mode; what was being trained is given up, and begun again on return."""
+        if self._task is not None:
+            self._task.cancel()
+        self._stack.children = self._sliders[self.mode.value]
+        if self.is_live and any(getattr(self, field).value != getattr(self.run.config, field) for field in self.FIELDS):
+            self.replace_task(self._retrain)
+        else:
+            self.draw()
+
+    def _picture(
+        self,
+        P: Tensor,
+        W: Tensor,
+        settings: Mapping[str, float],
+        curve: "pandas.DataFrame",
+        steps: tuple[int, int] | None = None,
+    ) -> None:
+        """Show components P of W and the curve of the scores; `steps` are the one shown and all there are."""
+        self._panels.draw(P, W, settings, curve, steps)
+        mmcs, ml2r = metrics.mmcs(P, W), metrics.ml2r(P, W)
+        faithfulness = torch.nn.functional.mse_loss(P.sum(dim=0), W).item()
+        told = (
+            f"λ_S = {settings['simplicity_coeff']:g}, p_S = {settings['schatten_p']:g}, top-k = {settings['top_k']:g}"
+        )
+        when, against = (f" after {steps[0]} steps", "the training step") if steps else ("", "λ_S")
+        self.refresh(
+            f'<b>ML2R = <span class="pdh-ml2r">{ml2r:.3f}</span></b> (length; paper 0.893 at λ_S = 0.7) · '
+            f'<b>MMCS = <span class="pdh-mmcs">{mmcs:.3f}</span></b> (direction; paper 0.998) · '
+            f"faithfulness {faithfulness:.1e}{f' · step {steps[0]}' if steps else ''}",
+            f"With {told}{when}: the columns of each component, and of the sum of all components, over those of W in "
+            f"grey; and both scores against {against}. Mean length ratio (ML2R) {ml2r:.3f}, mean max cosine (MMCS) "
+            f"{mmcs:.3f}.",
+        )
+
+
+class _ShrinkagePanels:
+    """The shrinkage lab's picture: its parts are drawn once and then moved, which is what makes it quick."""
+
+    PAPER: ClassVar = {"simplicity_coeff": 0.7, "schatten_p": 1.0, "top_k": 0.211, "ml2r": 0.893}
+
+    def __init__(self, axes: np.ndarray, C: int, n_features: int):
+        parts, total, scores = axes
+        for ax, title in ((parts, "components, one colour each"), (total, "sum of the components")):
+            plots.columns(ax, torch.zeros(2, 0)).set_title(title, fontsize=10)
+        self.target = [plots.Arrows(ax, "0.8", width=5.0) for ax in (parts, total)]
+        self.parts = [plots.Arrows(parts, plots.color(c)) for c in range(C)]
+        self.total = plots.Arrows(total, "0.2")
+        self.numbers = [total.text(0, 0, str(j), ha="center", va="center", fontsize=9) for j in range(n_features)]
+        self.scores, paper = scores, (self.PAPER["simplicity_coeff"], self.PAPER["ml2r"])
+        self.lines = {
+            "mmcs": scores.plot([], [], color=plots.color(2), ms=4, label="MMCS (direction)")[0],
+            "ml2r": scores.plot([], [], "--", color=plots.color(1), ms=4, label="ML2R (length)")[0],
+        }
+        self.here = scores.plot([], [], "o", ms=10, mfc="none", mec="0.1", mew=1.5)[0]
+        offset = {"xytext": (7, 2), "textcoords": "offset points", "fontsize": 8}
+        self.paper = [*scores.plot(*paper, "k*", ms=7), scores.annotate("paper", paper, **offset)]
+        scores.set_title("scores", fontsize=10)
+        scores.set(xlabel="here", ylim=(0, 1.15))
+        scores.tick_params(labelsize=8, length=2)
+        scores.spines[["top", "right"]].set_visible(False)
+        scores.legend(fontsize=8, frameon=False, loc="lower right")
+
+    def draw(
+        self,
+        P: Tensor,
+        W: Tensor,
+        settings: Mapping[str, float],
+        curve: "pandas.DataFrame",
+        steps: tuple[int, int] | None,
+    ) -> None:
+        """Move everything. `curve` has the scores by λ_S or, where `steps` are (the one shown, all), by step."""
+        for arrows in self.target:
+            arrows.move(W)
+        for arrows, component in zip(self.parts, P, strict=True):
+            arrows.move(component)
+        self.total.move(P.sum(dim=0))
+        for number, column in zip(self.numbers, W.T, strict=True):
+            number.set_position(((1 + 0.2 / column.norm().clamp(min=0.2)) * column).tolist())
+        for name, line in self.lines.items():
+            line.set_data(curve.index, curve[name])
+            line.set_marker("" if steps else "o")
+        at, end = steps or (settings["simplicity_coeff"], curve.index.max())
+        self.here.set_data([at], [metrics.ml2r(P, W)])
+        self.scores.set(xlim=(-0.05 * end, 1.05 * end), xlabel="training step" if steps else "simplicity λ_S")
+        others = {field: settings[field] for field in ("schatten_p", "top_k")}
+        for artist in self.paper:
+            artist.set_visible(not steps and others.items() <= self.PAPER.items())
+        title = "scores during training" if steps else f"at p_S = {others['schatten_p']:g}, top-k = {others['top_k']:g}"
+        self.scores.title.set_text(title)
+
+
+def _by_setting(
+    sweep: "pandas.DataFrame", fields: Sequence[str], layer: str, shape: Sequence[int]
+) -> "pandas.DataFrame":
+    """A sweep's table by its settings; ValueError where the shrinkage lab cannot show it."""
+    works = "pdh.shipped_sweep('apd/tms_5-2') works"
+    lacks = [
+        column for column in (*fields, "mmcs", "ml2r", "error", "kept") if column not in getattr(sweep, "columns", ())
+    ]
+    if lacks:
+        raise ValueError(
+            f"sweep must be a table of pdh.sweep over {', '.join(fields)} that keeps the end states "
+            f"(keep=pd_helpers.shipping.end_state), but lacks {', '.join(lacks)}; {works}"
+        )
+    table = sweep.set_index(list(fields)).sort_index()
+    if len(table) != math.prod(map(len, table.index.levels)) or table.index.has_duplicates:
+        raise ValueError(
+            f"sweep must have exactly one run for every combination of its {', '.join(fields)}; of several seeds "
+            f"take one, as in sweep.query('seed == 0')"
+        )
+    for setting, error, kept in zip(table.index, table["error"], table["kept"], strict=True):
+        found = kept.get(f"P.{layer}") if isinstance(kept, Mapping) else None
+        if found is None or found.shape != shape or f"W.{layer}" not in kept:
+            what = error or (
+                f"P.{layer} of shape {tuple(found.shape)}" if found is not None else f"no P.{layer} and W.{layer}"
+            )
+            raise ValueError(
+                f"sweep must have kept P.{layer} of the run's shape {tuple(shape)} and W.{layer} of every run, but at "
+                f"{setting} there is {what}; {works}"
+            )
+    return table
+
+
+def _first_layer(run: Run) -> tuple[Tensor, Tensor]:
+    P, W = run.first_layer
+    return P.cpu(), W.cpu()
