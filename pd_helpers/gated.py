@@ -6,13 +6,12 @@ Each F_i is interpolated linearly between m equally spaced points of [0, 5] by m
 
     F_i(x) ≈ Σ_j w_j ReLU(x - t_j),   t = -Δ, 0, Δ, …, 5 - Δ,   Δ = 5 / (m - 1)
 
-where w_j is the change of slope at t_j; the knot below 0 lifts the line from zero to F_i(0). A bit that is off holds
-its neurons below zero: ReLU(x - t_j - K + K b_i), with K = 5 + Δ. A neuron's weights are scaled so that it reads and
-writes with vectors of the same length, which changes nothing else. The neurons are spread over the layers at random.
-The input is kept in the first dimensions of the residual stream, and the output in its last.
+where w_j is the change of slope at t_j; the knot below 0 lifts the line from zero to F_i(0). Every neuron has the bias
+-5, which holds it below zero while its bit is off, and the bit's weight makes up for it: ReLU(x + (5 - t_j) b_i - 5).
+The neurons are spread over the layers at random. The input is kept in the first dimensions of the residual stream,
+and the output in its last.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,20 +105,18 @@ def write_gated(model: GatedNetwork, draw: Generator) -> GatedNetwork:
     n_neurons = model.owner.numel() // n_functions
     x, step = knots(n_neurons), X_MAX / (n_neurons - 1)
     places = torch.randperm(model.owner.numel(), generator=draw).view(n_functions, n_neurons)
-    off = X_MAX + step  # what holds a neuron below zero, K
     for function, (values, neurons) in enumerate(zip(model.functions(x), places, strict=True)):
         slopes = torch.diff(values, prepend=torch.zeros(1)) / step  # of the n_neurons pieces, the first below 0
         changes = torch.diff(slopes, prepend=torch.zeros(1))
         for j, neuron in enumerate(neurons.tolist()):
             layer, place = divmod(neuron, model.d_mlp)
             mlp = model.mlps[layer]
-            size = (changes[j].abs() / math.hypot(1.0, off)).sqrt()  # reads and writes with vectors of one length
             mlp.W_in.weight[place].zero_()
-            mlp.W_in.weight[place, 0] = size
-            mlp.W_in.weight[place, 1 + function] = size * off
-            mlp.W_in.bias[place] = size * (-(j - 1) * step - off)
+            mlp.W_in.weight[place, 0] = 1.0
+            mlp.W_in.weight[place, 1 + function] = X_MAX - (j - 1) * step
+            mlp.W_in.bias[place] = -X_MAX
             mlp.W_out.weight[:, place].zero_()
-            mlp.W_out.weight[-1, place] = math.hypot(1.0, off) * changes[j].sign() * size  # changes[j] / size
+            mlp.W_out.weight[-1, place] = changes[j]
             model.owner[layer, place] = function
     return model.requires_grad_(False)
 

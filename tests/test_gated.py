@@ -98,9 +98,15 @@ def test_neurons_are_spread_over_the_layers_at_random():
     assert all(len(set(layer)) > 1 for layer in network(0).owner.tolist())
 
 
-def test_a_neuron_reads_with_a_vector_as_long_as_that_it_writes_with():
-    for mlp in network(seed=4).mlps:
-        torch.testing.assert_close(mlp.W_in.weight.norm(dim=1), mlp.W_out.weight.norm(dim=0))
+def test_a_bit_makes_up_for_what_holds_its_neurons_below_zero():
+    gates, net = [], network(seed=4)
+    for mlp in net.mlps:
+        assert (mlp.W_in.weight[:, 0] == 1).all()
+        assert (mlp.W_in.bias == -5).all()
+        gates.append(mlp.W_in.weight[:, 1:5].sum(dim=1))
+    starts = 5 - torch.cat(gates)  # where each ramp begins, once its bit is on
+    wanted = np.repeat(np.linspace(0, 5, 10) - 5 / 9, 4)
+    np.testing.assert_allclose(starts.sort().values, wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize("n_neurons", [2, 400])
