@@ -1,4 +1,4 @@
-"""Attribution-based Parameter Decomposition (APD) with top-k: Braun et al. 2025, section 2 and appendix A.2.2.
+"""Attribution-based Parameter Decomposition (APD): Braun et al. 2025, section 2 and appendices A.2.2 and A.2.3.
 
     L = λ_F L_faithfulness + λ_M L_minimality + λ_S L_simplicity  (+ λ_H L_hidden for residual MLPs)
 
@@ -7,6 +7,9 @@
     minimality     mean squared error between f(x|θ*) and f(x|Σ_c s_c(x) P_c)
     simplicity     Σ_c s_c(x) Σ_l ‖P_{c,l}‖_p^p
     hidden         as minimality, of the activations after the ReLUs inside (section D.2)
+
+That is the top-k formulation. With `attribution_p` set, the Lp formulation (eq. 26) takes its place: nothing is chosen,
+s_c(x) = |A_c(x)|^p_A everywhere, and minimality is Σ_c s_c(x), so no second forward pass is needed.
 
 The loop below reads in that order; `attributions` and `losses` hold the equations.
 """
@@ -39,6 +42,9 @@ class APDConfig(Config):
     top_k_start: float | None = number(None, open=True)
     """Active components per input at first, from where they fall to `top_k` over the first half of training, each by
     the same factor as the last; None means `top_k` all along."""
+    attribution_p: float | None = number(None, open=True, high=2.0)
+    """p_A, exponent of the attributions in the Lp formulation; None means top-k. `top_k` then only says how many
+    components the metrics count as active."""
     attribute_at: str = choice("components", "target", "components")
     """Parameters at which attributions are taken: the target's (eq. 8) or the components' sum (TMS 5-2 only)."""
     faithfulness_coeff: float = number(1.0)
@@ -71,6 +77,14 @@ class APDConfig(Config):
     """Initialisations tried; the one with the lowest minimality loss after `start_steps` steps goes on."""
     start_steps: int = whole(400)
     """Steps after which they are compared."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.attribution_p and self.hidden_coeff:
+            raise ValueError(
+                f"hidden_coeff must be 0 in the Lp formulation, which has no active components to reconstruct with, but "
+                f"is {self.hidden_coeff:g}; 0 works, or attribution_p=None"
+            )
 
     def n_active(self, step: int) -> int:
         """Active (input, component) pairs in one batch at that step."""
@@ -118,16 +132,19 @@ def train(
     n_all = sum(model.n_parameters.values())
     while state.step < config.steps:
         x, _ = model.merge_empty_rows(data(config.batch_size, state.generator))  # (rows, d_in)
-        active = active_components(model, x, config, config.n_active(state.step))  # (rows, C)
         norms, n_counted = schatten_norms(model, config.schatten_p)
-        sparse, target = model(x, active), model.target_forward(x)
-
         faithfulness = losses.faithfulness(model.targets, model.sums, n_all)
-        minimality = losses.reconstruction(sparse.output, target.output, config.batch_size)
+        hidden = faithfulness.new_zeros(())
+        if config.attribution_p:
+            active = losses.powers(component_attributions(model, x, config), config.attribution_p)  # (rows, C)
+            minimality = active.sum() / config.batch_size
+        else:
+            active = active_components(model, x, config, config.n_active(state.step))  # (rows, C)
+            sparse, target = model(x, active), model.target_forward(x)
+            minimality = losses.reconstruction(sparse.output, target.output, config.batch_size)
+            if config.hidden_coeff:
+                hidden = losses.hidden_reconstruction(sparse.inputs, target.inputs, model.hidden, config.batch_size)
         simplicity = losses.simplicity(active, norms, n_counted, config.batch_size)
-        hidden = minimality.new_zeros(())
-        if config.hidden_coeff:
-            hidden = losses.hidden_reconstruction(sparse.inputs, target.inputs, model.hidden, config.batch_size)
         loss = (
             config.faithfulness_coeff * faithfulness
             + config.minimality_coeff * minimality
@@ -156,14 +173,13 @@ def active_components(
     return batch_top_k(component_attributions(model, x, config), n_active)
 
 
-@torch.no_grad()
 def component_attributions(
     model: ComponentModel, x: Float[Tensor, "rows d_in"], config: APDConfig
 ) -> Float[Tensor, "rows C"]:
-    """A_c(x), at the parameters that the configuration says."""
+    """A_c(x), at the parameters that the configuration says; these are held fixed when it is differentiated."""
     factors = {path: (layer.U, layer.V) for path, layer in model.layers.items()}
     weights = model.sums if config.attribute_at == "components" else model.targets
-    return attributions(model.target, x, factors, weights)
+    return attributions(model.target, x, factors, {path: W.detach() for path, W in weights.items()})
 
 
 def schatten_norms(model: ComponentModel, p: float) -> tuple[Float[Tensor, " C"], int]:

@@ -5,7 +5,7 @@
     importance_matrix    which subcomponents matter for which feature?                  SPD figs. 8, 12, 13
     scrub, ablate_halves ablate half of all components, those in use or not             APD figs. 7, 8, 24, 25
     single_feature       one feature on: is one component enough?                       APD figs. 16 to 18, 21 to 23
-    serving              which component serves which hand-written function?            APD figs. 12, 13
+    serving, alone       which component serves which hand-written function?            APD figs. 12, 13
 
 Errors are mean squared errors against the target's own output, as in the papers' figures.
 """
@@ -22,7 +22,7 @@ from torch import Generator, Tensor, nn
 from pd_helpers import apd, metrics, spd
 from pd_helpers.components import ComponentModel
 from pd_helpers.data import one_hot
-from pd_helpers.gated import GatedNetwork
+from pd_helpers.gated import X_MAX, GatedNetwork
 from pd_helpers.residual_mlp import ResidualMLP, labels, monosemantic_baseline
 from pd_helpers.targets import TMS
 
@@ -220,8 +220,29 @@ def serving(run: Decomposed) -> Float[Tensor, "n_functions C"]:
     return F.cosine_similarity(torch.cat(mechanisms, dim=1).unsqueeze(1), torch.cat(parts, dim=1), dim=2)
 
 
-SERVED = 0.9
-"""Cosine similarity from which a component is said to serve a function."""
+@torch.no_grad()
+def alone(run: Decomposed, n_points: int = 200) -> Float[Tensor, "n_functions C"]:
+    """How far each component alone is from each hand-written function (APD fig. 12, one component at a time).
+
+    With the function's bit on and only this component active: mean squared error of the output over x in [0, 5],
+    divided by the function's mean square. 0 is perfect, and a silent component has 1.
+    """
+    serving(run)  # refuses other networks
+    net, C = run.target, next(iter(run.components.layers.values())).C
+    n_functions = len(net.coefficients)
+    x = torch.linspace(0, X_MAX, n_points).repeat(n_functions)
+    bits = torch.eye(n_functions).repeat_interleave(n_points, dim=0)
+    inputs = torch.cat([x.unsqueeze(1), bits], dim=1).to(run.components.factors[0])
+    wanted = net(inputs).view(n_functions, n_points)
+    errors = []
+    for only in torch.eye(C).to(inputs):
+        found = run.components(inputs, only.expand(len(inputs), C)).output.view(n_functions, n_points)
+        errors.append((found - wanted).square().mean(dim=1) / wanted.square().mean(dim=1))
+    return torch.stack(errors, dim=1)
+
+
+SERVED = 0.1
+"""Relative error up to which a component alone is said to serve a function."""
 N_SCRUBBED = 8192
 """Inputs on which `extra_metrics` measures what ablation does."""
 
@@ -230,7 +251,7 @@ def extra_metrics(run: Decomposed, generator: Generator) -> dict[str, Any]:
     """What `evaluate` adds to a run's metrics: `identity_ci_error` where SPD's ideal is known; for residual MLPs
     `contribution_r`, and in APD the means of `scrub`, `n_own`, the features with a component of their own, and
     `n_doubled`, the components that are first for two features or more; for the hand-written network `n_served`, its
-    functions whose mechanism has cosine similarity of at least 0.9 with a component, each with another.
+    functions that a component computes alone with a relative error of at most 0.1 (`alone`), each another component.
     """
     found: dict[str, Any] = {}
     if not isinstance(run.target, TMS | ResidualMLP) or not set(run.target.layers) <= set(run.components.layers):
@@ -242,8 +263,8 @@ def extra_metrics(run: Decomposed, generator: Generator) -> dict[str, Any]:
             for uses, rank in run.target.ideal.items()
         )
     if isinstance(run.target, GatedNetwork) and not run.importance:
-        cosines = serving(run)
-        found["n_served"] = int((cosines[:, hungarian_order(cosines)].diagonal() >= SERVED).sum())
+        served = (alone(run) <= SERVED).float()
+        found["n_served"] = int(served[:, hungarian_order(served)].diagonal().sum())
     elif isinstance(run.target, ResidualMLP) and not isinstance(run.target, GatedNetwork):
         found["contribution_r"] = contributions(run).r
         if not run.importance:

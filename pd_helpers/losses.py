@@ -74,6 +74,11 @@ def simplicity(
     return active.sum(dim=0).to(norms.dtype) @ norms / (n_rows * n_parameters)
 
 
+def powers(A: Float[Tensor, "rows C"], p: float) -> Float[Tensor, "rows C"]:
+    """|A|^p with a finite slope at zero: what the Lp formulation of APD puts in the place of s_c(x) (eq. 26)."""
+    return (A.square() + 1e-16).pow(p / 2)
+
+
 def importance_minimality(
     g: Float[Tensor, "rows C"], p: float, weights: Float[Tensor, " rows"], n_rows: int
 ) -> Float[Tensor, ""]:

@@ -241,8 +241,9 @@ class TMS(nn.Module):
         if worthwhile(on):
             pairs = Pairs(on)
             moves = pairs.gather(x) @ pairs.of(J.permute(1, 2, 0))  # (blocks, slots, C)
-            squares = pairs.add(moves.square_())
+            squares = pairs.add(moves.square())
         else:
             moves = F.linear(x, J.flatten(0, 1)).unflatten(-1, J.shape[:2])  # (batch, C, n_features), in one product
-            squares = torch.einsum("bco,bo->bc", moves.square_(), on.to(x.dtype))
-        return (squares / on.shape[1]).sqrt_()
+            squares = torch.einsum("bco,bo->bc", moves.square(), on.to(x.dtype))
+        positive = squares > 0  # where it is zero, the root's slope is taken to be zero, not infinite
+        return (torch.where(positive, squares, 1.0) / on.shape[1]).sqrt() * positive

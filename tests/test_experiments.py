@@ -337,7 +337,18 @@ def of_functions(order, scale=1.0, together=()):
 def test_components_split_by_function_serve_one_each(scale):
     run = of_functions([2, 0, 3, 5], scale)
     torch.testing.assert_close(experiments.serving(run), torch.eye(6)[[2, 0, 3, 5]], rtol=0, atol=1e-5)
+
+
+def test_a_component_with_all_of_a_functions_weights_computes_it_alone_and_is_silent_for_others():
+    run = of_functions([2, 0, 3, 5])
+    torch.testing.assert_close(experiments.alone(run), 1 - torch.eye(6)[[2, 0, 3, 5]], rtol=0, atol=1e-4)
     assert experiments.extra_metrics(run, Generator()) == {"n_served": 4}
+
+
+def test_a_component_with_less_than_its_bit_needs_is_silent():
+    run = of_functions([2, 0, 3, 5], scale=0.4)  # 0.4 (x + 5 - t) is at most 0.4 (5 + 5 + 1.25), less than 5
+    torch.testing.assert_close(experiments.alone(run), torch.ones(4, 6))
+    assert experiments.extra_metrics(run, Generator()) == {"n_served": 0}
 
 
 def test_a_component_of_two_functions_is_like_each_in_part():
@@ -351,7 +362,7 @@ def test_a_component_of_two_functions_is_like_each_in_part():
     for i in (0, 1):
         assert found[i, 2].item() == pytest.approx((squares[i] / sum(squares)) ** 0.5, rel=1e-4)
     torch.testing.assert_close(found[2:], torch.eye(6)[[3, 5]], rtol=0, atol=1e-5)
-    assert experiments.extra_metrics(run, Generator())["n_served"] == 2 + (max(squares) / sum(squares) >= 0.81)
+    assert experiments.extra_metrics(run, Generator())["n_served"] == 3  # it computes both, but counts once
 
 
 # What is added to a run's metrics
