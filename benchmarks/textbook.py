@@ -201,7 +201,12 @@ def reconstruction(model: Model, x: Tensor, masks: Mapping[str, Tensor]) -> Tens
 
 
 def attributions(model: Model, weights: Matrices, P: Matrices, x: Tensor) -> Tensor:
-    """A_c(x) (batch, C) at the given matrix of each layer, one backward pass for every output.
+    """A_c(x) (batch, C) at the given matrix of each layer."""
+    return squared_attributions(model, weights, P, x).sqrt()
+
+
+def squared_attributions(model: Model, weights: Matrices, P: Matrices, x: Tensor) -> Tensor:
+    """A_c(x)² (batch, C), one backward pass for every output.
 
     The derivative by a layer's matrix is the outer product of the derivative by what left it and what entered it,
     so that ∂f_o/∂W · P_c = ∂f_o/∂(W a) · P_c a.
@@ -215,7 +220,7 @@ def attributions(model: Model, weights: Matrices, P: Matrices, x: Tensor) -> Ten
         grads = torch.autograd.grad(output[:, o].sum(), [outputs[use] for use in P], retain_graph=True)
         along = sum(einsum("bo,bco->bc", grad, effects[use]) for use, grad in zip(P, grads, strict=True))
         A = A + along.square()
-    return (A / output.shape[1]).sqrt()
+    return A / output.shape[1]
 
 
 def batch_top_k(A: Tensor, k: int) -> Tensor:
@@ -249,6 +254,15 @@ def apd_losses(model: Model, x: Tensor, config, step: int = 0) -> dict[str, Tens
         P = model.P
     own_sum = {layer: P[layer].sum(dim=0) for layer in P}
     weights = {**model.W, **own_sum} if config.attribute_at == "components" else model.W
+    if config.attribution_p:  # the Lp formulation
+        s = (squared_attributions(model, weights, model.P, x) + 1e-16) ** (config.attribution_p / 2)
+        s = s - 1e-16 ** (config.attribution_p / 2)
+        return {
+            "faithfulness": faithfulness(model),
+            "minimality": s.sum(dim=1).mean(),
+            "simplicity": simplicity(model, s, config.schatten_p),
+            "hidden": x.new_zeros(()),
+        }
     active = batch_top_k(attributions(model, weights, P, x), round(top_k(step, config) * len(x)))
     sparse, all_on = masked(model, x, dict.fromkeys(model.decomposed, active)), target(model, x)
     errors = [(all_on.inputs[use] - sparse.inputs[use]).square().mean() for use in model.hidden]

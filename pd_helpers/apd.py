@@ -82,8 +82,8 @@ class APDConfig(Config):
         super().__post_init__()
         if self.attribution_p and self.hidden_coeff:
             raise ValueError(
-                f"hidden_coeff must be 0 in the Lp formulation, which has no active components to reconstruct with, but "
-                f"is {self.hidden_coeff:g}; 0 works, or attribution_p=None"
+                f"hidden_coeff must be 0 in the Lp formulation, which has no second forward pass, but is "
+                f"{self.hidden_coeff:g}; 0 works, or attribution_p=None"
             )
 
     def n_active(self, step: int) -> int:
@@ -113,7 +113,7 @@ def start(model: ComponentModel, config: APDConfig, generator: Generator) -> Sta
     """The state before step 0, after the faithfulness warm-up; `generator` will draw the data."""
     warm_up(
         model.factors,
-        lambda: losses.faithfulness(model.targets, model.sums, sum(model.n_parameters.values())),
+        lambda: losses.faithfulness(model.targets, model.sums, model.n_all_parameters),
         config.faithfulness_warmup_steps,
     )
     if config.unit_norm:
@@ -129,11 +129,10 @@ def train(
     `data(batch_size, generator)` draws a batch (batch, d_in). Stop whenever you like: `state` says where training
     stands, and a new iterator goes on from there.
     """
-    n_all = sum(model.n_parameters.values())
     while state.step < config.steps:
         x, _ = model.merge_empty_rows(data(config.batch_size, state.generator))  # (rows, d_in)
         norms, n_counted = schatten_norms(model, config.schatten_p)
-        faithfulness = losses.faithfulness(model.targets, model.sums, n_all)
+        faithfulness = losses.faithfulness(model.targets, model.sums, model.n_all_parameters)
         hidden = faithfulness.new_zeros(())
         if config.attribution_p:
             active = losses.powers(component_attributions(model, x, config), config.attribution_p)  # (rows, C)

@@ -55,7 +55,8 @@ def attributions(
         return model.attributions(x, directions, weights)
     if factored:
         directions = {path: U @ V for path, (U, V) in directions.items()}
-    return tangents(model, x, directions, weights).square().mean(dim=-1).sqrt().T
+    along = tangents(model, x, directions, weights)
+    return torch.linalg.vector_norm(along, dim=-1).T / along.shape[-1] ** 0.5
 
 
 def batch_top_k(A: Float[Tensor, "batch C"], n_active: int) -> Bool[Tensor, "batch C"]:

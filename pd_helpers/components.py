@@ -133,6 +133,11 @@ class ComponentModel(nn.Module):
         return {path: getattr(m, "n_parameters", m.weight.numel()) for path, m in modules.items()}
 
     @property
+    def n_all_parameters(self) -> int:
+        """That of all layers."""
+        return sum(self.n_parameters.values())
+
+    @property
     def hidden(self) -> list[str]:
         """The uses that APD's hidden reconstruction compares activations at: all, unless the target names some."""
         named = getattr(self.target, "hidden", None)

@@ -75,8 +75,8 @@ def simplicity(
 
 
 def powers(A: Float[Tensor, "rows C"], p: float) -> Float[Tensor, "rows C"]:
-    """|A|^p with a finite slope at zero: what the Lp formulation of APD puts in the place of s_c(x) (eq. 26)."""
-    return (A.square() + 1e-16).pow(p / 2)
+    """|A|^p, zero at zero and with a finite slope there: the Lp formulation's s_c(x) (APD eq. 26)."""
+    return (A.square() + 1e-16).pow(p / 2) - 1e-16 ** (p / 2)
 
 
 def importance_minimality(

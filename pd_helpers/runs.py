@@ -609,7 +609,7 @@ def evaluate(run: Run) -> dict[str, Any]:
         "ml2r": metrics.ml2r(P, W),
         "mmcs_alive": metrics.mmcs(kept, W) if len(kept) else 0.0,
         "ml2r_alive": metrics.ml2r(kept, W) if len(kept) else 0.0,
-        "faithfulness": faithfulness(model.targets, model.sums, sum(model.n_parameters.values())).item(),
+        "faithfulness": faithfulness(model.targets, model.sums, model.n_all_parameters).item(),
         "recon": reconstruction(output, target, N_EVALUATION).item(),
         "n_alive": {path: int(values.sum()) for path, values in alive.items()},
         "l0": {path: metrics.l0(values, weights) for path, values in g.items()},

@@ -94,7 +94,7 @@ def start(model: ComponentModel, importance: CausalImportance, config: SPDConfig
     """The state before step 0, after the faithfulness warm-up; `generator` will draw data and masks."""
     warm_up(
         model.factors,
-        lambda: losses.faithfulness(model.targets, model.sums, sum(model.n_parameters.values())),
+        lambda: losses.faithfulness(model.targets, model.sums, model.n_all_parameters),
         config.faithfulness_warmup_steps,
     )
     return State(adam([*model.factors, *importance.parameters()], config.lr), generator)
@@ -112,7 +112,7 @@ def train(
     `data(batch_size, generator)` draws a batch (batch, d_in). Stop whenever you like: `state` says where training
     stands, and a new iterator goes on from there.
     """
-    n_parameters = sum(model.n_parameters.values())
+    n_parameters = model.n_all_parameters
     while state.step < config.steps:
         x, weights = model.merge_empty_rows(data(config.batch_size, state.generator))  # (rows, d_in), (rows,)
         target = model.target_forward(x)

@@ -57,11 +57,12 @@ def networks(name):
     return target, getattr(target, "layers", ["fc1", "fc2"]), batch
 
 
+@pytest.mark.parametrize("attribution_p", [None, 0.7], ids=["top-k", "Lp"])
 @pytest.mark.parametrize("attribute_at", ["target", "components"])
 @pytest.mark.parametrize("network", TARGETS)
-def test_training_follows_the_textbook(network, attribute_at):
+def test_training_follows_the_textbook(network, attribute_at, attribution_p):
     target, layers, batch = networks(network)
-    config = CONFIG.replace(attribute_at=attribute_at, steps=30)
+    config = CONFIG.replace(attribute_at=attribute_at, attribution_p=attribution_p, steps=30)
     model = decompose(target, dict.fromkeys(layers, config.C), rank=config.rank).double()
     truth = pair.copied(textbook_of(model))
     theirs = textbook.train(truth, lambda x: textbook.apd_losses(truth, x, config), map(batch, range(30)), config)
@@ -70,6 +71,11 @@ def test_training_follows_the_textbook(network, attribute_at):
         torch.testing.assert_close(losses_._asdict(), true_losses, rtol=1e-7, atol=1e-10)
         for parameter, true in zip(textbook_of(model).parameters, truth.parameters, strict=True):
             torch.testing.assert_close(parameter, true, rtol=1e-7, atol=1e-8)
+
+
+def test_the_lp_formulation_refuses_hidden_reconstruction():
+    with pytest.raises(ValueError, match="hidden_coeff must be 0 in the Lp formulation, .* but is 1; 0 works"):
+        CONFIG.replace(attribution_p=0.9, hidden_coeff=1.0)
 
 
 def test_hidden_reconstruction_and_unit_norm_follow_the_textbook():

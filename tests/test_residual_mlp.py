@@ -100,7 +100,7 @@ def measures(model, x):
     """Outputs, hidden activations, attributions and losses of a decomposition, with some components on."""
     on = (draw(len(x), 5, seed=8) > 0).double()
     forward, target = model(x, on), model.target_forward(x)
-    n_all = sum(model.n_parameters.values())
+    n_all = model.n_all_parameters
     norms, n_counted = apd.schatten_norms(model, 0.9)
     return {
         "output": forward.output,
