@@ -90,6 +90,8 @@ SWEEPS = [
             "top_k": [0.161, 0.211, 0.261, 0.361],
         },
     ),
+    SweepPlan("apd/gated", "seeds", {"seed": list(range(20))}),
+    SweepPlan("apd/gated", "coefficients", {"simplicity_coeff": [0.5, 1.5, 5.0, 15.0], "seed": list(range(4))}),
 ]
 
 
