@@ -34,6 +34,16 @@ def ml2r(P: Float[Tensor, "C d_out d_in"], W: Float[Tensor, "d_out d_in"]) -> fl
     return best_match(P, W)[1].mean().item()
 
 
+def column_shares(P: Float[Tensor, "C d_out d_in"], W: Float[Tensor, "d_out d_in"]) -> Float[Tensor, "C d_in"]:
+    """How much of each column of W lies in each component, measured along it; where ΣP = W, the shares add up to 1."""
+    return (P * W).sum(dim=1) / W.square().sum(dim=0)
+
+
+def own_columns(P: Float[Tensor, "C d_out d_in"], W: Float[Tensor, "d_out d_in"]) -> int:
+    """Columns of W with a component of their own: more than half of the column, and of no other column, lies in it."""
+    return int(((column_shares(P, W) > 0.5).sum(dim=1) == 1).sum())
+
+
 def alive(g: Float[Tensor, "rows C"]) -> Bool[Tensor, " C"]:
     """Which components are active, above 0.1, on some row; for APD give the 0/1 mask of active components."""
     return (g > ALIVE).any(dim=0)

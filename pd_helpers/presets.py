@@ -51,6 +51,15 @@ RESID_MLP_3 = ResidualMLPConfig(n_layers=3, d_mlp=17, n_features=102)
 APD_TMS_5_2_CONFIG = APDConfig(
     steps=2000, batch_size=256, lr=0.06, schedule="cosine", faithfulness_warmup_steps=200, starts=3
 )
+APD_TMS_5_2_LP_CONFIG = APDConfig(
+    attribution_p=0.9,
+    minimality_coeff=7.0,
+    simplicity_coeff=1.0,
+    unit_norm=True,
+    lr=0.3,
+    warmup_fraction=0.1,
+    steps=2000,
+)
 APD_TMS_40_10_CONFIG = APDConfig(
     C=50,
     top_k=1.0,
@@ -250,6 +259,13 @@ PRESETS = {
             target=SPD_TMS_5_2.replace(identity=True),
             config=APD_TMS_5_2_CONFIG,
             differs=APD_5_2_DIFFERS,
+        ),
+        Preset(
+            name="apd/tms_5-2_lp",
+            source="APD appendix A.2.3, settings of public code",
+            target=APD_TMS_5_2,
+            config=APD_TMS_5_2_LP_CONFIG,
+            differs={"steps": "20,000; a tenth, as for top-k"},
         ),
         Preset(
             name="apd/tms_40-10",

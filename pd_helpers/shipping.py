@@ -90,6 +90,16 @@ SWEEPS = [
             "top_k": [0.161, 0.211, 0.261, 0.361],
         },
     ),
+    SweepPlan(
+        "apd/tms_5-2_lp",
+        "coefficients",
+        {
+            "attribution_p": [0.5, 0.7, 0.9, 1.0],
+            "minimality_coeff": [0.0, 0.03, 0.1, 0.3, 1.0],
+            "simplicity_coeff": [0.1, 0.3, 1.0],
+        },
+        overrides={"unit_norm": False, "lr": 0.03, "batch_size": 512},
+    ),
     SweepPlan("apd/gated", "seeds", {"seed": list(range(20))}),
     SweepPlan("apd/gated", "coefficients", {"simplicity_coeff": [0.5, 1.5, 5.0, 15.0], "seed": list(range(4))}),
 ]

@@ -33,6 +33,27 @@ def test_columns_shrunk_differently_average():
     assert metrics.ml2r(P, W) == pytest.approx(0.6)
 
 
+def test_shares_of_columns_by_hand():
+    P = torch.stack(
+        [0.75 * FIRST + 0.25 * SECOND, 0.25 * FIRST + 0.75 * SECOND, torch.tensor([[4.0, 9.0], [-3.0, 0.0]])]
+    )
+    wanted = torch.tensor([[0.75, 0.25], [0.25, 0.75], [0.0, 0.0]])  # the third is at right angles to both
+    torch.testing.assert_close(metrics.column_shares(P, W), wanted)
+
+
+@pytest.mark.parametrize(
+    ("components", "own"),
+    [
+        ([FIRST, SECOND], 2),
+        ([FIRST + SECOND], 0),  # one component for both
+        ([FIRST / 2, FIRST / 2, SECOND], 1),  # the first column in two halves
+        ([FIRST + 0.4 * SECOND, 0.6 * SECOND], 2),
+    ],
+)
+def test_columns_of_their_own(components, own):
+    assert metrics.own_columns(torch.stack(components), W) == own
+
+
 def test_a_wrong_direction_lowers_mmcs():
     turned = torch.tensor([[5.0, 0.0], [0.0, 0.0]])  # cosine with (3, 4) is 3/5
     P = torch.stack([turned, SECOND])
