@@ -51,6 +51,24 @@ class Components(nn.Module):
         """The sum of all components, without building any of them."""
         return self.U.transpose(0, 1).flatten(1) @ self.V.flatten(0, 1)
 
+    @torch.no_grad()
+    def assign_(self, P: Float[Tensor, "C d_out d_in"]) -> "Components":
+        """Make these matrices the components: U and V become their singular vectors, times the root of the values.
+
+        Raises ValueError where a matrix has a higher rank than the factors allow.
+        """
+        U, S, V = torch.linalg.svd(P.to(self.U), full_matrices=False)  # S (C, min(d_out, d_in)), descending
+        n = min(self.rank, S.shape[1])
+        if (S[:, n:] > 1e-5 * S.max()).any():
+            needed = int((1e-5 * S.max() < S).sum(dim=1).max())
+            raise ValueError(f"P must have rank at most {self.rank}, which is that of the factors, but has {needed}")
+        root = S[:, :n].sqrt()
+        self.U.zero_()
+        self.V.zero_()
+        self.U[..., :n] = U[..., :n] * root.unsqueeze(1)
+        self.V[:, :n] = root.unsqueeze(2) * V[:, :n]
+        return self
+
     def inner(self, x: Float[Tensor, "batch d"], transposed: bool = False) -> Float[Tensor, "batch C R"]:
         """What each component reads off its input: V_c x, or U_cᵀ x where the matrix is used transposed."""
         reads = self.U.mT if transposed else self.V  # (C, R, d)

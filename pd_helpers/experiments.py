@@ -208,9 +208,7 @@ def serving(run: Decomposed) -> Float[Tensor, "n_functions C"]:
     The mechanism is what the weights of all layers are once those of other functions' neurons are zero, as one vector.
     A perfect decomposition has one 1 in each row and column.
     """
-    net = run.target
-    if not isinstance(net, GatedNetwork):
-        raise TypeError(f"run must decompose a GatedNetwork, but decomposes a {type(net).__name__}")
+    net = _gated(run)
     owners, functions = net.owners(), torch.arange(len(net.coefficients)).view(-1, 1, 1)
     mechanisms, parts = [], []
     for path, layer in run.components.layers.items():
@@ -220,25 +218,38 @@ def serving(run: Decomposed) -> Float[Tensor, "n_functions C"]:
     return F.cosine_similarity(torch.cat(mechanisms, dim=1).unsqueeze(1), torch.cat(parts, dim=1), dim=2)
 
 
-@torch.no_grad()
-def alone(run: Decomposed, n_points: int = 200) -> Float[Tensor, "n_functions C"]:
-    """How far each component alone is from each hand-written function (APD fig. 12, one component at a time).
+class Alone(NamedTuple):
+    """What the network computes with one component only."""
 
-    With the function's bit on and only this component active: mean squared error of the output over x in [0, 5],
-    divided by the function's mean square. 0 is perfect, and a silent component has 1.
-    """
-    serving(run)  # refuses other networks
-    net, C = run.target, next(iter(run.components.layers.values())).C
-    n_functions = len(net.coefficients)
-    x = torch.linspace(0, X_MAX, n_points).repeat(n_functions)
-    bits = torch.eye(n_functions).repeat_interleave(n_points, dim=0)
-    inputs = torch.cat([x.unsqueeze(1), bits], dim=1).to(run.components.factors[0])
-    wanted = net(inputs).view(n_functions, n_points)
-    errors = []
-    for only in torch.eye(C).to(inputs):
-        found = run.components(inputs, only.expand(len(inputs), C)).output.view(n_functions, n_points)
-        errors.append((found - wanted).square().mean(dim=1) / wanted.square().mean(dim=1))
-    return torch.stack(errors, dim=1)
+    x: Float[Tensor, " points"]
+    wanted: Float[Tensor, "n_functions points"]
+    """The target's output with one bit on."""
+    found: Float[Tensor, "n_functions C points"]
+    """The same with only one component active."""
+
+    @property
+    def errors(self) -> Float[Tensor, "n_functions C"]:
+        """Mean squared error over x, divided by the function's mean square: 0 is perfect, a silent component has 1."""
+        squares = (self.found - self.wanted.unsqueeze(1)).square().mean(dim=2)
+        return squares / self.wanted.square().mean(dim=1, keepdim=True)
+
+    @property
+    def served_by(self) -> Int[Tensor, " n_functions"]:
+        """The component of each function, all different, that makes the errors smallest in all."""
+        return hungarian_order(-self.errors.clamp(max=1.0))[: len(self.wanted)]
+
+
+@torch.no_grad()
+def alone(run: Decomposed, n_points: int = 200) -> Alone:
+    """How well each component alone computes each hand-written function (APD fig. 12, one component at a time)."""
+    net = _gated(run)
+    n, C = len(net.coefficients), next(iter(run.components.layers.values())).C
+    x = torch.linspace(0, X_MAX, n_points)
+    bits = torch.eye(n).repeat_interleave(n_points, dim=0)
+    inputs = torch.cat([x.repeat(n).unsqueeze(1), bits], dim=1).to(run.components.factors[0])
+    outputs = [run.components(inputs, only.expand(len(inputs), C)).output for only in torch.eye(C).to(inputs)]
+    found = torch.stack(outputs).view(C, n, n_points).transpose(0, 1)
+    return Alone(x, net(inputs).view(n, n_points), found)
 
 
 SERVED = 0.1
@@ -263,7 +274,7 @@ def extra_metrics(run: Decomposed, generator: Generator) -> dict[str, Any]:
             for uses, rank in run.target.ideal.items()
         )
     if isinstance(run.target, GatedNetwork) and not run.importance:
-        served = (alone(run) <= SERVED).float()
+        served = (alone(run).errors <= SERVED).float()
         found["n_served"] = int(served[:, hungarian_order(served)].diagonal().sum())
     elif isinstance(run.target, ResidualMLP) and not isinstance(run.target, GatedNetwork):
         found["contribution_r"] = contributions(run).r
@@ -278,6 +289,12 @@ def extra_metrics(run: Decomposed, generator: Generator) -> dict[str, Any]:
 def _and_the_rest(order: list[int], n: int) -> Int[Tensor, " n"]:
     """These of n columns, then the others."""
     return torch.tensor(order + sorted(set(range(n)) - set(order)))
+
+
+def _gated(run: Decomposed) -> GatedNetwork:
+    if not isinstance(run.target, GatedNetwork):
+        raise TypeError(f"run must decompose a GatedNetwork, but decomposes a {type(run.target).__name__}")
+    return run.target
 
 
 def _network(run: Decomposed) -> ResidualMLP:

@@ -7,7 +7,7 @@ from torch import Generator, nn
 
 from benchmarks import pair, textbook
 from pd_helpers import pairs
-from pd_helpers.components import decompose
+from pd_helpers.components import Components, decompose
 from pd_helpers.targets import TMS, TransposedLinear
 
 NETWORKS = {
@@ -344,3 +344,19 @@ def test_the_standard_deviation_of_the_initial_factors_can_be_set():
     model = decompose(TMS(n_features=40, n_hidden=10), {"embed": 50}, std=0.01)
     for factor in model.factors:
         assert factor.std().item() == pytest.approx(0.01, rel=0.05)
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 6), (3, 6, 4), (1, 1, 5)])
+def test_assigned_matrices_are_the_components(shape):
+    C, d_out, d_in = shape
+    P = draw(*shape, seed=3)
+    layer = Components(C=C, d_out=d_out, d_in=d_in, rank=5).double().assign_(P)
+    torch.testing.assert_close(layer.P, P)
+    torch.testing.assert_close(layer.weight, P.sum(dim=0))
+    torch.testing.assert_close(layer.U.square().sum(dim=1), layer.V.square().sum(dim=2))  # neither is the larger
+
+
+def test_matrices_of_too_high_a_rank_are_refused():
+    layer = Components(C=2, d_out=3, d_in=3, rank=2)
+    with pytest.raises(ValueError, match="P must have rank at most 2, .* but has 3"):
+        layer.assign_(torch.eye(3).expand(2, 3, 3))

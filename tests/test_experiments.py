@@ -326,10 +326,7 @@ def of_functions(order, scale=1.0, together=()):
         P = torch.zeros(6, *W.shape)
         for i, c in enumerate(order):
             P[c] += scale * W * (owner == i)
-        U, S, Vh = torch.linalg.svd(P, full_matrices=False)
-        layer.U.zero_()
-        layer.V.zero_()
-        layer.U[..., : S.shape[1]], layer.V[:, : S.shape[1]] = U * S.unsqueeze(1), Vh
+        layer.assign_(P)
     return run
 
 
@@ -341,13 +338,14 @@ def test_components_split_by_function_serve_one_each(scale):
 
 def test_a_component_with_all_of_a_functions_weights_computes_it_alone_and_is_silent_for_others():
     run = of_functions([2, 0, 3, 5])
-    torch.testing.assert_close(experiments.alone(run), 1 - torch.eye(6)[[2, 0, 3, 5]], rtol=0, atol=1e-4)
+    torch.testing.assert_close(experiments.alone(run).errors, 1 - torch.eye(6)[[2, 0, 3, 5]], rtol=0, atol=1e-4)
+    assert experiments.alone(run).served_by.tolist() == [2, 0, 3, 5]
     assert experiments.extra_metrics(run, Generator()) == {"n_served": 4}
 
 
 def test_a_component_with_less_than_its_bit_needs_is_silent():
     run = of_functions([2, 0, 3, 5], scale=0.4)  # 0.4 (x + 5 - t) is at most 0.4 (5 + 5 + 1.25), less than 5
-    torch.testing.assert_close(experiments.alone(run), torch.ones(4, 6))
+    torch.testing.assert_close(experiments.alone(run).errors, torch.ones(4, 6))
     assert experiments.extra_metrics(run, Generator()) == {"n_served": 0}
 
 

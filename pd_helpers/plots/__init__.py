@@ -4,7 +4,7 @@ Colours are seaborn's colour-blind palette, and everything told by colour is als
 Figures are made without pyplot's global state, so a widget or a test can draw as many as it likes.
 """
 
-from pd_helpers.plots.gated import NO_FUNCTION, gated_network
+from pd_helpers.plots.gated import NO_FUNCTION, gated_network, gated_outputs
 from pd_helpers.plots.page import (
     COLORS,
     DPI,
@@ -55,6 +55,7 @@ __all__ = [
     "deep_network",
     "figure",
     "gated_network",
+    "gated_outputs",
     "greedy_order",
     "importances",
     "leaky_sigmoids",

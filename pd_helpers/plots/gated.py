@@ -58,3 +58,14 @@ def gated_network(ax: Axes, net: "GatedNetwork", weights: Mapping[str, Tensor] |
     ax.set(xlim=(-3.2 * width / 20, width + 0.2), ylim=(-0.3, top + 0.3))
     ax.set_axis_off()
     return ax
+
+
+def gated_outputs(ax: Axes, x: Tensor, wanted: Tensor, found: Tensor) -> Axes:
+    """The functions (n_functions, points) as broad lines, and what was found of each dashed (APD figure 12)."""
+    for i, (target, output) in enumerate(zip(wanted, found, strict=True)):
+        ax.plot(x, target, color=color(i), lw=5, alpha=0.3, solid_capstyle="butt")
+        ax.plot(x, output, color=color(i), lw=1.8, ls="--")
+        ax.text(float(x[-1]) * 1.02, float(target[-1]), str(i), color=color(i), va="center", fontsize=10)
+    ax.set(xlabel="$x$", ylabel="output $y$")
+    ax.spines[["top", "right"]].set_visible(False)
+    return ax

@@ -5,10 +5,11 @@ carries that picture as a static output too, for GitHub and for print. Work that
 that gives way to the front end every few steps; a slider that moves again cancels the task instead of queueing.
 """
 
+from pd_helpers.widgets.gated import GatedLab, restored
 from pd_helpers.widgets.lab import Lab
 from pd_helpers.widgets.lp import LpLab
 from pd_helpers.widgets.shrinkage import ShrinkageLab
 from pd_helpers.widgets.superposition import MechanismLab, SparsityLab
 from pd_helpers.widgets.targets import ResponseLab
 
-__all__ = ["Lab", "LpLab", "MechanismLab", "ResponseLab", "ShrinkageLab", "SparsityLab"]
+__all__ = ["GatedLab", "Lab", "LpLab", "MechanismLab", "ResponseLab", "ShrinkageLab", "SparsityLab", "restored"]

@@ -1,0 +1,62 @@
+"""Exercises on APD's Lp formulation (notebook 11)."""
+
+import torch
+from torch import Tensor
+
+from pd_helpers.checks.check import Check, draws
+
+
+def _in_pieces(a: float, length: float, p: float, n: int) -> Tensor:
+    minimality = n * (a / n) ** p
+    return torch.tensor([minimality, minimality * length / n])
+
+
+def _shares() -> tuple[tuple[Tensor], ...]:
+    whole = torch.tensor([[0.9, 0.1, 0.2], [0.1, 0.3, 0.7], [0.0, 0.6, 0.1]])
+    doubled = torch.tensor([[0.9, 0.8, 0.0, 0.0], [0.1, 0.0, 0.2, 0.0], [0.0, 0.2, 0.8, 0.55], [0.0, 0.0, 0.0, 0.45]])
+    return (whole,), (doubled,), (torch.full((5, 5), 0.2),), (torch.eye(4)[:, [2, 0, 1, 3]],)
+
+
+lp_minimality = Check(
+    "lp_minimality",
+    lambda A, p, batch_size: A.pow(p).sum() / batch_size,
+    lambda: tuple((A, p, 20) for (A,), p in zip(draws((7, 3), uniform=True), (0.9, 0.5, 0.3), strict=True)),
+    {
+        "that is the mean over components too; the loss is their sum.": lambda A, p, batch_size: (
+            A.pow(p).sum() / batch_size / A.shape[1]
+        ),
+        "divide by the batch size: rows of zeros count, though they add nothing.": lambda A, p, batch_size: (
+            A.pow(p).sum(dim=1).mean()
+        ),
+        "the power belongs to each attribution, not to their sum.": lambda A, p, batch_size: (
+            A.sum(dim=1).pow(p).sum() / batch_size
+        ),
+    },
+)
+
+in_pieces = Check(
+    "in_pieces",
+    _in_pieces,
+    lambda: ((1.0, 1.0, 0.5, 4), (0.3, 2.0, 0.9, 5), (2.0, 0.7, 0.7, 2)),
+    {
+        "each piece is shorter as well as less active: its length is length / n.": lambda a, length, p, n: torch.tensor(
+            [n * (a / n) ** p, n * (a / n) ** p * length]
+        ),
+        "that is one piece; there are n of them.": lambda a, length, p, n: _in_pieces(a, length, p, n) / n,
+        "a piece has the attribution a / n, not a.": lambda a, length, p, n: torch.tensor([n * a**p, a**p * length]),
+    },
+)
+
+own_columns = Check(
+    "own_columns",
+    lambda shares: int(((shares > 0.5).sum(dim=1) == 1).sum()),
+    _shares,
+    {
+        "a component that holds more than half of two columns is nobody's own.": lambda shares: int(
+            (shares > 0.5).any(dim=1).sum()
+        ),
+        "that counts columns that are held by anyone, also those that share a component.": lambda shares: int(
+            (shares > 0.5).any(dim=0).sum()
+        ),
+    },
+)
