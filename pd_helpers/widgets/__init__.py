@@ -6,8 +6,11 @@ that gives way to the front end every few steps; a slider that moves again cance
 """
 
 from pd_helpers.widgets.lab import Lab
+from pd_helpers.widgets.sharing import AblationLab, FeatureLab, SharingLab
 from pd_helpers.widgets.shrinkage import ShrinkageLab
 from pd_helpers.widgets.superposition import MechanismLab, SparsityLab
 from pd_helpers.widgets.targets import ResponseLab
 
-__all__ = ["Lab", "MechanismLab", "ResponseLab", "ShrinkageLab", "SparsityLab"]
+__all__ = [
+    "AblationLab", "FeatureLab", "Lab", "MechanismLab", "ResponseLab", "SharingLab", "ShrinkageLab", "SparsityLab",
+]  # fmt: skip
