@@ -94,10 +94,10 @@ class FeatureLab(Lab):
             f'{"one component" if n_on == 1 else f"{n_on} components"} on: <span class="pdh-adds">{adds:.3f}</span> '
             f"added to output {i} at 1, by the target {wanted:.3f} · correlation of the neurons {r:.3f} · component "
             f"{order[0].item()} comes first for feature {served}",
-            f"Left: contributions of the neurons to feature {i} in the target and in the components that are on, {n_on} in "
-            f"all; correlation {r:.2f}. Right: the largest attributions, {self._A[i].max():.3f} of component "
-            f"{order[0].item()} and {self._A[i][order[1]]:.3f} of component {order[1].item()}. With feature {i} at 1 the "
-            f"components that are on add {adds:.2f} to its output, the target {wanted:.2f}.",
+            f"Left: contributions of the neurons to feature {i} in the target and in those components, {n_on} "
+            f"in all; correlation {r:.2f}. Right: the largest attributions, {self._A[i].max():.3f} of component "
+            f"{order[0].item()} and {self._A[i][order[1]]:.3f} of component {order[1].item()}. With feature {i} at 1 "
+            f"the components that are on add {adds:.2f} to its output, the target {wanted:.2f}.",
         )
 
 
