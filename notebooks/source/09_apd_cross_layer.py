@@ -405,7 +405,7 @@ print(f"correlation {torch.corrcoef(torch.stack([a, b]))[0, 1]:.2f}, mean differ
 # %%
 fig, axes = pdh.plots.figure(9, 3.4, 1, len(runs), sharex=True, sharey=True)
 for c, (ax, key) in enumerate(zip(axes[0], runs, strict=True)):
-    pdh.plots.active_components(ax, errors[key], look="o^sX"[c], c=c).set_title(f"rank: {key}", fontsize=10)
+    pdh.plots.active_components(ax, errors[key], look="o^sX"[c % 4], c=c).set_title(f"rank: {key}", fontsize=10)
     if c:
         ax.set_ylabel("")
 correlation = {key: torch.corrcoef(torch.stack([errors[key].top_1, errors[key].n_active]))[0, 1].item() for key in runs}
