@@ -196,7 +196,7 @@ print(f"components that come first for no feature: {n_idle}")
 #
 # 1. Feature 9, then 42. How much is missing in each, and where is it?
 # 2. Feature 42 with two components on.
-# 3. Feature 3, which shares its component with feature 22. What do three, ten, all 130 components give?
+# 3. Feature 3, which shares its component with feature 22. What do two, ten, all 130 components give?
 
 # %%
 pdh.widgets.FeatureLab(full, feature=42)
@@ -261,8 +261,8 @@ pd.DataFrame(held).rename_axis("top-k", axis=1).round(2)
 # four fifths at top-k 1 to two fifths at top-k 2. So shrinkage is back, and here it lives in $W_\text{out}$.
 #
 # The last two rows repeat what the 40 features of notebook 07 showed. The components of *other* features write, in sum, more than what is
-# missing. What is too much, the components that come first for no feature take away (except at top-k 2). They can afford to, as they are
-# rarely on.
+# missing. What is too much, the components that come first for no feature take away (except at top-k 2). They can afford to: most of them are
+# seldom on, and what is off does no harm.
 #
 # Why the writing half? A natural guess is that hidden reconstruction protects the reading half, since it wants the neurons as active
 # as in the target. When we tried this on one network of 20 features and 10 neurons, switching hidden reconstruction off did not make the
