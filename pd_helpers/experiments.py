@@ -21,6 +21,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Generator, Tensor, nn
 
 from pd_helpers import apd, metrics, spd
+from pd_helpers.attributions import batch_top_k
 from pd_helpers.components import ComponentModel
 from pd_helpers.data import one_hot
 from pd_helpers.gated import GatedNetwork
@@ -142,7 +143,7 @@ def scrub(run: Decomposed, n_inputs: int, generator: Generator) -> Scrubbed:
     own = _own_components(run, x)
     half = torch.rand(own.shape, generator=generator, device=x.device) < 0.5
     target = net(x)
-    active = apd.active_components(run.components, x, run.config, round(run.config.top_k * n_inputs))
+    active = batch_top_k(_attributions(run, x), round(run.config.top_k * n_inputs))
     outputs = [_masked(run, x, mask) for mask in (active, half | own, half & ~own)]
     return Scrubbed(*(_errors(y, target) for y in [*outputs, monosemantic_baseline(x, net.n_neurons)]))
 
@@ -200,7 +201,7 @@ def single_feature(run: Decomposed, n_inputs: int, generator: Generator, batch_s
     for start in range(0, n_inputs, batch_size):
         x = run.data(min(batch_size, n_inputs - start), generator).to(net.W_E)
         A = _attributions(run, x)
-        active = apd.batch_top_k(A, round(run.config.top_k * len(x)))
+        active = batch_top_k(A, round(run.config.top_k * len(x)))
         alone = (x != 0).sum(dim=1) == 1
         x, A, active = x[alone], A[alone], active[alone]
         feature = (x != 0).int().argmax(dim=1)
@@ -289,7 +290,8 @@ def _contribution(net: ResidualMLP, W_in: Tensor, W_out: Tensor) -> Float[Tensor
 def _attributions(run: Decomposed, x: Float[Tensor, "rows n_features"]) -> Float[Tensor, "rows C"]:
     if not isinstance(run.config, apd.APDConfig):
         raise TypeError("run must be an APD run: SPD's subcomponents have importances, not attributions")
-    return apd.component_attributions(run.components, x.to(run.components.factors[0]), run.config)
+    chunks = x.to(run.components.factors[0]).split(2048)  # (C, rows, n_outputs) would be large
+    return torch.cat([apd.component_attributions(run.components, rows, run.config) for rows in chunks])
 
 
 def _own_components(run: Decomposed, x: Float[Tensor, "rows n_features"]) -> Bool[Tensor, "rows C"]:
