@@ -2,6 +2,7 @@
 
     contributions        neuron by neuron, does a component do what the target does?    APD figs. 6, 10; SPD figs. 6, 7
     feature_components   which component serves which feature?
+    doubled              which components serve two?                                     APD sections 3.2, C.2 and C.4
     importance_matrix    which subcomponents matter for which feature?                  SPD figs. 8, 12, 13
     scrub, ablate_halves ablate half of all components, those in use or not             APD figs. 7, 8, 24, 25
     single_feature       one feature on: is one component enough?                       APD figs. 16 to 18, 21 to 23
@@ -20,6 +21,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Generator, Tensor, nn
 
 from pd_helpers import apd, metrics, spd
+from pd_helpers.attributions import batch_top_k
 from pd_helpers.components import ComponentModel
 from pd_helpers.data import one_hot
 from pd_helpers.gated import X_MAX, GatedNetwork
@@ -81,9 +83,20 @@ def contributions(run: Decomposed) -> Contributions:
 
 
 @torch.no_grad()
+def feature_attributions(run: Decomposed, value: float = 1.0) -> Float[Tensor, "n_features C"]:
+    """Attributions of all components when only one feature is on, at this value."""
+    return _attributions(run, one_hot(_network(run).n_features, value))
+
+
 def feature_components(run: Decomposed, value: float = 1.0) -> Int[Tensor, " n_features"]:
     """The component with the largest attribution when only this feature is on, at this value (APD section 3.2)."""
-    return _attributions(run, one_hot(_network(run).n_features, value)).argmax(dim=1)
+    return feature_attributions(run, value).argmax(dim=1)
+
+
+def doubled(owner: Int[Tensor, " n_features"]) -> dict[int, list[int]]:
+    """Component → its features, of those that are first for two features or more (APD sections 3.2, C.2 and C.4)."""
+    components, counts = owner.unique(return_counts=True)
+    return {c: (owner == c).nonzero().flatten().tolist() for c in components[counts > 1].tolist()}
 
 
 @torch.no_grad()
@@ -130,7 +143,7 @@ def scrub(run: Decomposed, n_inputs: int, generator: Generator) -> Scrubbed:
     own = _own_components(run, x)
     half = torch.rand(own.shape, generator=generator, device=x.device) < 0.5
     target = net(x)
-    active = apd.active_components(run.components, x, run.config, round(run.config.top_k * n_inputs))
+    active = batch_top_k(_attributions(run, x), round(run.config.top_k * n_inputs))
     outputs = [_masked(run, x, mask) for mask in (active, half | own, half & ~own)]
     return Scrubbed(*(_errors(y, target) for y in [*outputs, monosemantic_baseline(x, net.n_neurons)]))
 
@@ -169,6 +182,10 @@ class SingleFeature(NamedTuple):
     """Mean number of components that it keeps."""
     label_error: Float[Tensor, " n_features"]
     """Mean squared error of the target itself, against the labels."""
+    top_1_label_error: Float[Tensor, " n_features"]
+    """As `top_1`, against the labels."""
+    batch_top_k_label_error: Float[Tensor, " n_features"]
+    """As `batch_top_k`, against the labels."""
 
 
 @torch.no_grad()
@@ -176,25 +193,25 @@ def single_feature(run: Decomposed, n_inputs: int, generator: Generator, batch_s
     """Is one component enough for one feature (APD figs. 16 to 18 and 21 to 23)?
 
     The batch top-k is taken over batches of the training distribution; inputs with exactly one feature on are looked at
-    afterwards. A feature that never was on alone has NaN.
+    afterwards. A feature that never was on alone has NaN. Public code draws figures 16, 17, 21 and 22 against the
+    labels, figures 18 and 23 against the target's output.
     """
     net = _network(run)
-    sums = torch.zeros(5, net.n_features, dtype=torch.float64, device=net.W_E.device)
+    sums = torch.zeros(7, net.n_features, dtype=torch.float64, device=net.W_E.device)
     for start in range(0, n_inputs, batch_size):
         x = run.data(min(batch_size, n_inputs - start), generator).to(net.W_E)
         A = _attributions(run, x)
-        active = apd.batch_top_k(A, round(run.config.top_k * len(x)))
+        active = batch_top_k(A, round(run.config.top_k * len(x)))
         alone = (x != 0).sum(dim=1) == 1
         x, A, active = x[alone], A[alone], active[alone]
         feature = (x != 0).int().argmax(dim=1)
         first = torch.zeros_like(active).scatter_(1, A.argmax(dim=1, keepdim=True), True)
-        target = net(x)
+        outputs, target, wanted = [_masked(run, x, mask) for mask in (first, active)], net(x), labels(x)
         values = [
             torch.ones(len(x)),
-            _errors(_masked(run, x, first), target),
-            _errors(_masked(run, x, active), target),
+            *(_errors(y, target) for y in outputs),
             active.sum(dim=1),
-            _errors(target, labels(x)),
+            *(_errors(y, wanted) for y in [target, *outputs]),
         ]
         for total, value in zip(sums, values, strict=True):
             total.index_add_(0, feature, value.to(total))
@@ -279,8 +296,9 @@ def extra_metrics(run: Decomposed, generator: Generator) -> dict[str, Any]:
     elif isinstance(run.target, ResidualMLP) and not isinstance(run.target, GatedNetwork):
         found["contribution_r"] = contributions(run).r
         if not run.importance:
-            _, counts = feature_components(run).unique(return_counts=True)
-            found |= {"n_own": int((counts == 1).sum()), "n_doubled": int((counts > 1).sum())}
+            owner = feature_components(run)
+            shared = doubled(owner)
+            found |= {"n_own": len(owner) - sum(map(len, shared.values())), "n_doubled": len(shared)}
             scrubbed = scrub(run, N_SCRUBBED, generator)
             found |= {f"{name}_mse": errors.mean().item() for name, errors in scrubbed._asdict().items()}
     return found
@@ -310,7 +328,8 @@ def _contribution(net: ResidualMLP, W_in: Tensor, W_out: Tensor) -> Float[Tensor
 def _attributions(run: Decomposed, x: Float[Tensor, "rows n_features"]) -> Float[Tensor, "rows C"]:
     if not isinstance(run.config, apd.APDConfig):
         raise TypeError("run must be an APD run: SPD's subcomponents have importances, not attributions")
-    return apd.component_attributions(run.components, x.to(run.components.factors[0]), run.config)
+    chunks = x.to(run.components.factors[0]).split(2048)  # (C, rows, n_outputs) would be large
+    return torch.cat([apd.component_attributions(run.components, rows, run.config) for rows in chunks])
 
 
 def _own_components(run: Decomposed, x: Float[Tensor, "rows n_features"]) -> Bool[Tensor, "rows C"]:

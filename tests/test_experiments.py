@@ -277,6 +277,8 @@ def test_one_feature_in_a_perfect_decomposition():
         batch_top_k=[0.0, 0.0, 0.0, nan, nan],
         n_active=[0.0, 0.5, 1.0, nan, nan],
         label_error=[0.4**2 / 5, 0.0, 0.0, nan, nan],
+        top_1_label_error=[0.4**2 / 5, 0.0, 0.0, nan, nan],
+        batch_top_k_label_error=[0.4**2 / 5, 0.0, 0.0, nan, nan],
     )
     for mine, truth in zip(found, wanted, strict=True):
         torch.testing.assert_close(mine, torch.tensor(truth), rtol=1e-5, atol=1e-12, equal_nan=True)
@@ -288,6 +290,8 @@ def test_one_component_is_not_enough_where_two_share_a_feature():
     assert found.top_1[1].item() == pytest.approx((0.2**2 + 0.1**2) / 2 / 5)
     assert found.batch_top_k[1].item() == pytest.approx(0, abs=1e-12)
     assert found.n_active[1:3].tolist() == [2.0, 1.0]
+    for mine, against_target in zip(found[-2:], found[:2], strict=True):  # this target has no error in feature 1
+        assert mine[1].item() == pytest.approx(against_target[1].item(), abs=1e-12)
     # One active component an input: the third of three goes to the larger attribution of what is left.
     #   feature 1, own component: (0.8 + 0.75 · 0.8, 0.4 + 0.75 · 0.4); feature 2: 2 · 0.9; component 2: 0.2 and 0.1
     found = experiments.single_feature(shared(data=data, top_k=2 / 3), 3, Generator())
@@ -391,6 +395,7 @@ def test_a_component_with_two_features_is_counted_as_doubled():
             factor[OWN[1]].select(dim, 1).copy_(factor[OWN[2]].select(dim, 0))
             factor[OWN[2]] = 0
     assert experiments.feature_components(run).tolist() == [0, 3, 3, 5, 1]
+    assert experiments.doubled(experiments.feature_components(run)) == {3: [1, 2]}
     found = experiments.extra_metrics(run, Generator())
     assert (found["n_own"], found["n_doubled"]) == (3, 1)
 

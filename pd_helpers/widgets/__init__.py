@@ -8,8 +8,12 @@ that gives way to the front end every few steps; a slider that moves again cance
 from pd_helpers.widgets.gated import GatedLab, restored
 from pd_helpers.widgets.lab import Lab
 from pd_helpers.widgets.lp import LpLab
+from pd_helpers.widgets.sharing import AblationLab, FeatureLab, SharingLab
 from pd_helpers.widgets.shrinkage import ShrinkageLab
 from pd_helpers.widgets.superposition import MechanismLab, SparsityLab
 from pd_helpers.widgets.targets import ResponseLab
 
-__all__ = ["GatedLab", "Lab", "LpLab", "MechanismLab", "ResponseLab", "ShrinkageLab", "SparsityLab", "restored"]
+__all__ = [
+    "AblationLab", "FeatureLab", "GatedLab", "Lab", "LpLab", "MechanismLab", "ResponseLab", "SharingLab",
+    "ShrinkageLab", "SparsityLab", "restored",
+]  # fmt: skip

@@ -1,0 +1,68 @@
+"""The labs of notebooks 08 and 09 in a real JupyterLab, moved by keyboard."""
+
+import nbformat
+from nbformat.v4 import new_code_cell, new_notebook
+
+RUNS = """
+import torch
+import pd_helpers as pdh
+from pd_helpers import experiments
+
+size = {"n_features": 8, "d_resid": 30, "d_mlp": 4, "feature_probability": 0.2, "target_steps": 300, "target_seed": 0}
+brief = {"C": 9, "steps": 40, "batch_size": 64, "lr": 0.01, "init_std": None, "show_progress": False, "device": "cpu"}
+runs = {rank: pdh.run("apd/resid_mlp_2", rank=rank, **size, **brief) for rank in (1, 2, 3)}
+found = {rank: experiments.single_feature(run, 2000, torch.Generator().manual_seed(0)) for rank, run in runs.items()}
+"""
+
+
+def serve(jupyter, name: str, lab: str):
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    notebook = new_notebook(cells=[new_code_cell(RUNS), new_code_cell(lab)], metadata=kernel)
+    nbformat.write(notebook, jupyter.server.folder / f"{name}.ipynb")
+    return jupyter.open(name).run_all()
+
+
+def press(jupyter, slider, key: str) -> bytes:
+    """Press a key, wait until the picture has changed, give it."""
+    before = jupyter.image("img.pdh-picture")
+    slider.press(key)
+    jupyter.eventually(lambda: jupyter.image("img.pdh-picture") != before, "the picture follows", timeout=5)
+    return jupyter.image("img.pdh-picture")
+
+
+def test_the_feature_lab_follows_both_sliders(jupyter):
+    serve(jupyter, "feature", "pdh.widgets.FeatureLab(runs[3], feature=5)")
+    feature, on = jupyter.slider("feature"), jupyter.slider("components on")
+    assert (feature.readout, on.readout) == ("5", "1")
+    one = jupyter.text(".pdh-adds")
+    press(jupyter, on, "End")
+    assert on.readout == "9"
+    jupyter.eventually(lambda: jupyter.text(".pdh-adds") != one, "the number follows", timeout=5)
+    press(jupyter, feature, "Home")
+    assert feature.value == 0
+    assert jupyter.errors() == []
+
+
+def test_the_ablation_lab_follows_sliders_and_buttons(jupyter):
+    serve(jupyter, "ablation", "pdh.widgets.AblationLab(runs[3], feature=5)")
+    feature, half = jupyter.slider("feature that is 1"), jupyter.slider("random half")
+    press(jupyter, half, "ArrowRight")
+    kept, shown = jupyter.text(".pdh-adds"), jupyter.image("img.pdh-picture")
+    button = jupyter.page.get_by_role("button", name="ablate it too")
+    button.focus()
+    jupyter.page.keyboard.press("Enter")
+    jupyter.eventually(lambda: jupyter.image("img.pdh-picture") != shown, "the picture follows", timeout=5)
+    jupyter.eventually(lambda: jupyter.text(".pdh-adds") != kept, "the number follows", timeout=5)
+    press(jupyter, feature, "ArrowLeft")
+    assert (feature.value, half.value) == (4, 1)
+    assert jupyter.errors() == []
+
+
+def test_the_sharing_lab_follows_its_slider(jupyter):
+    serve(jupyter, "sharing", "pdh.widgets.SharingLab(runs, found, 'rank', 1)")
+    rank = jupyter.slider("rank")
+    pictures = [jupyter.image("img.pdh-picture"), press(jupyter, rank, "ArrowRight"), press(jupyter, rank, "End")]
+    assert rank.readout == "3"
+    assert len(set(pictures)) == 3
+    assert jupyter.text(".pdh-doubled").isdigit()
+    assert jupyter.errors() == []
