@@ -4,6 +4,7 @@ Colours are seaborn's colour-blind palette, and everything told by colour is als
 Figures are made without pyplot's global state, so a widget or a test can draw as many as it likes.
 """
 
+from pd_helpers.plots.attributions import effect_bars, estimates
 from pd_helpers.plots.gated import NO_FUNCTION, gated_network
 from pd_helpers.plots.page import (
     COLORS,
@@ -53,6 +54,8 @@ __all__ = [
     "curves",
     "decomposition",
     "deep_network",
+    "effect_bars",
+    "estimates",
     "figure",
     "gated_network",
     "greedy_order",

@@ -5,9 +5,10 @@ carries that picture as a static output too, for GitHub and for print. Work that
 that gives way to the front end every few steps; a slider that moves again cancels the task instead of queueing.
 """
 
+from pd_helpers.widgets.attributions import AttributionLab
 from pd_helpers.widgets.lab import Lab
 from pd_helpers.widgets.shrinkage import ShrinkageLab
 from pd_helpers.widgets.superposition import MechanismLab, SparsityLab
 from pd_helpers.widgets.targets import ResponseLab
 
-__all__ = ["Lab", "MechanismLab", "ResponseLab", "ShrinkageLab", "SparsityLab"]
+__all__ = ["AttributionLab", "Lab", "MechanismLab", "ResponseLab", "ShrinkageLab", "SparsityLab"]
