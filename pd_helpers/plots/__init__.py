@@ -5,6 +5,7 @@ Figures are made without pyplot's global state, so a widget or a test can draw a
 """
 
 from pd_helpers.plots.attributions import effect_bars, estimates
+from pd_helpers.plots.description_length import co_activation, schatten_bars
 from pd_helpers.plots.gated import NO_FUNCTION, gated_network
 from pd_helpers.plots.page import (
     COLORS,
@@ -48,6 +49,7 @@ __all__ = [
     "bundle",
     "by_feature",
     "caption",
+    "co_activation",
     "color",
     "column_sums",
     "columns",
@@ -70,6 +72,7 @@ __all__ = [
     "png",
     "residual_network",
     "responses",
+    "schatten_bars",
     "scores",
     "show",
     "sorted_lengths",

@@ -6,9 +6,19 @@ that gives way to the front end every few steps; a slider that moves again cance
 """
 
 from pd_helpers.widgets.attributions import AttributionLab
+from pd_helpers.widgets.description_length import DescriptionLengthLab, SchattenLab
 from pd_helpers.widgets.lab import Lab
 from pd_helpers.widgets.shrinkage import ShrinkageLab
 from pd_helpers.widgets.superposition import MechanismLab, SparsityLab
 from pd_helpers.widgets.targets import ResponseLab
 
-__all__ = ["AttributionLab", "Lab", "MechanismLab", "ResponseLab", "ShrinkageLab", "SparsityLab"]
+__all__ = [
+    "AttributionLab",
+    "DescriptionLengthLab",
+    "Lab",
+    "MechanismLab",
+    "ResponseLab",
+    "SchattenLab",
+    "ShrinkageLab",
+    "SparsityLab",
+]
