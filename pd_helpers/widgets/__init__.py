@@ -7,6 +7,7 @@ that gives way to the front end every few steps; a slider that moves again cance
 
 from pd_helpers.widgets.attributions import AttributionLab
 from pd_helpers.widgets.description_length import DescriptionLengthLab, SchattenLab
+from pd_helpers.widgets.factorization import TermsLab
 from pd_helpers.widgets.lab import Lab
 from pd_helpers.widgets.shrinkage import ShrinkageLab
 from pd_helpers.widgets.superposition import MechanismLab, SparsityLab
@@ -21,4 +22,5 @@ __all__ = [
     "SchattenLab",
     "ShrinkageLab",
     "SparsityLab",
+    "TermsLab",
 ]

@@ -68,9 +68,9 @@ class DescriptionLengthLab(Lab):
         self.refresh(
             f'<b>{len(groups)} components</b>: <span class="pdh-groups">{told}</span> · '
             f'<span class="pdh-bits">{bits.min():.3f}</span> bits per input, {bits[0]:.3f} with all apart',
-            f"At α = {alpha:.2f} the shortest description has the groups {told} and {bits.min():.2f} bits per input; "
-            f"all apart take {bits[0]:.2f} and all in one {bits[-1]:.2f}. Numbers in the table are percentages of inputs "
-            "on which two components are both active.",
+            f"At α = {alpha:.2f} the shortest description has the groups {told}, in {bits.min():.2f} bits; "
+            f"all apart take {bits[0]:.2f} and all in one {bits[-1]:.2f}. Numbers in the table are percentages of "
+            "inputs on which two components are both active.",
         )
 
     def _bits(self, alpha: float) -> Tensor:
