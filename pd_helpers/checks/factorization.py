@@ -49,7 +49,7 @@ terms_used = Check(
 weight_gradient = Check(
     "weight_gradient",
     lambda g, x: torch.outer(g, x),
-    lambda: tuple(draws((2,), (5,))),
+    lambda: tuple(draws((4,), (4,))),
     {
         "that is its transpose: W maps x (columns) to the hidden space (rows), so g stands for the rows.": (
             lambda g, x: torch.outer(x, g)
