@@ -196,7 +196,7 @@ pdh.show(
 
 # %% [markdown]
 # Below the crossing the shortest story is "it was on", and ten numbers. Above it, the mechanisms are. At *no* price are entries, rows or singular vectors the best. (Entries are off
-# the top: over 200 bits.)
+# the top: more than 170 bits.)
 #
 # So $\alpha$ is a **resolution**. It does not say what is true; it says how finely you want to look. Nothing in the network tells you what it should be.
 
@@ -246,7 +246,7 @@ pd.DataFrame(
 #
 # - 0 and 1 are **always** on together, on one input in five;
 # - 2 and 3 are each on one in five, and **mostly** together;
-# - 4 and 5 are each on one in five, and **half** of the time together;
+# - 4 and 5 are each on one in five, and **more than half** of the time together;
 # - apart from that, chance.
 
 # %%
