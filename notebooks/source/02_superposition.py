@@ -69,7 +69,7 @@ pdh.show(
 print("b =", b.numpy().round(2), " column lengths:", W.norm(dim=0).numpy().round(2))
 
 # %% [markdown]
-# All five, as a **regular pentagon**. Here is why that works:
+# All five, as a **regular pentagon**: the five arrows of [notebook 01](01_matrix_decomposition.ipynb) were this network's $W$. Here is why that works:
 #
 # - on the diagonal of $W^\top W$, a feature reaches its own output with a factor of about 1.28;
 # - corners far apart (144°) get about −1.04 from each other, and the ReLU cuts that off at no cost;

@@ -6,12 +6,34 @@ A check tries the function on random inputs. It says "not attempted yet" for the
 writing the function, and names the mistake where the answers are those of a well-known slip.
 """
 
-from pd_helpers.checks import apd, gated, lp, sharing, spd, superposition, targets
+from pd_helpers.checks import (
+    apd,
+    attributions,
+    description_length,
+    factorization,
+    gated,
+    lp,
+    sharing,
+    spd,
+    superposition,
+    targets,
+)
 from pd_helpers.checks.check import Check
 
 CHECKS = {
     check.name: check
-    for module in (apd, gated, lp, sharing, spd, superposition, targets)
+    for module in (
+        apd,
+        attributions,
+        description_length,
+        factorization,
+        gated,
+        lp,
+        sharing,
+        spd,
+        superposition,
+        targets,
+    )
     for check in vars(module).values()
     if isinstance(check, Check)
 }

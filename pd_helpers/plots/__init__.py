@@ -4,7 +4,19 @@ Colours are seaborn's colour-blind palette, and everything told by colour is als
 Figures are made without pyplot's global state, so a widget or a test can draw as many as it likes.
 """
 
-from pd_helpers.plots.gated import NO_FUNCTION, gated_network, gated_outputs
+from pd_helpers.plots.attributions import (
+    effect_bars,
+    estimates,
+)
+from pd_helpers.plots.description_length import (
+    co_activation,
+    schatten_bars,
+)
+from pd_helpers.plots.gated import (
+    NO_FUNCTION,
+    gated_network,
+    gated_outputs,
+)
 from pd_helpers.plots.page import (
     COLORS,
     DPI,
@@ -19,7 +31,11 @@ from pd_helpers.plots.page import (
     png,
     show,
 )
-from pd_helpers.plots.residual import neuron_contributions, residual_network, responses
+from pd_helpers.plots.residual import (
+    neuron_contributions,
+    residual_network,
+    responses,
+)
 from pd_helpers.plots.sharing import (
     ABLATED,
     ACTIVE,
@@ -47,54 +63,21 @@ from pd_helpers.plots.tms import (
     outputs,
     sorted_lengths,
 )
-from pd_helpers.plots.training import curves, greedy_order, importances, leaky_sigmoids, losses, scores
+from pd_helpers.plots.training import (
+    curves,
+    greedy_order,
+    importances,
+    leaky_sigmoids,
+    losses,
+    scores,
+)
 
 __all__ = [
-    "ABLATED",
-    "ACTIVE",
-    "COLORS",
-    "DPI",
-    "GREY",
-    "KEPT",
-    "LOWEST",
-    "NEGATIVE",
-    "NO_FUNCTION",
-    "POSITIVE",
-    "VIRIDIS",
-    "Arrows",
-    "FeatureErrors",
-    "SharedComponents",
-    "active_components",
-    "bundle",
-    "by_feature",
-    "caption",
-    "color",
-    "column_sums",
-    "columns",
-    "contribution_pair",
-    "curves",
-    "decomposition",
-    "deep_network",
-    "feature_errors",
-    "figure",
-    "gated_network",
-    "gated_outputs",
-    "greedy_order",
-    "halves",
-    "highest_error",
-    "importances",
-    "leaky_sigmoids",
-    "lengths",
-    "losses",
-    "matrix",
-    "network",
-    "neuron_contributions",
-    "outputs",
-    "png",
-    "residual_network",
-    "responses",
-    "scores",
-    "scrub_histograms",
-    "show",
-    "sorted_lengths",
-]
+    "ABLATED", "ACTIVE", "COLORS", "DPI", "GREY", "KEPT", "LOWEST", "NEGATIVE", "NO_FUNCTION", "POSITIVE",
+    "VIRIDIS", "Arrows", "FeatureErrors", "SharedComponents", "active_components", "bundle", "by_feature",
+    "caption", "co_activation", "color", "column_sums", "columns", "contribution_pair", "curves", "decomposition",
+    "deep_network", "effect_bars", "estimates", "feature_errors", "figure", "gated_network", "gated_outputs",
+    "greedy_order", "halves", "highest_error", "importances", "leaky_sigmoids", "lengths", "losses", "matrix",
+    "network", "neuron_contributions", "outputs", "png", "residual_network", "responses", "schatten_bars", "scores",
+    "scrub_histograms", "show", "sorted_lengths",
+]  # fmt: skip

@@ -5,15 +5,44 @@ carries that picture as a static output too, for GitHub and for print. Work that
 that gives way to the front end every few steps; a slider that moves again cancels the task instead of queueing.
 """
 
-from pd_helpers.widgets.gated import GatedLab, restored
-from pd_helpers.widgets.lab import Lab
-from pd_helpers.widgets.lp import LpLab
-from pd_helpers.widgets.sharing import AblationLab, FeatureLab, SharingLab
-from pd_helpers.widgets.shrinkage import ShrinkageLab
-from pd_helpers.widgets.superposition import MechanismLab, SparsityLab
-from pd_helpers.widgets.targets import ResponseLab
+from pd_helpers.widgets.attributions import (
+    AttributionLab,
+)
+from pd_helpers.widgets.description_length import (
+    DescriptionLengthLab,
+    SchattenLab,
+)
+from pd_helpers.widgets.factorization import (
+    TermsLab,
+)
+from pd_helpers.widgets.gated import (
+    GatedLab,
+    restored,
+)
+from pd_helpers.widgets.lab import (
+    Lab,
+)
+from pd_helpers.widgets.lp import (
+    LpLab,
+)
+from pd_helpers.widgets.sharing import (
+    AblationLab,
+    FeatureLab,
+    SharingLab,
+)
+from pd_helpers.widgets.shrinkage import (
+    ShrinkageLab,
+)
+from pd_helpers.widgets.superposition import (
+    MechanismLab,
+    SparsityLab,
+)
+from pd_helpers.widgets.targets import (
+    ResponseLab,
+)
 
 __all__ = [
-    "AblationLab", "FeatureLab", "GatedLab", "Lab", "LpLab", "MechanismLab", "ResponseLab", "SharingLab",
-    "ShrinkageLab", "SparsityLab", "restored",
+    "AblationLab", "AttributionLab", "DescriptionLengthLab", "FeatureLab", "GatedLab", "Lab", "LpLab",
+    "MechanismLab", "ResponseLab", "SchattenLab", "SharingLab", "ShrinkageLab", "SparsityLab", "TermsLab",
+    "restored",
 ]  # fmt: skip
