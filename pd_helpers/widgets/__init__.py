@@ -6,8 +6,9 @@ that gives way to the front end every few steps; a slider that moves again cance
 """
 
 from pd_helpers.widgets.lab import Lab
+from pd_helpers.widgets.masks import MaskLab, SigmoidLab
 from pd_helpers.widgets.shrinkage import ShrinkageLab
 from pd_helpers.widgets.superposition import MechanismLab, SparsityLab
 from pd_helpers.widgets.targets import ResponseLab
 
-__all__ = ["Lab", "MechanismLab", "ResponseLab", "ShrinkageLab", "SparsityLab"]
+__all__ = ["Lab", "MaskLab", "MechanismLab", "ResponseLab", "ShrinkageLab", "SigmoidLab", "SparsityLab"]
