@@ -31,6 +31,7 @@ def test_the_sigmoid_lab_shows_where_gradients_die(jupyter):
     assert float(jupyter.text(".pdh-lower-leaky")) > 0.9
     before = jupyter.image("img.pdh-picture")
     jupyter.slider("the gate Γ at the start").press("End")
+    jupyter.eventually(lambda: jupyter.text(".pdh-hard") == "2.00", "the start moves", timeout=5)
     jupyter.page.get_by_role("button", name="minimality pulls g down").press("Enter")
     jupyter.eventually(lambda: float(jupyter.text(".pdh-upper-leaky")) < 1, "the leak lets it fall", timeout=5)
     assert jupyter.text(".pdh-lower-leaky") == "2.00"

@@ -6,12 +6,12 @@ A check tries the function on random inputs. It says "not attempted yet" for the
 writing the function, and names the mistake where the answers are those of a well-known slip.
 """
 
-from pd_helpers.checks import apd, spd, spd_from_scratch, superposition, targets
+from pd_helpers.checks import apd, output_matrix, spd, spd_from_scratch, superposition, targets
 from pd_helpers.checks.check import Check
 
 CHECKS = {
     check.name: check
-    for module in (superposition, targets, apd, spd, spd_from_scratch)
+    for module in (superposition, targets, apd, spd, spd_from_scratch, output_matrix)
     for check in vars(module).values()
     if isinstance(check, Check)
 }

@@ -20,6 +20,7 @@ from pd_helpers.plots.page import (
     show,
 )
 from pd_helpers.plots.residual import neuron_contributions, residual_network, responses
+from pd_helpers.plots.subcomponents import contribution_scatter, contributions_beside, importance_grid, readable_order
 from pd_helpers.plots.tms import (
     Arrows,
     by_feature,
@@ -50,12 +51,15 @@ __all__ = [
     "color",
     "column_sums",
     "columns",
+    "contribution_scatter",
+    "contributions_beside",
     "curves",
     "decomposition",
     "deep_network",
     "figure",
     "gated_network",
     "greedy_order",
+    "importance_grid",
     "importances",
     "leaky_sigmoids",
     "lengths",
@@ -65,6 +69,7 @@ __all__ = [
     "neuron_contributions",
     "outputs",
     "png",
+    "readable_order",
     "residual_network",
     "responses",
     "scores",

@@ -5,10 +5,11 @@ carries that picture as a static output too, for GitHub and for print. Work that
 that gives way to the front end every few steps; a slider that moves again cancels the task instead of queueing.
 """
 
+from pd_helpers.widgets.importance import PriceLab
 from pd_helpers.widgets.lab import Lab
 from pd_helpers.widgets.masks import MaskLab, SigmoidLab
 from pd_helpers.widgets.shrinkage import ShrinkageLab
 from pd_helpers.widgets.superposition import MechanismLab, SparsityLab
 from pd_helpers.widgets.targets import ResponseLab
 
-__all__ = ["Lab", "MaskLab", "MechanismLab", "ResponseLab", "ShrinkageLab", "SigmoidLab", "SparsityLab"]
+__all__ = ["Lab", "MaskLab", "MechanismLab", "PriceLab", "ResponseLab", "ShrinkageLab", "SigmoidLab", "SparsityLab"]
