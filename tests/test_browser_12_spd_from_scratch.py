@@ -19,9 +19,9 @@ def test_the_mask_lab_follows_its_sliders(jupyter):
         return float(jupyter.text(".pdh-recon"))
 
     ablated = float(jupyter.text(".pdh-recon"))
-    assert move("importance g of mechanism 0", "End") < ablated / 20
+    assert move("g of mechanism 0", "End") < ablated / 20
     assert move("feature that is on", "ArrowRight") > ablated / 2
-    assert move("importance g of mechanism 1", "End") < ablated / 20
+    assert move("g of mechanism 1", "End") < ablated / 20
     assert jupyter.errors() == []
 
 

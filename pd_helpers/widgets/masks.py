@@ -33,7 +33,7 @@ class MaskLab(Lab):
             raise ValueError("target must be a toy model of at most 8 features, no identity layer; TMSConfig()'s is")
         self.target, self.beta_3, n = target, beta_3, target.n_features
         self.feature = whole("feature that is on", 0, n - 1)
-        self.g = [slider(f"importance g of mechanism {c}", 0.0, 0.0, 1.0, 0.05, 2) for c in range(n)]
+        self.g = [slider(f"g of mechanism {c}", 0.0, 0.0, 1.0, 0.05, 2) for c in range(n)]
         draw = torch.Generator().manual_seed(0)
         self._r = torch.rand(2, n_draws, n, generator=draw)  # for both uses; the same at every position of the sliders
         super().__init__([self.feature, *self.g], 9.0, 3.3, 1, 2)
