@@ -13,30 +13,30 @@ from pd_helpers.checks import (
     factorization,
     gated,
     lp,
+    output_matrix,
     sharing,
     spd,
+    spd_from_scratch,
     superposition,
     targets,
 )
 from pd_helpers.checks.check import Check
 
-CHECKS = {
-    check.name: check
-    for module in (
-        apd,
-        attributions,
-        description_length,
-        factorization,
-        gated,
-        lp,
-        sharing,
-        spd,
-        superposition,
-        targets,
-    )
-    for check in vars(module).values()
-    if isinstance(check, Check)
-}
+MODULES = (
+    apd,
+    attributions,
+    description_length,
+    factorization,
+    gated,
+    lp,
+    output_matrix,
+    sharing,
+    spd,
+    spd_from_scratch,
+    superposition,
+    targets,
+)
+CHECKS = {check.name: check for module in MODULES for check in vars(module).values() if isinstance(check, Check)}
 """Name → check, for all exercises."""
 
 globals().update(CHECKS)

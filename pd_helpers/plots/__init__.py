@@ -50,6 +50,12 @@ from pd_helpers.plots.sharing import (
     highest_error,
     scrub_histograms,
 )
+from pd_helpers.plots.subcomponents import (
+    contribution_scatter,
+    contributions_beside,
+    importance_grid,
+    readable_order,
+)
 from pd_helpers.plots.tms import (
     Arrows,
     by_feature,
@@ -75,9 +81,10 @@ from pd_helpers.plots.training import (
 __all__ = [
     "ABLATED", "ACTIVE", "COLORS", "DPI", "GREY", "KEPT", "LOWEST", "NEGATIVE", "NO_FUNCTION", "POSITIVE",
     "VIRIDIS", "Arrows", "FeatureErrors", "SharedComponents", "active_components", "bundle", "by_feature",
-    "caption", "co_activation", "color", "column_sums", "columns", "contribution_pair", "curves", "decomposition",
-    "deep_network", "effect_bars", "estimates", "feature_errors", "figure", "gated_network", "gated_outputs",
-    "greedy_order", "halves", "highest_error", "importances", "leaky_sigmoids", "lengths", "losses", "matrix",
-    "network", "neuron_contributions", "outputs", "png", "residual_network", "responses", "schatten_bars", "scores",
-    "scrub_histograms", "show", "sorted_lengths",
+    "caption", "co_activation", "color", "column_sums", "columns", "contribution_pair", "contribution_scatter",
+    "contributions_beside", "curves", "decomposition", "deep_network", "effect_bars", "estimates", "feature_errors",
+    "figure", "gated_network", "gated_outputs", "greedy_order", "halves", "highest_error", "importance_grid",
+    "importances", "leaky_sigmoids", "lengths", "losses", "matrix", "network", "neuron_contributions", "outputs",
+    "png", "readable_order", "residual_network", "responses", "schatten_bars", "scores", "scrub_histograms", "show",
+    "sorted_lengths",
 ]  # fmt: skip

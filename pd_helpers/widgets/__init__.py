@@ -19,11 +19,18 @@ from pd_helpers.widgets.gated import (
     GatedLab,
     restored,
 )
+from pd_helpers.widgets.importance import (
+    PriceLab,
+)
 from pd_helpers.widgets.lab import (
     Lab,
 )
 from pd_helpers.widgets.lp import (
     LpLab,
+)
+from pd_helpers.widgets.masks import (
+    MaskLab,
+    SigmoidLab,
 )
 from pd_helpers.widgets.sharing import (
     AblationLab,
@@ -42,7 +49,7 @@ from pd_helpers.widgets.targets import (
 )
 
 __all__ = [
-    "AblationLab", "AttributionLab", "DescriptionLengthLab", "FeatureLab", "GatedLab", "Lab", "LpLab",
-    "MechanismLab", "ResponseLab", "SchattenLab", "SharingLab", "ShrinkageLab", "SparsityLab", "TermsLab",
-    "restored",
+    "AblationLab", "AttributionLab", "DescriptionLengthLab", "FeatureLab", "GatedLab", "Lab", "LpLab", "MaskLab",
+    "MechanismLab", "PriceLab", "ResponseLab", "SchattenLab", "SharingLab", "ShrinkageLab", "SigmoidLab",
+    "SparsityLab", "TermsLab", "restored",
 ]  # fmt: skip
