@@ -434,7 +434,7 @@ def fit(
     >>> run = pdh.fit(network, pdh.SPDConfig(C=30, steps=5000), data, ["fc1", "fc2"])
 
     Raises ValueError or TypeError, before any work starts, for arguments that cannot work; FloatingPointError if
-    the loss becomes non-finite.
+    the loss blows up.
     """
     if out is not None:
         check_new_folder(out)
@@ -522,7 +522,7 @@ def run(
         overrides: any field of the preset, sizes included: `n_features=8, n_hidden=3, C=30, simplicity_coeff=0.1`.
 
     Raises ValueError or TypeError, before any work starts, for arguments that cannot work; FloatingPointError if
-    the loss becomes non-finite.
+    the loss blows up.
     """
     if out is not None:
         check_new_folder(out)

@@ -58,6 +58,10 @@ def learning_rate(step: int, config: Schedule, warmup_fraction: float = 0.0) -> 
     return config.lr * 0.5 * (1 + math.cos(math.pi * done))
 
 
+BLOWN_UP = 1e6
+"""How many times its lowest value, or 1e-6 if that is more, the loss may be."""
+
+
 @dataclass
 class State:
     """All that a training loop needs to go on: parameters live in the modules, the rest is here."""
@@ -66,26 +70,32 @@ class State:
     generator: Generator
     step: int = 0
     first_bad_step: Tensor = field(default_factory=lambda: torch.tensor(math.inf))
+    lowest_loss: Tensor = field(default_factory=lambda: torch.tensor(math.inf))
 
     def apply(self, loss: Tensor, lr: float) -> None:
-        """Backward and one optimiser step at learning rate `lr`; a non-finite loss is remembered, see `check`."""
+        """Backward and one optimiser step at learning rate `lr`; a loss that blows up is remembered, see `check`."""
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.step()
         # Kept on the device and read only at history points: reading it here would stall a GPU every step.
-        bad = torch.where(loss.detach().isfinite(), math.inf, float(self.step))
+        loss = loss.detach().to(torch.float32)
+        self.lowest_loss = torch.minimum(self.lowest_loss.to(loss.device), loss)
+        bad = torch.where(
+            loss.isfinite() & (loss <= BLOWN_UP * self.lowest_loss.clamp(min=1e-6)), math.inf, float(self.step)
+        )
         self.first_bad_step = torch.minimum(self.first_bad_step.to(bad.device), bad)
         self.step += 1
 
     def check(self) -> None:
-        """Raise FloatingPointError if the loss was non-finite at any step so far, naming the first such step."""
+        """Raise FloatingPointError if the loss blew up at any step so far, naming the first such step.
+
+        That is, became non-finite or `BLOWN_UP` times its lowest value: training does not come back from either.
+        """
         if (bad := self.first_bad_step.item()) < math.inf:
             lr = self.optimizer.param_groups[0]["lr"]
-            raise FloatingPointError(
-                f"the loss became non-finite at step {bad:.0f}; a smaller lr than {lr:g} usually helps"
-            )
+            raise FloatingPointError(f"the loss blew up at step {bad:.0f}; a smaller lr than {lr:g} usually helps")
 
 
 def adam(parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Adam:

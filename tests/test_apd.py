@@ -256,5 +256,5 @@ def test_a_loss_that_blows_up_is_noticed_with_its_step():
     state = apd.start(model, config, Generator())
     finite = [all(loss.isfinite() for loss in step) for step in apd.train(model, replay(batch), config, state)]
     assert finite[0]
-    with pytest.raises(FloatingPointError, match=f"non-finite at step {finite.index(False)}; a smaller lr"):
+    with pytest.raises(FloatingPointError, match=f"blew up at step {finite.index(False)}; a smaller lr"):
         state.check()

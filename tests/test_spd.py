@@ -185,5 +185,5 @@ def test_a_loss_that_blows_up_is_noticed_with_its_step():
     steps = spd.train(model, importance, replay(batch), config, state)
     finite = [all(loss.isfinite() for loss in step) for step in steps]
     assert finite[0]
-    with pytest.raises(FloatingPointError, match=f"non-finite at step {finite.index(False)}; a smaller lr"):
+    with pytest.raises(FloatingPointError, match=f"blew up at step {finite.index(False)}; a smaller lr"):
         state.check()

@@ -98,8 +98,25 @@ def test_the_first_step_with_a_non_finite_loss_is_named():
         if state.step < 3:
             state.check()
         state.apply((p * factor).sum(), 0.1)
-    with pytest.raises(FloatingPointError, match="non-finite at step 2; a smaller lr than 0.1"):
+    with pytest.raises(FloatingPointError, match="blew up at step 2; a smaller lr than 0.1"):
         state.check()
+
+
+def test_a_loss_that_blows_up_and_stays_finite_is_named_too():
+    p = nn.Parameter(torch.ones(1))
+    state = State(adam([p], lr=0.01), generator(0, "data"))
+    for size in (1.0, 1e-5, 1e-4, 9.0, 12.0, 1e-5):
+        state.apply(p.square().sum() * 0 + size, 0.01)
+    with pytest.raises(FloatingPointError, match="blew up at step 4; a smaller lr than 0.01"):
+        state.check()
+
+
+def test_a_loss_of_zero_allows_any_of_ordinary_size_after_it():
+    p = nn.Parameter(torch.ones(1))
+    state = State(adam([p], lr=0.01), generator(0, "data"))
+    for size in (0.0, 0.9, 0.0):
+        state.apply(p.square().sum() * 0 + size, 0.01)
+    state.check()
 
 
 def test_warm_up_lowers_the_loss_it_is_given():
