@@ -145,10 +145,19 @@ pdh.checks.length_ratio(length_ratio)
 # | notebook | the question it answers | runs in |
 # |---|---|---|
 # | **00 · Start here** | where am I, does it run, where next? | {{minutes:00_start_here}} |
+# | [01 · Matrix decomposition](01_matrix_decomposition.ipynb) | why not take a matrix apart with SVD or NMF? | {{minutes:01_matrix_decomposition}} |
 # | [02 · Superposition](02_superposition.ipynb) | how do five features live in two dimensions? | {{minutes:02_superposition}} |
 # | [03 · Training the targets](03_training_the_targets.ipynb) | which networks do we decompose, and what have they learned? | {{minutes:03_training_the_targets}} |
+# | [05 · Description length](05_description_length.ipynb) | what makes a decomposition good? | {{minutes:05_description_length}} |
+# | [06 · Attributions](06_attributions.ipynb) | which components did this input use? | {{minutes:06_attributions}} |
 # | [07 · APD on superposition](07_apd_superposition.ipynb) | does APD find the mechanisms, and why do they shrink? | {{minutes:07_apd_superposition}} |
-# | [13 · SPD on superposition](13_spd_superposition.ipynb) | the same with stochastic masks: no shrinkage | {{minutes:13_spd_superposition}} |
+# | [08 · APD with fewer neurons than functions](08_apd_compressed_computation.ipynb) | what does APD find where functions outnumber neurons? | {{minutes:08_apd_compressed_computation}} |
+# | [09 · Mechanisms across layers](09_apd_cross_layer.ipynb) | does it find mechanisms that span two layers? | {{minutes:09_apd_cross_layer}} |
+# | [10 · A network whose answer we wrote](10_apd_gated_functions.ipynb) | how often does it find mechanisms that we put in by hand? | {{minutes:10_apd_gated_functions}} |
+# | [11 · APD with a penalty instead of top-k](11_apd_lp.ipynb) | could a penalty replace top-k? | {{minutes:11_apd_lp}} |
+# | [12 · SPD from scratch](12_spd_from_scratch.ipynb) | what is SPD? Sixty lines | {{minutes:12_spd_from_scratch}} |
+# | [13 · SPD on superposition](13_spd_superposition.ipynb) | the same networks with stochastic masks: no shrinkage | {{minutes:13_spd_superposition}} |
+# | [14 · SPD on compressed computation](14_spd_compressed_computation.ipynb) | what does SPD find where functions outnumber neurons? | {{minutes:14_spd_compressed_computation}} |
 #
 # Read them in this order. The numbers leave room for the notebooks in between.
 #

@@ -603,9 +603,8 @@ def inputs(x: Tensor, *bits: int) -> Tensor:
 # W_E puts x and the bits into dimensions 0 to 4; no layer writes to these, so all neurons read the same
 stream = inputs(points, 0) @ gated.W_E.T  # (501, 6), with bit 0 on
 ramps = torch.cat([F.relu(m.W_in(stream)) * m.W_out.weight[-1] for m in gated.mlps], dim=1)  # (501, 40)
-read = torch.cat([m.W_in.weight[:, 0] for m in gated.mlps])  # how steeply each neuron reads x
-start = -torch.cat([m.W_in.bias + m.W_in.weight[:, 1] for m in gated.mlps]) / read  # t_j
-slope = read * torch.cat([m.W_out.weight[-1] for m in gated.mlps])  # w_j
+start = -torch.cat([m.W_in.bias + m.W_in.weight[:, 1] for m in gated.mlps])  # t_j, with bit 0 on
+slope = torch.cat([m.W_out.weight[-1] for m in gated.mlps])  # w_j
 mine = (gated.owner.flatten() == 0).nonzero()[:, 0]
 mine = mine[start[mine].argsort()]  # the ten neurons of F_0, from left to right
 
@@ -633,10 +632,6 @@ pdh.show(
 # The first ramp has to get from 0 to $F(0)$ within one step, and the second has to undo its slope. That is why these two are so
 # large. The rest only bend.
 #
-# One thing is free: a neuron may read $a$ times as much and write $1/a$ times as much, for any $a > 0$, since
-# $\mathrm{ReLU}(a z) = a\, \mathrm{ReLU}(z)$. Our network uses this to make what a neuron reads with as long as what it writes with, so no
-# layer is full of large numbers and the next of small ones. The bars show the products, $w_j$.
-#
 # ### Exercise 3 · Write the weights
 #
 # Given the values $F(0), F(\Delta), \dots, F(5)$ and the distance $\Delta$ of the points, return the weights $w_1, \dots, w_m$ of ramps that
@@ -659,12 +654,12 @@ pdh.checks.ramp_weights(ramp_weights)
 # %% [markdown]
 # ### A bit that is off
 #
-# How does a bit switch its function off? Every neuron of $F_i$ also reads the bit. Up to the factor $a$ it computes
+# How does a bit switch its function off? Every neuron has the bias $-5$, and every neuron of $F_i$ also reads the bit:
 #
-# $$\mathrm{ReLU}\big(x - t_j - K + K\, b_i\big), \qquad K = 5 + \Delta .$$
+# $$\mathrm{ReLU}\big(x + (5 - t_j)\, b_i - 5\big).$$
 #
-# With $b_i = 1$ the two $K$ cancel, and the ramp is there. With $b_i = 0$ the argument is at most $5 - (-\Delta) - K = 0$: no $x$ in
-# $[0, 5]$ gets the neuron above zero. It is *off*, not just small.
+# With $b_i = 1$ the two fives cancel, and the ramp is there. With $b_i = 0$ the argument is $x - 5$: no $x$ in $[0, 5]$ gets the neuron above zero. It is *off*, not
+# just small.
 #
 # **Predict before you run.** Two bits on, 0 and 3. Do their neurons get in each other's way?
 
@@ -715,7 +710,7 @@ pdh.show(
 # argue about what it should have found.
 #
 # The paper reports that APD finds them only roughly, in a run picked from many, and that small changes of the settings make it fail.
-# Notebook 10 will look at many runs instead of one.
+# [10 · A network whose answer we wrote](10_apd_gated_functions.ipynb) looks at twenty runs instead of one.
 
 # %% [markdown]
 # ## Questions a careful reader asks
@@ -780,4 +775,5 @@ pdh.show(
 # The ramp before 0 is missing, or has the weight 0. It has to lift the line to $F(0)$.
 # </details>
 #
-# **Next:** [07 · APD on superposition](07_apd_superposition.ipynb) decomposes the first of these targets.
+# **Next:** [05 · Description length](05_description_length.ipynb) asks what makes a decomposition good;
+# [07 · APD on superposition](07_apd_superposition.ipynb) decomposes the first of these targets.

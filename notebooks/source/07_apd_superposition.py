@@ -805,5 +805,6 @@ pdh.checks.schatten(schatten)
 # Look at MMCS. If it is low, the "best" component of some column is a poor match, and its length means little.
 # </details>
 #
-# **Next:** [13 · SPD on superposition](13_spd_superposition.ipynb) does the same without a price on length and
-# without a top-k.
+# **Next:** [08 · APD with fewer neurons than functions](08_apd_compressed_computation.ipynb). Or go straight to
+# [13 · SPD on superposition](13_spd_superposition.ipynb), which does the same without a price on length and without a
+# top-k.

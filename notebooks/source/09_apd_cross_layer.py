@@ -552,4 +552,4 @@ pdh.checks.kept_by_rank(kept_by_rank)
 # top-k. Our preset begins with a larger top-k (`top_k_start`) so that fewer features end up like this.
 # </details>
 #
-# **Next:** [13 · SPD on superposition](13_spd_superposition.ipynb) starts over with a method that has no top-k.
+# **Next:** [10 · A network whose answer we wrote](10_apd_gated_functions.ipynb) counts how often APD succeeds.

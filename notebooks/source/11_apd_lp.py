@@ -322,32 +322,41 @@ pdh.widgets.LpLab(pdh.run("apd/tms_5-2_lp", seed=0, target=target, device="cpu",
 #
 # ## Compared honestly
 #
-# Five features are few. Here are forty in ten dimensions, the Lp formulation beside the top-k run that comes with the package.
-# We tried a handful of coefficients, far fewer than went into top-k; this is the best of them.
+# Five features are few. Here are forty in ten dimensions: six settings of the Lp formulation, trained now, beside the top-k run that comes with the package. These six
+# are nearly all we tried (nine), far fewer trials than went into top-k.
 
 # %%
 shipped = pdh.shipped("apd/tms_40-10")
-forty = pdh.run("apd/tms_40-10", seed=0, target=shipped, device="cpu", starts=1, steps=2000, **FORTY)
+TRIED = [(0.5, 0.01, 0.1), (0.5, 0.01, 1.0), (0.5, 0.03, 3.0), (0.3, 0.01, 1.0), (0.7, 0.01, 1.0), (0.9, 0.03, 3.0)]
 
 
 def of_forty(name: str, run: pdh.Run) -> dict:
     P, W = (M.detach().cpu() for M in run.first_layer)
+    share = metrics.column_shares(P, W)
     return {
         "": name,
         "MMCS": metrics.mmcs(P, W),
         "ML2R": metrics.ml2r(P, W),
         "columns of their own": metrics.own_columns(P, W),
-        "largest share": metrics.column_shares(P, W).max().item(),
-        "steps": run.config.steps,
-        "seconds": run.seconds,
+        "columns in the fullest component": int((share > 0.5).sum(dim=1).max()),
+        "largest share": share.max().item(),
     }
 
 
-pd.DataFrame([of_forty("top-k", shipped), of_forty("Lp", forty)]).set_index("").round(3)
+rows = [of_forty("top-k", shipped)]
+for p, minimality_coeff, simplicity_coeff in TRIED:
+    run = pdh.run(
+        "apd/tms_40-10", seed=0, target=shipped, device="cpu", steps=800, starts=1, batch_size=1024,
+        attribution_p=p, minimality_coeff=minimality_coeff, simplicity_coeff=simplicity_coeff,
+    )  # fmt: skip
+    rows.append(of_forty(f"p_A {p:g}, λ_M {minimality_coeff:g}, λ_S {simplicity_coeff:g}", run))
+pd.DataFrame(rows).set_index("").round(3)
 
 # %% [markdown]
+# The same two failures, larger. The first row below top-k is *one for all*: forty columns in one component, with an MMCS of 1.000 and an ML2R nearer to 1 than top-k's. The last rows are *copies*, fifty of them.
+#
 # What remains in favour of the penalty: it needs no $k$, it costs no second forward pass, and where it holds a column it holds it at full
-# length. What speaks against it is the middle column of the table. And $\lambda_M$ has to be guessed now instead of $k$: the map above is not friendlier than
+# length. What speaks against it is the column *of their own*. And $\lambda_M$ has to be guessed now instead of $k$: the map above is not friendlier than
 # the top-k slider of notebook 07.
 #
 # The paper leaves its finding "for unknown reasons". Ours, for these two networks, are three:
