@@ -573,6 +573,7 @@ pdh.show(
 # The two scores are those of notebook 07: MMCS compares directions, ML2R lengths. (Both take, for each column of $W$, the piece with
 # the best *cosine*, and a cosine ignores length. Should your ML2R be 0.8, then one of the fifteen leftovers, of length
 # 0.005, happens to point within a degree of a column and has won. The second line asks only pieces of some length.
+# That is no rare case: with starts 0, 1 and 2 the first line said 0.80, which is why we train 3, 4 and 5.
 # Notebook 13 looks at this more closely.)
 #
 # Five pieces of twenty, each *one column* of $W$. The other fifteen are gone, although no loss puts a price on length. Why?
