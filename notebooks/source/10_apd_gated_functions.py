@@ -166,7 +166,7 @@ for seed in (best, worst):
     shares = colours(runs[seed])
     for i, ax in enumerate(axes.flat):
         c = int(alone[seed].served_by[i])
-        pdh.plots.gated_network(ax, runs[seed].target, weights_of(runs[seed], c))
+        pdh.plots.gated_network(ax, runs[seed].target, weights_of(runs[seed], c), scale=0.6)
         ax.set_title(f"seed {seed}: component {c}, serving $F_{i}$: {shares[c, i]:.0%} of its weight is that colour", fontsize=9)
     pdh.show(
         fig,
@@ -215,8 +215,8 @@ half = on[50]
 pdh.show(
     fig,
     alt=f"Left: share of x where a neuron is on, against the share of its input weights: zero up to about 0.5 for the first ramp and up to 0.9 for the last. With half of the weights, "
-    f"{half[0]:.0%} and {half[9]:.0%}. Right: the output of a component that works, after multiplying all its weights by 1, 0.9, 0.7 and 0.5: it falls apart "
-    "and is almost silent at 0.5.",
+    f"{half[0]:.0%} and {half[9]:.0%}. Right: the output of a component that works, after multiplying all its weights by 1, 0.9, 0.7 and 0.5: little is "
+    "left of it at 0.9, and nothing at 0.7.",
 )
 
 # %% [markdown]
@@ -224,7 +224,7 @@ pdh.show(
 # can do anything, nor learn to.** In TMS a component with a quarter of a column gives a sixteenth of the output, and a gradient towards more. Here it gives exactly nothing.
 #
 # That is why our preset begins in two unusual ways: it makes the components faithful before anything else, and it keeps all four active at first, so that together they are the network, then allows fewer and
-# fewer. And it explains shrinkage's sting: shortening a component by a tenth, as APD's simplicity does, costs a tenth or two of the output in TMS. Here (right panel) it bends the function out of shape.
+# fewer. And it explains shrinkage's sting: shortening a component by a tenth, as APD's simplicity does, costs a fifth of the output in TMS. Here (right panel) it leaves a fifth.
 #
 # What happens when two functions fall to the same component? It can serve both, since the other's bit is off. Only simplicity objects, and there is no way down from there: moving one function's weights over, a little at a time,
 # puts its neurons to sleep first.
@@ -312,7 +312,7 @@ pdh.checks.purity(purity)
 #
 # <details><summary>Is it cheating to choose the criterion that more runs pass?</summary>
 #
-# It would be, after looking. An earlier draft of this page asked for cosine similarity 0.9, our third criterion, which no run met; we replaced it when we saw that a function can be computed perfectly by a component that lacks half of its weights, those into neurons which
+# It would be, after looking. An earlier draft of this page asked for cosine similarity 0.9 of all four, our third criterion, which no run met; we replaced it when we saw that a function can be computed perfectly by a component that lacks half of its weights, those into neurons which
 # write almost nothing. That *was* after looking, and so both numbers are printed above.
 # </details>
 #

@@ -16,12 +16,15 @@ NO_FUNCTION = (0.35, 0.1, 0.5)
 """Dark purple, for weights that serve no function."""
 
 
-def gated_network(ax: Axes, net: "GatedNetwork", weights: Mapping[str, Tensor] | None = None) -> Axes:
+def gated_network(
+    ax: Axes, net: "GatedNetwork", weights: Mapping[str, Tensor] | None = None, *, scale: float = 1.0
+) -> Axes:
     """The hand-written network, from the bottom up, its weights coloured by function (APD figure 13).
 
     Circles are dimensions of the residual stream, or neurons with the number of the function that they serve. A line's
     width grows with the weight's size. `weights` (layer → matrix) are drawn in place of the network's own, such as
-    those of a component; weights that serve no function in the network are dotted and purple.
+    those of a component; weights that serve no function in the network are dotted and purple. `scale` is that of
+    circles, letters and lines, for small panels.
     """
     owners, n_functions = net.owners(), len(net.coefficients)
     stream = ["$x$", *(f"$b_{i}$" for i in range(n_functions)), "$y$"]
@@ -41,17 +44,25 @@ def gated_network(ax: Axes, net: "GatedNetwork", weights: Mapping[str, Tensor] |
                 continue
             serves = int(owners[path][i, j])
             look = {"color": color(serves), "ls": "-"} if serves >= 0 else {"color": NO_FUNCTION, "ls": ":"}
-            lw = 0.4 + 2.6 * (abs(w) / largest) ** 0.5
+            lw = scale * (0.4 + 2.6 * (abs(w) / largest) ** 0.5)
             ax.plot([ends[1][j], ends[0][i]], [level, level + 1], lw=lw, zorder=1, alpha=0.85, **look)
     for level in range(0, top + 1, 2):
-        ax.scatter(x_stream, np.full(len(stream), level), s=210, color="white", edgecolor="0.2", zorder=2)
+        ax.scatter(x_stream, np.full(len(stream), level), s=210 * scale**2, color="white", edgecolor="0.2", zorder=2)
         for x, name in zip(x_stream, stream, strict=True):
-            ax.text(x, level, name, ha="center", va="center", fontsize=9, zorder=3)
+            ax.text(x, level, name, ha="center", va="center", fontsize=9 * scale, zorder=3)
     for k, owner in enumerate(net.owner.tolist()):
         shades = [color(i) for i in owner]
-        ax.scatter(x_neurons, np.full(net.d_mlp, 2 * k + 1), s=150, color="white", edgecolor=shades, lw=1.8, zorder=2)
+        ax.scatter(
+            x_neurons,
+            np.full(net.d_mlp, 2 * k + 1),
+            s=150 * scale**2,
+            color="white",
+            edgecolor=shades,
+            lw=1.8 * scale,
+            zorder=2,
+        )
         for x, i in zip(x_neurons, owner, strict=True):
-            ax.text(x, 2 * k + 1, str(i), ha="center", va="center", fontsize=8, zorder=3)
+            ax.text(x, 2 * k + 1, str(i), ha="center", va="center", fontsize=8 * scale, zorder=3)
     for level in range(top + 1):
         name = f"neurons of\nlayer {level // 2}" if level % 2 else "stream"
         ax.text(-0.4, level, name, ha="right", va="center", fontsize=9)
