@@ -83,7 +83,7 @@ def network(ax: Axes, W: Tensor, *, scale: float = 1.0) -> Axes:
 
 
 def matrix(ax: Axes, W: Tensor, *, limit: float | None = None, numbers: bool = True) -> Axes:
-    """A small matrix as a heat map with its entries written in."""
+    """A small matrix as a heat map with its entries written in: two digits, or none if they are whole numbers."""
     W = np.asarray(W.detach().cpu())
     limit = limit or float(np.abs(W).max())
     ax.imshow(W, cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto")
@@ -92,7 +92,7 @@ def matrix(ax: Axes, W: Tensor, *, limit: float | None = None, numbers: bool = T
             ax.text(
                 j,
                 i,
-                f"{w:.2f}",
+                f"{w:.2f}" if W.dtype.kind == "f" else str(w),
                 ha="center",
                 va="center",
                 fontsize=8,
