@@ -1,0 +1,51 @@
+"""The labs of notebooks 10 and 11 in a real JupyterLab, moved by keyboard."""
+
+import nbformat
+from nbformat.v4 import new_code_cell, new_notebook
+
+
+def serve(jupyter, name: str, *cells: str):
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    notebook = new_notebook(cells=[new_code_cell(cell) for cell in cells], metadata=kernel)
+    nbformat.write(notebook, jupyter.server.folder / f"{name}.ipynb")
+    return jupyter.open(name).run_all()
+
+
+GATED = """
+import pandas
+import pd_helpers as pdh
+pdh.widgets.GatedLab(pandas.concat([pdh.shipped_sweep("apd/gated", name) for name in ("seeds", "coefficients")]))
+"""
+
+
+def test_the_gated_lab_walks_through_seeds_and_coefficients(jupyter):
+    serve(jupyter, "gated", GATED)
+    seed, coefficient = jupyter.slider("seed"), jupyter.slider("simplicity λ_S")
+    assert (seed.readout, coefficient.readout) == ("0", "5.0")
+    pictures = [jupyter.image("img.pdh-picture")]
+    for slider, key, readout in ((seed, "End", "19"), (coefficient, "Home", "0.5"), (seed, "ArrowRight", "1")):
+        slider.press(key)
+        jupyter.eventually(lambda: jupyter.image("img.pdh-picture") not in pictures, "the picture follows", timeout=5)
+        pictures.append(jupyter.image("img.pdh-picture"))
+        assert slider.readout == readout
+    assert jupyter.text(".pdh-served") in "01234"
+    assert jupyter.errors() == []
+
+
+LP = """
+import pd_helpers as pdh
+gentle = {"unit_norm": False, "lr": 0.03, "batch_size": 512, "attribution_p": 0.5, "device": "cpu"}
+run = pdh.run("apd/tms_5-2_lp", minimality_coeff=0.3, simplicity_coeff=0.1, show_progress=False, **gentle)
+pdh.widgets.LpLab(run)
+"""
+
+
+def test_in_the_lp_lab_one_component_holds_all_columns_until_simplicity_breaks_it_up(jupyter):
+    serve(jupyter, "lp", LP)
+    assert float(jupyter.text(".pdh-ml2r")) > 0.9
+    assert jupyter.text(".pdh-own") == "0"
+    jupyter.slider("simplicity λ_S").press("End")
+    jupyter.slider("minimality λ_M").press("Home")  # before the first training has ended, which is given up
+    jupyter.eventually(lambda: float(jupyter.text(".pdh-ml2r")) < 0.6, "columns are split", timeout=60)
+    jupyter.eventually(lambda: "step 2000" in jupyter.text(".pdh-readout"), "training ends", timeout=60)
+    assert jupyter.errors() == []
