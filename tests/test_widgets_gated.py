@@ -14,7 +14,7 @@ SHORT = {"steps": 20, "faithfulness_warmup_steps": 5, "batch_size": 100}
 @pytest.fixture(scope="module")
 def sweep():
     seeds = pdh.sweep("apd/gated", {"seed": [0, 1]}, keep=end_state, show_progress=False, n_jobs=1, **SHORT)
-    grid = {"simplicity_coeff": [0.5], "seed": [1]}
+    grid = {"simplicity_coeff": [0.5], "seed": [0]}
     return pandas.concat([seeds, pdh.sweep("apd/gated", grid, keep=end_state, show_progress=False, n_jobs=1, **SHORT)])
 
 
@@ -29,11 +29,18 @@ def test_the_lab_shows_the_run_it_is_at(sweep):
 
 def test_seeds_follow_the_coefficient(sweep):
     lab = GatedLab(sweep)
+    lab.seed.value = 1
     lab.simplicity_coeff.value = 0.5
-    assert (tuple(lab.seed.options), lab.seed.value) == ((1,), 1)
-    assert "Seed 1, λ_S = 0.5" in lab.alt
+    assert (lab.seed.max, lab.seed.value) == (0, 0)
+    assert "Seed 0, λ_S = 0.5" in lab.alt
     lab.simplicity_coeff.value = 5.0
-    assert tuple(lab.seed.options) == (0, 1)
+    assert (lab.seed.max, lab.seed.value) == (1, 0)
+    assert "Seed 0, λ_S = 5" in lab.alt
+
+
+def test_seeds_must_be_without_a_gap(sweep):
+    with pytest.raises(ValueError, match=r"sweep must have seeds 0, 1, 2 … at every λ_S, but has \[1\] at 5"):
+        GatedLab(sweep.iloc[1:2])
 
 
 def test_a_restored_run_is_the_one_that_was_kept(sweep):

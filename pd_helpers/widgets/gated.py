@@ -6,7 +6,7 @@ import torch
 
 from pd_helpers import experiments, plots
 from pd_helpers.runs import Run, prepare
-from pd_helpers.widgets.lab import Lab, choice
+from pd_helpers.widgets.lab import Lab, choice, whole
 
 if TYPE_CHECKING:
     import pandas
@@ -43,23 +43,29 @@ class GatedLab(Lab):
         table = sweep.assign(simplicity_coeff=sweep.get("simplicity_coeff", usual)).fillna({"simplicity_coeff": usual})
         self._rows = {(row["simplicity_coeff"], row["seed"]): row for _, row in table.iterrows()}
         coefficients = sorted({coefficient for coefficient, _ in self._rows})
+        for coefficient in coefficients:
+            seeds = sorted(seed for other, seed in self._rows if other == coefficient)
+            if seeds != list(range(len(seeds))):
+                raise ValueError(f"sweep must have seeds 0, 1, 2 … at every λ_S, but has {seeds} at {coefficient:g}")
         self.simplicity_coeff = choice(
             "simplicity λ_S", coefficients, usual if usual in coefficients else coefficients[0]
         )
-        self.seed = choice("seed", self._seeds(), self._seeds()[0])
+        self.seed = whole("seed", 0, self._last_seed())
         super().__init__([self.simplicity_coeff, self.seed], 9.0, 3.7, 1, 2)
         self.draw()
         self.simplicity_coeff.observe(lambda _: self._offer_seeds(), "value")
-        self.seed.observe(lambda _: self.draw(), "value")
+        self.seed.observe(self._draw, "value")
 
-    def _seeds(self) -> list[int]:
-        return sorted(seed for coefficient, seed in self._rows if coefficient == self.simplicity_coeff.value)
+    def _last_seed(self) -> int:
+        return max(seed for coefficient, seed in self._rows if coefficient == self.simplicity_coeff.value)
 
     def _offer_seeds(self) -> None:
-        seeds, at = self._seeds(), self.seed.value
-        if tuple(seeds) != tuple(self.seed.options):
-            self.seed.options = seeds
-        self.seed.value = at if at in seeds else seeds[0]
+        self.seed.unobserve(self._draw, "value")  # one picture for the move, also where the seed has to follow
+        self.seed.max = self._last_seed()
+        self.seed.observe(self._draw, "value")
+        self.draw()
+
+    def _draw(self, _: object) -> None:
         self.draw()
 
     def draw(self) -> None:
