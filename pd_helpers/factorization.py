@@ -67,11 +67,6 @@ def one_term_each(W: Float[Tensor, "d_out d_in"], n_terms: int) -> tuple[Terms, 
     return chosen, groups
 
 
-def shares(terms: Terms, W: Float[Tensor, "d_out d_in"]) -> Float[Tensor, "C d_in"]:
-    """Which share of column j is in term c: its length along that column over the column's; the sum is 1 if exact."""
-    return (terms * W).sum(dim=1) / W.square().sum(dim=0)
-
-
 def terms_used(terms: Terms, W: Float[Tensor, "d_out d_in"], tolerance: float = 0.01) -> Float[Tensor, " d_in"]:
     """How many terms put something into each column: more than `tolerance` of its length."""
     return (terms.norm(dim=1) > tolerance * W.norm(dim=0)).sum(dim=0).double()

@@ -4,7 +4,7 @@ co_activation       when one matters, how often does another?
 axis_alignment      does a direction follow one axis (one neuron), or many?
 mixing_matrix       what the residual stream adds to every feature from all others: W_Eᵀ W_E, diagonal zero
 subspace_overlap    do two sets of directions span the same space?
-ablation_curve      the error as more and more of some subcomponents are switched off
+errors_without      the error as more and more of some subcomponents are switched off
 """
 
 from collections.abc import Mapping, Sequence
@@ -45,7 +45,7 @@ def subspace_overlap(A: Float[Tensor, "d n_a"], B: Float[Tensor, "d n_b"]) -> fl
 
 
 @torch.no_grad()
-def ablation_curve(
+def errors_without(
     run: Decomposed,
     x: Float[Tensor, "rows d_in"],
     order: Mapping[str, Int[Tensor, "rows n"]],

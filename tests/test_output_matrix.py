@@ -47,7 +47,7 @@ def run():
 def test_the_ablation_curve_begins_whole_and_ends_without_the_layer(run):
     x = run.data(300, torch.Generator().manual_seed(0))
     order = torch.arange(100).expand(300, -1)
-    curve = output_matrix.ablation_curve(run, x, {"mlps.0.W_out": order}, [0, 100])
+    curve = output_matrix.errors_without(run, x, {"mlps.0.W_out": order}, [0, 100])
     skip = x @ (run.target.W_U @ run.target.W_E).T
     assert curve[0] < 1e-5
     assert curve[1] == pytest.approx((run.target(x) - skip).square().mean().item(), rel=1e-4)
@@ -57,7 +57,7 @@ def test_an_order_switches_off_its_first_pieces_on_each_row(run):
     x = 0.75 * torch.eye(100)[:2]
     one, other = torch.tensor([[3, 8], [8, 3]]), torch.ones(2, 100)
     other[0, 3] = other[1, 8] = 0
-    [found] = output_matrix.ablation_curve(run, x, {"mlps.0.W_out": one}, [1])
+    [found] = output_matrix.errors_without(run, x, {"mlps.0.W_out": one}, [1])
     with torch.no_grad():
         wanted = run.components(x, {"mlps.0.W_out": other}).output
     assert found == pytest.approx((wanted - run.target(x)).square().mean().item(), rel=1e-5)

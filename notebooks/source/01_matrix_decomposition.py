@@ -26,6 +26,7 @@ from torch import Tensor
 
 import pd_helpers as pdh
 from pd_helpers import factorization as fz
+from pd_helpers import metrics
 
 # %% [markdown]
 # ## Five arrows
@@ -83,7 +84,7 @@ fig, axes = pdh.plots.figure(9, 3.1, 1, 3)
 for ax, part, title in zip(axes[0], (*terms, terms.sum(dim=0)), ("first term", "second term", "both"), strict=True):
     pdh.plots.columns(ax, W, colors=["0.85"] * 5, width=5)
     pdh.plots.columns(ax, part, labels=False).set_title(title, fontsize=10)
-share = fz.shares(terms, W)
+share = metrics.column_shares(terms, W)
 pdh.show(
     fig,
     alt="Columns of the first singular term, of the second, and of their sum, over those of W in grey. The columns of each term lie on one line, and the two lines are perpendicular. "

@@ -43,7 +43,9 @@ from pd_helpers.widgets import restored
 # %%
 net = pdh.make_target(pdh.GatedConfig(), seed=0)
 table_2 = pd.DataFrame(net.coefficients.numpy(), columns=list("abcdefg"), index=[f"$F_{i}$" for i in range(4)])
-ranges = pd.DataFrame([["U(-1, 1)", "U(0.1, 1)", "U(-π, π)", "U(-1, 1)", "U(0.1, 1)", "U(-π, π)", "U(-1, 1)"]], columns=table_2.columns)
+ranges = pd.DataFrame(
+    [["U(-1, 1)", "U(0.1, 1)", "U(-π, π)", "U(-1, 1)", "U(0.1, 1)", "U(-π, π)", "U(-1, 1)"]], columns=table_2.columns
+)
 pd.concat([ranges.set_axis(["Table 2"]), table_2.round(2)])
 
 # %%
@@ -96,9 +98,13 @@ n_success = int(count[4])
 
 fig, axes = pdh.plots.figure(9.2, 3.4, 1, 2, width_ratios=[2, 1])
 for i, marker in enumerate("os^D"):
-    axes[0, 0].plot(range(len(errors)), errors[:, i].clamp(1e-4, 3), marker, color=pdh.plots.color(i), ms=6, label=f"$F_{i}$")
+    axes[0, 0].plot(
+        range(len(errors)), errors[:, i].clamp(1e-4, 3), marker, color=pdh.plots.color(i), ms=6, label=f"$F_{i}$"
+    )
 axes[0, 0].axhline(experiments.SERVED, color="0.3", ls="--", lw=1)
-axes[0, 0].set(yscale="log", xlabel="seed", ylabel="relative error, component alone", xticks=range(len(errors)), ylim=(5e-5, 5))
+axes[0, 0].set(
+    yscale="log", xlabel="seed", ylabel="relative error, component alone", xticks=range(len(errors)), ylim=(5e-5, 5)
+)
 axes[0, 0].legend(frameon=False, fontsize=8, ncols=4, loc="lower left")
 axes[0, 1].bar(range(5), count, color=pdh.plots.color(0))
 for k, n in count.items():
@@ -111,8 +117,10 @@ pdh.show(
     alt=f"Left: relative error of each function with its component alone, for {len(errors)} seeds, on a log scale with the limit of 0.1 dashed; many points lie "
     f"below, but hardly a seed has all four there. Right: seeds by number of functions served: {', '.join(f'{n} seeds with {k}' for k, n in count.items())}.",
 )
-print(f"{n_success} of {len(errors)} runs succeed. {(errors <= 0.1).float().mean():.0%} of all functions are served; "
-      f"{(cosines >= 0.9).float().mean():.0%} have a cosine of 0.9 or more, the largest is {cosines.max():.2f}.")
+print(
+    f"{n_success} of {len(errors)} runs succeed. {(errors <= 0.1).float().mean():.0%} of all functions are served; "
+    f"{(cosines >= 0.9).float().mean():.0%} have a cosine of 0.9 or more, the largest is {cosines.max():.2f}."
+)
 
 # %% [markdown]
 # So this is the honest rate, for these settings: a tenth of the paper's steps and less, on a CPU. Most runs get *most* functions right, and few or none get all four. That fits the paper's words
@@ -140,10 +148,14 @@ for ax, seed, name in zip(axes[0], (best, worst), ("best", "worst"), strict=True
     pdh.plots.gated_outputs(ax, result.x, result.wanted, result.found[torch.arange(4), result.served_by])
     ax.set_title(f"{name}: seed {seed}, {int((errors[seed] <= 0.1).sum())} of 4 served", fontsize=10)
     told.append(f"{name}, seed {seed}: relative errors {', '.join(f'{e:.3f}' for e in errors[seed])}")
-pdh.show(fig, alt=f"Functions as broad lines and the output of one component alone as dashed lines, for two seeds. {'; '.join(told)}.")
+pdh.show(
+    fig,
+    alt=f"Functions as broad lines and the output of one component alone as dashed lines, for two seeds. {'; '.join(told)}.",
+)
 
 # %% [markdown]
 # And the weights, in the style of figure 13: the components of the best run. A line has the colour of the function that the weight serves *in the target*. Purple, dotted: no function has a weight there.
+
 
 # %%
 def weights_of(run: pdh.Run, c: int) -> dict[str, Tensor]:
@@ -157,7 +169,9 @@ def colours(run: pdh.Run) -> Tensor:
     for c in range(4):
         squares = {path: P.square() for path, P in weights_of(run, c).items()}
         total = sum(s.sum() for s in squares.values())
-        rows.append([(sum(s[owners[path] == i].sum() for path, s in squares.items()) / total).item() for i in (0, 1, 2, 3, -1)])
+        rows.append(
+            [(sum(s[owners[path] == i].sum() for path, s in squares.items()) / total).item() for i in (0, 1, 2, 3, -1)]
+        )
     return torch.tensor(rows)
 
 
@@ -167,7 +181,9 @@ for seed in (best, worst):
     for i, ax in enumerate(axes.flat):
         c = int(alone[seed].served_by[i])
         pdh.plots.gated_network(ax, runs[seed].target, weights_of(runs[seed], c), scale=0.6)
-        ax.set_title(f"seed {seed}: component {c}, serving $F_{i}$: {shares[c, i]:.0%} of its weight is that colour", fontsize=9)
+        ax.set_title(
+            f"seed {seed}: component {c}, serving $F_{i}$: {shares[c, i]:.0%} of its weight is that colour", fontsize=9
+        )
     pdh.show(
         fig,
         alt=f"The four components of seed {seed} as networks, lines coloured by function. Share of squared weight in the colour of the function they serve: "
@@ -195,7 +211,11 @@ on = (f[:, None, None] * (x[None, :, None] + 5 - starts) > 5).float().mean(dim=1
 fig, axes = pdh.plots.figure(9.2, 3.3, 1, 2)
 for j, ls in zip((0, 4, 9), ("-", "--", ":"), strict=True):
     axes[0, 0].plot(f, on[:, j], ls=ls, lw=2, color=pdh.plots.color(j % 7), label=f"ramp {j}, $t$ = {starts[j]:.1f}")
-axes[0, 0].set(xlabel="share f of the neuron's input weights", ylabel="share of all x where it is on", title="when is a neuron awake?")
+axes[0, 0].set(
+    xlabel="share f of the neuron's input weights",
+    ylabel="share of all x where it is on",
+    title="when is a neuron awake?",
+)
 axes[0, 0].legend(frameon=False, fontsize=9)
 result = experiments.alone(runs[best])
 i = int(errors[best].argmin())
@@ -205,7 +225,14 @@ c = int(alone[best].served_by[i])
 for share, ls in ((1.0, "-"), (0.9, "--"), (0.7, "-."), (0.5, ":")):
     for path, layer in run.components.layers.items():
         layer.assign_(kept[path] * share)
-    axes[0, 1].plot(result.x, experiments.alone(run).found[i, c], ls=ls, lw=2, color=pdh.plots.color(int(10 * share) % 7), label=f"{share:g} of it")
+    axes[0, 1].plot(
+        result.x,
+        experiments.alone(run).found[i, c],
+        ls=ls,
+        lw=2,
+        color=pdh.plots.color(int(10 * share) % 7),
+        label=f"{share:g} of it",
+    )
 axes[0, 1].plot(result.x, result.wanted[i], color="0.1", lw=6, alpha=0.15)
 axes[0, 1].set(xlabel="$x$", ylabel="output", title=f"$F_{i}$ by its component, made smaller")
 axes[0, 1].legend(frameon=False, fontsize=9)
@@ -242,7 +269,9 @@ coefficients = pdh.shipped_sweep("apd/gated", "coefficients")
 pdh.widgets.GatedLab(pd.concat([seeds, coefficients]))
 
 # %%
-per = coefficients.groupby("simplicity_coeff").agg(served=("n_served", "mean"), recon=("recon", "mean"), faithfulness=("faithfulness", "mean"))
+per = coefficients.groupby("simplicity_coeff").agg(
+    served=("n_served", "mean"), recon=("recon", "mean"), faithfulness=("faithfulness", "mean")
+)
 per["seeds with all four"] = coefficients.groupby("simplicity_coeff")["n_served"].apply(lambda n: int((n == 4).sum()))
 per.round(4)
 

@@ -57,7 +57,9 @@ with torch.no_grad():
     A = apd.component_attributions(model, x, config)  # (rows, C), as in notebook 07
     s = A.pow(config.attribution_p)
     minimality = s.sum() / config.batch_size
-    norms = (model.layers["embed"].U.norm(dim=1) * model.layers["embed"].V.norm(dim=2)).sum(dim=1)  # p_S = 1: Σ_r ‖U_r‖ ‖V_r‖
+    norms = (model.layers["embed"].U.norm(dim=1) * model.layers["embed"].V.norm(dim=2)).sum(
+        dim=1
+    )  # p_S = 1: Σ_r ‖U_r‖ ‖V_r‖
     simplicity = (s * 2 * norms).sum() / config.batch_size / (2 * W.numel())  # W is used twice, and counted twice
 
 first = next(iter(apd.train(model, lambda *_: x, config, run.state)))  # one step on these inputs
@@ -220,7 +222,10 @@ PLACES = [
 ]
 labels = [f"p_A {s['attribution_p']}, λ_M {s['minimality_coeff']}, λ_S {s['simplicity_coeff']}" for s in PLACES]
 at_start = pd.DataFrame(
-    {label: {name: loss(started_at(P, **s)) for name, P in CANDIDATES.items()} for label, s in zip(labels, PLACES, strict=True)}
+    {
+        label: {name: loss(started_at(P, **s)) for name, P in CANDIDATES.items()}
+        for label, s in zip(labels, PLACES, strict=True)
+    }
 ).T
 at_start.style.format("{:.4f}").highlight_min(axis=1, props="font-weight: bold; text-decoration: underline")
 
@@ -257,7 +262,10 @@ axes[0, 0].set_ylabel("component")
 pdh.show(
     fig,
     alt="Share of each column in each component after training from four starts. "
-    + "; ".join(f"from {name}: {row['columns of their own']} columns of their own, loss {row['loss after']:.4f}" for name, row in ends.iterrows())
+    + "; ".join(
+        f"from {name}: {row['columns of their own']} columns of their own, loss {row['loss after']:.4f}"
+        for name, row in ends.iterrows()
+    )
     + ".",
 )
 
@@ -298,7 +306,9 @@ pdh.show(
     f"{sweep['largest'].min():.2f} to {sweep['largest'].max():.2f}.",
 )
 n_full = int((sweep["own"] == 5).sum())
-print(f"{n_full} of {len(sweep)} runs give every column a component of its own; {int((sweep['own'] == 0).sum())} give none one.")
+print(
+    f"{n_full} of {len(sweep)} runs give every column a component of its own; {int((sweep['own'] == 0).sum())} give none one."
+)
 
 # %% [markdown]
 # There are two ways to fail, and a border between them. With much minimality (to the right), shares near 1 in one component: *one for all*. With much

@@ -350,7 +350,7 @@ orders = {
     "least important first": fifty[g_some.argsort(dim=1)],
 }
 ks = [0, 1, 2, 5, 10, 15, 20, 25, 30, 35, 40, 45, 48, 50]
-errors = {name: output_matrix.ablation_curve(run, some, {W_out_use: order}, ks) for name, order in orders.items()}
+errors = {name: output_matrix.errors_without(run, some, {W_out_use: order}, ks) for name, order in orders.items()}
 
 fig, axes = pdh.plots.figure(9.2, 3.4, 1, 2)
 for k, (name, values) in enumerate(errors.items()):

@@ -6,36 +6,25 @@ A check tries the function on random inputs. It says "not attempted yet" for the
 writing the function, and names the mistake where the answers are those of a well-known slip.
 """
 
-from pd_helpers.checks import (
-    apd,
-    attributions,
-    description_length,
-    factorization,
-    gated,
-    lp,
-    output_matrix,
-    sharing,
-    spd,
-    spd_from_scratch,
-    superposition,
-    targets,
-)
+from importlib import import_module
+
 from pd_helpers.checks.check import Check
 
-MODULES = (
-    apd,
-    attributions,
-    description_length,
-    factorization,
-    gated,
-    lp,
-    output_matrix,
-    sharing,
-    spd,
-    spd_from_scratch,
-    superposition,
-    targets,
+SUBJECTS = (
+    "apd",
+    "attributions",
+    "description_length",
+    "factorization",
+    "gated",
+    "lp",
+    "output_matrix",
+    "sharing",
+    "spd",
+    "spd_from_scratch",
+    "superposition",
+    "targets",
 )
+MODULES = [import_module(f"pd_helpers.checks.{subject}") for subject in SUBJECTS]
 CHECKS = {check.name: check for module in MODULES for check in vars(module).values() if isinstance(check, Check)}
 """Name → check, for all exercises."""
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from pd_helpers import factorization as fz
-from pd_helpers import plots
+from pd_helpers import metrics, plots
 from pd_helpers.widgets.lab import _STYLE, _WIDE, Lab, whole
 
 
@@ -59,7 +59,7 @@ class TermsLab(Lab):
             look = {"style": ["-", "--", "-.", ":"][c % 4], "width": 2.0, "limit": limit}
             plots.columns(arrows, term, colors=[plots.color(c)] * W.shape[1], labels=False, **look)
         arrows.set_title("terms in colour, their sum in black", fontsize=10)
-        share = fz.shares(terms, W)
+        share = metrics.column_shares(terms, W)
         plots.matrix(heat, share.round(decimals=2) + 0.0, limit=1)  # + 0.0 makes -0.0 zero
         heat.set(xlabel="arrow", ylabel="term")
         heat.set_title("share of each arrow in each term", fontsize=10)
