@@ -184,7 +184,8 @@ pdh.show(
 # %% [markdown]
 # So faithfulness is *not* what gives way: its loss falls to a millionth. About a tenth of each column has moved into the
 # other components. There it costs nothing most of the time, since those components are not active.
-#
+
+# %% [markdown]
 # ### In numbers
 #
 # **MMCS**, mean max cosine similarity: for each column of $W$, the best cosine with that column in any component,
@@ -215,6 +216,40 @@ pd.DataFrame(
 
 # %% [markdown]
 # The directions are right and the lengths are about 10% short: **shrinkage**.
+
+# %% [markdown]
+# ### What does a component read, and what does it write?
+#
+# A matrix $u v^\top$ reads along $v$ and writes along $u$. It is often said that what is learned reads what the
+# activations offer, and writes what the output wants, its gradient. We can measure that. On the inputs where a component
+# is active, take the mean of what enters the layer and the mean gradient of $\tfrac12 \lVert f(x) \rVert^2$ with respect to what
+# leaves it, and compare their directions with $v$ and $u$. $W$ is used twice: once it reads $x$ and writes the hidden $h$, once,
+# transposed, it reads $h$ and writes the output.
+#
+# **Predict before you run.** Four cosines for each component. Which will be closest to 1?
+
+# %%
+inputs = run.data(50_000, torch.Generator().manual_seed(1))
+inputs = inputs[inputs.any(dim=1)]
+mask = apd.active_components(run.components, inputs, run.config, round(run.config.top_k * 50_000))  # (rows, C)
+hidden = inputs @ W.T  # (rows, m1)
+output = F.relu(hidden @ W + b)  # (rows, m2), and the gradient of ½‖f‖² by the output
+rows = {}
+for c in range(len(P)):
+    u, _, v = torch.linalg.svd(P[c], full_matrices=False)
+    u, v = u[:, 0], v[0]
+    mean_x, mean_h, mean_y = (values[mask[:, c]].mean(dim=0) for values in (inputs, hidden, output))
+    gradient = (output @ W.T)[mask[:, c]].mean(dim=0)  # of ½‖f‖² by h; where the ReLU is off, the output is 0
+    sign = torch.sign(v @ mean_x)
+    compared = {"reads x": (v, mean_x), "writes h": (u, gradient), "reads h": (u, mean_h), "writes y": (v, mean_y)}
+    rows[c] = {name: (sign * F.cosine_similarity(a, b_, dim=0)).item() for name, (a, b_) in compared.items()}
+pd.DataFrame(rows).T.rename_axis("component").round(3)
+
+# %% [markdown]
+# Both are borne out: all twenty are above 0.95, and closest to 1 on the side of the hidden plane. The reason is simple. On an
+# input where a component is active, most of what is there is its own feature. So the mean input is nearly that feature's
+# axis, the mean hidden vector and the mean gradient are nearly its column, and $u v^\top$ is that column and that axis.
+# What other features are on as well, now and then, is what is missing to 1. Where features come in groups it may be more.
 #
 # ## Why do they shrink?
 #
@@ -273,6 +308,47 @@ measured[["simplicity_coeff", "mmcs", "ml2r"]].set_index("simplicity_coeff").T.r
 #
 # Below $\lambda_S \approx 0.4$ something else happens, which is why the plot starts at 0.5: with little to pay for
 # length, nothing keeps components apart, and one of them often takes two columns. Try it in the lab.
+
+# %% [markdown]
+# ### Two prices, one length
+#
+# Here is that balance as a picture: the two prices of a component of length $s \lVert w \rVert$ on the left, worked out
+# as above, and on the right what training made of them. The points are the runs of the sweep.
+
+# %%
+ratio = torch.linspace(0.3, 1.05, 200)
+minimality_price = length**4 * (1 - ratio**2) ** 2 / 3  # both in units of p / m2
+simplicity_price = 0.7 * ratio * length / 2  # at λ_S = 0.7
+total_price = minimality_price + simplicity_price
+valley = ratio[100 + int(total_price[100:].argmin())]  # the minimum on the right; on the left lies the collapse
+
+fig, axes = pdh.plots.figure(9, 3.4, 1, 2)
+left, right = axes[0]
+left.plot(ratio, minimality_price, "--", color=pdh.plots.color(0), lw=2, label="minimality")
+left.plot(ratio, simplicity_price, "-.", color=pdh.plots.color(1), lw=2, label="0.7 · simplicity")
+left.plot(ratio, total_price, color="0.1", lw=2, label="both")
+left.axvline(valley, color="0.5", ls=":", label=f"lowest at s = {valley:.2f}")
+left.set(xlabel="length s of a column, over the target's", ylabel="price", ylim=(0, 0.9))
+right.plot(coefficients, measured["recon"], "o--", color=pdh.plots.color(0), label="reconstruction error")
+right.plot(coefficients, 1 - measured["ml2r"], "s-.", color=pdh.plots.color(1), label="missing length, 1 - ML2R")
+right.plot(coefficients, measured["faithfulness"], "^-", color=pdh.plots.color(2), label="faithfulness")
+right.set(xlabel="simplicity coefficient λ_S", ylabel="measured", yscale="log")
+for ax in axes[0]:
+    ax.legend(frameon=False, fontsize=8)
+    ax.spines[["top", "right"]].set_visible(False)
+by_coefficient = measured.set_index("simplicity_coeff")
+pdh.show(
+    fig,
+    alt=f"Left: the price of minimality falls with the length of a column, that of simplicity rises; their sum is lowest at {valley:.2f}. Right, "
+    f"on a log scale against the simplicity coefficient: the reconstruction error goes from {by_coefficient.recon[0.5]:.1e} at 0.5 to "
+    f"{by_coefficient.recon[2.0]:.1e} at 2, the missing length from {1 - by_coefficient.ml2r[0.5]:.2f} to {1 - by_coefficient.ml2r[2.0]:.2f}; "
+    f"faithfulness stays between {measured.faithfulness.min():.0e} and {measured.faithfulness.max():.0e}.",
+)
+
+# %% [markdown]
+# Longer is better for the output and dearer for simplicity, and training stops where one more bit of length costs as
+# much as it brings: at 0.89 here, where the paper measured 0.893. Reconstruction and length give way together.
+# Faithfulness is not what gives way: it stays orders of magnitude below.
 #
 # ## The shrinkage lab
 #
