@@ -147,8 +147,18 @@ print(f"simplicity {simplicity:.2e}")
 # \qquad \lambda_F = 1,\; \lambda_M = 1,\; \lambda_S = 0.7 .$$
 #
 # The training loop is this sum, one gradient step of Adam on $U$ and $V$, and again. You can read it in
-# `pd_helpers/apd.py`; it fits on a screen.
-#
+# `pd_helpers/apd.py`; it fits on a screen. As a picture (the paper's is figure 2; this one is ours):
+
+# %%
+fig, axes = pdh.plots.figure(9.2, 2.7)
+pdh.plots.losses_diagram(axes[0, 0])
+pdh.show(
+    fig,
+    alt="A diagram. The input goes into the network; network and components give attributions, the batch top-k turns them into a mask, and the masked "
+    "components give a second output. Faithfulness compares network and components, minimality the two outputs, simplicity makes the active components short.",
+)
+
+# %% [markdown]
 # ## Does it find the mechanisms?
 #
 # **Predict before you run.** In notebook 02 the ground-truth mechanism of feature $c$ was column $c$ of $W$ and nothing
@@ -161,16 +171,26 @@ fig, alt = pdh.plots.decomposition(run)
 pdh.show(fig, alt)
 print(f"took {run.seconds:.1f} s")
 
+# %%
+P, W = run.first_layer
+x = run.data(5000, torch.Generator().manual_seed(2))
+s = apd.active_components(run.components, x, run.config, round(run.config.top_k * 5000))
+shown = pdh.plots.telling_inputs(x, s)
+fig, alt = pdh.plots.sum_of_components(W, P, x[shown], s[shown])
+pdh.show(fig, alt)
+
 # %% [markdown]
-# These are figures 3 and 4 of the paper, from our own run. Top: the columns of the target's $W$, of the sum of the
+# The first picture has figures 3 and 4 of the paper, from our own run. Top: the columns of the target's $W$, of the sum of the
 # components, and of each component. Bottom: the networks with these weights; a line's width is a weight's size.
+#
+# The second is what APD is after (the paper's figure 1, drawn from this run): the network is a sum of parts, and every
+# input needs few of them.
 #
 # Each component has one long arrow: it *is* the mechanism of one feature. The sum is exactly the target. But look at
 # the small stubs at the centre of each component: it holds a little of the other columns as well. What a column
 # is short of in its own component has to be somewhere, or the sum would not be faithful. Where?
 
 # %%
-P, W = run.first_layer
 fig, axes = pdh.plots.figure(9, 3.2, 1, 2)
 pdh.plots.column_sums(axes[0, 0], P, W).set_title("whose is each column's length?", fontsize=10)
 pdh.plots.losses(axes[0, 1], run.history).set_title("losses during training", fontsize=10)

@@ -17,6 +17,7 @@ from pd_helpers.plots.gated import (
     gated_network,
     gated_outputs,
 )
+from pd_helpers.plots.method import losses_diagram, sum_of_components, telling_inputs
 from pd_helpers.plots.page import (
     COLORS,
     DPI,
@@ -84,7 +85,7 @@ __all__ = [
     "caption", "co_activation", "color", "column_sums", "columns", "contribution_pair", "contribution_scatter",
     "contributions_beside", "curves", "decomposition", "deep_network", "effect_bars", "estimates", "feature_errors",
     "figure", "gated_network", "gated_outputs", "greedy_order", "halves", "highest_error", "importance_grid",
-    "importances", "leaky_sigmoids", "lengths", "losses", "matrix", "network", "neuron_contributions", "outputs",
-    "png", "readable_order", "residual_network", "responses", "schatten_bars", "scores", "scrub_histograms", "show",
-    "sorted_lengths",
+    "importances", "leaky_sigmoids", "lengths", "losses", "losses_diagram", "matrix", "network",
+    "neuron_contributions", "outputs", "png", "readable_order", "residual_network", "responses", "schatten_bars",
+    "scores", "scrub_histograms", "show", "sorted_lengths", "sum_of_components", "telling_inputs",
 ]  # fmt: skip
