@@ -273,8 +273,7 @@ pdh.show(
 # They do not meet. From the mechanisms, training stays there, with almost no shrinkage. From everywhere else, a random start included, it ends
 # somewhere else with a *higher* loss. **So here it is the training.** A power below 1 is steepest near zero: whoever has a little more of an effect gets
 # all of it, and whoever has none has no way back. That decides very early and for good who holds what, and the early
-# choice knows nothing of mechanisms. (For top-k there is the loss of reconstruction as well, which a component with two features cannot make small
-# where only one of them is on.)
+# choice knows nothing of mechanisms.
 #
 # ## The whole map
 #
@@ -374,13 +373,13 @@ pd.DataFrame(rows).set_index("").round(3)
 #
 # The paper leaves its finding "for unknown reasons". Ours, for these two networks, are three:
 #
-# 1. *Nothing is reconstructed.* That few components are active is all the penalty asks. That they do the job is left to faithfulness, which is content with one
-#    component for everything.
+# 1. *The penalty is never content.* Top-k allows $k$ components and asks for no fewer. The penalty pays for every attribution that can be saved, and one component for
+#    everything saves most: with two features on, or with a neighbour's interference, still only one is active.
 # 2. *Both losses fall when components get smaller*, so copies are simple and everything shrinks where $\lambda_M$ is large.
 # 3. *A concave power decides early*, and cannot take back what it decided: even where the mechanisms have the lowest loss, training does not find them.
 #
-# SPD, from notebook 12 on, keeps the penalty and mends all three: what is penalised is not an attribution but a trained guess of importance; reconstruction is back, under
-# random masks; and a mask can never be made smaller by making a component smaller.
+# SPD, from notebook 12 on, keeps a penalty and changes what it is on: not an attribution but a trained guess of importance, which cannot be made smaller by making a
+# component smaller. And reconstruction is back, under random masks.
 #
 # ## Exercises
 #
