@@ -64,7 +64,7 @@ pdh.show(
 # ## What counts as success
 #
 # The paper shows one decomposition, calls it cherry-picked and approximately correct, and says that small changes of the settings make runs diverge. That is honest,
-# and tells us to count. So before looking at anything, let us fix what to count. There are three things one could ask:
+# and tells us to count. So let us first say what to count. There are three things one could ask:
 #
 # 1. **The sparse network works.** With only the *active* components, the output is the target's. This is what APD trains for, and what the paper's figure 12 shows.
 # 2. **Every function has a component of its own that works alone.** Switch on bit $i$ and one component: the output is $F_i$. We call a function *served* if the relative
@@ -115,7 +115,7 @@ for ax in axes[0]:
 pdh.show(
     fig,
     alt=f"Left: relative error of each function with its component alone, for {len(errors)} seeds, on a log scale with the limit of 0.1 dashed; many points lie "
-    f"below, but hardly a seed has all four there. Right: seeds by number of functions served: {', '.join(f'{n} seeds with {k}' for k, n in count.items())}.",
+    f"below, but no seed has all four there. Right: seeds by number of functions served: {', '.join(f'{n} seeds with {k}' for k, n in count.items())}.",
 )
 print(
     f"{n_success} of {len(errors)} runs succeed. {(errors <= 0.1).float().mean():.0%} of all functions are served; "
@@ -123,7 +123,7 @@ print(
 )
 
 # %% [markdown]
-# So this is the honest rate, for these settings: a tenth of the paper's steps and less, on a CPU. Most runs get *most* functions right, and few or none get all four. That fits the paper's words
+# So this is the honest rate, for these settings: a tenth of the paper's steps and less, on a CPU. A run gets one, two or three of the four functions right, and none gets all four. That fits the paper's words
 # better than its picture does: a cherry-picked run is one of many.
 #
 # | | paper | here | why different |
