@@ -294,6 +294,17 @@ class JupyterPage:
             raise AssertionError(f"waited {timeout:g} s for {what}, in vain") from None
 
 
+def serve_cells(jupyter: JupyterPage, name: str, *cells: str) -> JupyterPage:
+    """Add a small notebook to the served copy, open it and run it."""
+    import nbformat
+    from nbformat.v4 import new_code_cell, new_notebook
+
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    notebook = new_notebook(cells=[new_code_cell(cell) for cell in cells], metadata=kernel)
+    nbformat.write(notebook, jupyter.server.folder / f"{name}.ipynb")
+    return jupyter.open(name).run_all()
+
+
 @contextmanager
 def jupyter_page(browser: Browser, server: Server) -> Iterator[JupyterPage]:
     """A tab of its own; when it closes, its kernel ends too, since two cores serve every test."""

@@ -2,10 +2,8 @@
 
 from itertools import pairwise
 
-import nbformat
 import pytest
-from browser import JupyterPage
-from nbformat.v4 import new_code_cell, new_notebook
+from browser import serve_cells
 
 RUN_IN_THE_BROWSER = ["00_start_here"]  # nbmake executes them all; labs have tests of their own
 
@@ -35,14 +33,6 @@ slider.observe(answer, "value")
 faulty.observe(complain, "value")
 display(slider, image, readout, faulty)
 """
-
-
-def serve_cells(jupyter: JupyterPage, name: str, *cells: str) -> JupyterPage:
-    """Add a small notebook to the served copy, open it and run it."""
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    notebook = new_notebook(cells=[new_code_cell(cell) for cell in cells], metadata=kernel)
-    nbformat.write(notebook, jupyter.server.folder / f"{name}.ipynb")
-    return jupyter.open(name).run_all()
 
 
 @pytest.mark.parametrize("name", RUN_IN_THE_BROWSER)

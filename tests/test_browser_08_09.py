@@ -1,7 +1,6 @@
 """The labs of notebooks 08 and 09 in a real JupyterLab, moved by keyboard."""
 
-import nbformat
-from nbformat.v4 import new_code_cell, new_notebook
+from browser import serve_cells
 
 RUNS = """
 import torch
@@ -15,13 +14,6 @@ found = {rank: experiments.single_feature(run, 2000, torch.Generator().manual_se
 """
 
 
-def serve(jupyter, name: str, lab: str):
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    notebook = new_notebook(cells=[new_code_cell(RUNS), new_code_cell(lab)], metadata=kernel)
-    nbformat.write(notebook, jupyter.server.folder / f"{name}.ipynb")
-    return jupyter.open(name).run_all()
-
-
 def press(jupyter, slider, key: str) -> bytes:
     """Press a key, wait until the picture has changed, give it."""
     before = jupyter.image("img.pdh-picture")
@@ -31,7 +23,7 @@ def press(jupyter, slider, key: str) -> bytes:
 
 
 def test_the_feature_lab_follows_both_sliders(jupyter):
-    serve(jupyter, "feature", "pdh.widgets.FeatureLab(runs[3], feature=5)")
+    serve_cells(jupyter, "feature", RUNS, "pdh.widgets.FeatureLab(runs[3], feature=5)")
     feature, on = jupyter.slider("feature"), jupyter.slider("components on")
     assert (feature.readout, on.readout) == ("5", "1")
     one = jupyter.text(".pdh-adds")
@@ -44,7 +36,7 @@ def test_the_feature_lab_follows_both_sliders(jupyter):
 
 
 def test_the_ablation_lab_follows_sliders_and_buttons(jupyter):
-    serve(jupyter, "ablation", "pdh.widgets.AblationLab(runs[3], feature=5)")
+    serve_cells(jupyter, "ablation", RUNS, "pdh.widgets.AblationLab(runs[3], feature=5)")
     feature, half = jupyter.slider("feature that is 1"), jupyter.slider("random half")
     press(jupyter, half, "ArrowRight")
     kept, shown = jupyter.text(".pdh-adds"), jupyter.image("img.pdh-picture")
@@ -59,7 +51,7 @@ def test_the_ablation_lab_follows_sliders_and_buttons(jupyter):
 
 
 def test_the_sharing_lab_follows_its_slider(jupyter):
-    serve(jupyter, "sharing", "pdh.widgets.SharingLab(runs, found, 'rank', 1)")
+    serve_cells(jupyter, "sharing", RUNS, "pdh.widgets.SharingLab(runs, found, 'rank', 1)")
     rank = jupyter.slider("rank")
     pictures = [jupyter.image("img.pdh-picture"), press(jupyter, rank, "ArrowRight"), press(jupyter, rank, "End")]
     assert rank.readout == "3"

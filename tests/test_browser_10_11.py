@@ -1,15 +1,6 @@
 """The labs of notebooks 10 and 11 in a real JupyterLab, moved by keyboard."""
 
-import nbformat
-from nbformat.v4 import new_code_cell, new_notebook
-
-
-def serve(jupyter, name: str, *cells: str):
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    notebook = new_notebook(cells=[new_code_cell(cell) for cell in cells], metadata=kernel)
-    nbformat.write(notebook, jupyter.server.folder / f"{name}.ipynb")
-    return jupyter.open(name).run_all()
-
+from browser import serve_cells
 
 GATED = """
 import pandas
@@ -19,7 +10,7 @@ pdh.widgets.GatedLab(pandas.concat([pdh.shipped_sweep("apd/gated", name) for nam
 
 
 def test_the_gated_lab_walks_through_seeds_and_coefficients(jupyter):
-    serve(jupyter, "gated", GATED)
+    serve_cells(jupyter, "gated", GATED)
     seed, coefficient = jupyter.slider("seed"), jupyter.slider("simplicity λ_S")
     assert (seed.readout, coefficient.readout) == ("0", "5.0")
     pictures = [jupyter.image("img.pdh-picture")]
@@ -41,7 +32,7 @@ pdh.widgets.LpLab(run)
 
 
 def test_in_the_lp_lab_one_component_holds_all_columns_until_simplicity_breaks_it_up(jupyter):
-    serve(jupyter, "lp", LP)
+    serve_cells(jupyter, "lp", LP)
     assert float(jupyter.text(".pdh-ml2r")) > 0.9
     assert jupyter.text(".pdh-own") == "0"
     jupyter.slider("simplicity λ_S").press("End")
