@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from pd_helpers.runs import Run, checked_seed, run, settle
+from pd_helpers.presets import preset
+from pd_helpers.runs import Run, checked_seed, prepare, run, settle
 from pd_helpers.targets import TargetConfig, make_target
 from pd_helpers.training import pick_device, progress
 
@@ -92,6 +93,22 @@ def flat(metrics: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in metrics.items():
         one_level |= {f"{key}.{k}": v for k, v in value.items()} if isinstance(value, Mapping) else {key: value}
     return one_level
+
+
+def restored(name: str, row: "pandas.Series") -> Run:
+    """The run of one row of a sweep that kept its end state (`shipping.end_state`), with its components in place.
+
+    Raises ValueError where the row is of another network than the experiment, its settings and seed give.
+    """
+    plain, kept = preset(name), row["kept"]
+    fields = plain.config.to_dict() | plain.target.to_dict()
+    settings = row.reindex(list(fields)).dropna().to_dict()  # tables of several sweeps, put together, have gaps
+    run = prepare(name, int(row["seed"]), device="cpu", show_progress=False, **settings)
+    for path, layer in run.components.layers.items():
+        if not torch.equal(kept[f"W.{path}"], run.components.targets[path]):
+            raise ValueError(f"sweep was made on another network: its {path} differs from that of seed {row['seed']}")
+        layer.assign_(kept[f"P.{path}"])
+    return run
 
 
 def _axes(grid: Mapping[str, Iterable], overrides: Mapping[str, Any]) -> dict[str, list]:

@@ -6,7 +6,8 @@ import pytest
 import pd_helpers as pdh
 from pd_helpers import experiments
 from pd_helpers.shipping import end_state
-from pd_helpers.widgets import GatedLab, restored
+from pd_helpers.sweeps import restored
+from pd_helpers.widgets import GatedLab
 
 SHORT = {"steps": 20, "faithfulness_warmup_steps": 5, "batch_size": 100}
 
@@ -48,6 +49,7 @@ def test_a_restored_run_is_the_one_that_was_kept(sweep):
     again = restored("apd/gated", sweep.iloc[1])
     errors = experiments.alone(run).errors
     assert experiments.alone(again).errors.sub(errors).abs().max() < 1e-3
+    assert restored("apd/gated", sweep.iloc[2]).config.simplicity_coeff == 0.5
     with pytest.raises(ValueError, match="sweep was made on another network"):
         restored("apd/gated", sweep.iloc[1].replace({1: 3}))
 

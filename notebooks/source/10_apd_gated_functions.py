@@ -26,7 +26,7 @@ from torch import Tensor
 
 import pd_helpers as pdh
 from pd_helpers import experiments
-from pd_helpers.widgets import restored
+from pd_helpers.sweeps import restored
 
 # %% [markdown]
 # ## The network

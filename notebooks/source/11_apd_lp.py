@@ -190,13 +190,10 @@ CANDIDATES = {
 def started_at(P: Tensor, **settings: float) -> pdh.Run:
     """A run of the Lp formulation whose components are P at step 0, but for a trace of noise that breaks ties."""
     run = pdh.prepare("apd/tms_5-2_lp", seed=0, target=target, device="cpu", **SETTINGS, **settings)
-    layer, draw = run.components.layers["embed"], torch.Generator().manual_seed(0)
-    U, S, V = torch.linalg.svd(P, full_matrices=False)  # S (C, 2)
+    layer, draw = run.components.layers["embed"].assign_(P), torch.Generator().manual_seed(0)
     with torch.no_grad():
         for factor in (layer.U, layer.V):
-            factor.copy_(0.01 * torch.randn(factor.shape, generator=draw))
-        layer.U[:, :, :2] += U * S.sqrt().unsqueeze(1)
-        layer.V[:, :2] += S.sqrt().unsqueeze(2) * V
+            factor += 0.01 * torch.randn(factor.shape, generator=draw)
     return run
 
 

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from pd_helpers import experiments
 from pd_helpers.causal_importance import hard_sigmoid, lower_leaky, upper_leaky
 from pd_helpers.plots.page import COLORS, GREY, color, figure
 
@@ -51,12 +52,7 @@ def importances(ax: Axes, g: Tensor, *, order: Sequence[int] | None = None, titl
 
 def greedy_order(g: Tensor) -> list[int]:
     """Subcomponents permuted so that each input in turn takes its most important one still free."""
-    g, taken = g.detach().cpu(), []
-    for row in g:
-        free = [c for c in row.argsort(descending=True).tolist() if c not in taken]
-        if free:
-            taken.append(free[0])
-    return taken + [c for c in range(g.shape[1]) if c not in taken]
+    return experiments.greedy_order(g.detach().cpu()).tolist()
 
 
 def curves(ax: Axes, x: Tensor, Y: Tensor) -> Axes:

@@ -17,7 +17,6 @@ from pd_helpers.widgets.factorization import (
 )
 from pd_helpers.widgets.gated import (
     GatedLab,
-    restored,
 )
 from pd_helpers.widgets.importance import (
     PriceLab,
@@ -51,5 +50,5 @@ from pd_helpers.widgets.targets import (
 __all__ = [
     "AblationLab", "AttributionLab", "DescriptionLengthLab", "FeatureLab", "GatedLab", "Lab", "LpLab", "MaskLab",
     "MechanismLab", "PriceLab", "ResponseLab", "SchattenLab", "SharingLab", "ShrinkageLab", "SigmoidLab",
-    "SparsityLab", "TermsLab", "restored",
+    "SparsityLab", "TermsLab",
 ]  # fmt: skip

@@ -10,7 +10,7 @@ from pd_helpers.ablation import ablated, root_mean_square
 from pd_helpers.attributions import tangents
 from pd_helpers.plots.attributions import LOOKS, effect_bars
 from pd_helpers.targets import TMS
-from pd_helpers.widgets.lab import _STYLE, _WIDE, Lab, slider, whole
+from pd_helpers.widgets.lab import STYLE, WIDE, Lab, slider, whole
 
 ALL = "all (root mean square)"
 N_POINTS = 101
@@ -36,11 +36,11 @@ class AttributionLab(Lab):
         self.target, self.cuts = target, dict(cuts)
         others = (W.T @ W)[0]
         self.second = int(others.argmin())
-        self.cut = w.Dropdown(description="components", options=list(cuts), style=_STYLE, layout=_WIDE)
+        self.cut = w.Dropdown(description="components", options=list(cuts), style=STYLE, layout=WIDE)
         self.first_value = slider("value of feature 0", 0.5, 0.0, 1.0, 0.05, 2)
         self.second_value = slider(f"value of feature {self.second}", 0.6, 0.0, 1.0, 0.05, 2)
         self.output = w.Dropdown(
-            description="effect on output", options=[ALL, *range(W.shape[1])], style=_STYLE, layout=_WIDE
+            description="effect on output", options=[ALL, *range(W.shape[1])], style=STYLE, layout=WIDE
         )
         self.component = whole("component of the curves", 0, len(next(iter(cuts.values()))) - 1)
         controls = [self.cut, self.first_value, self.second_value, self.output, self.component]

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from pd_helpers import factorization as fz
 from pd_helpers import metrics, plots
-from pd_helpers.widgets.lab import _STYLE, _WIDE, Lab, whole
+from pd_helpers.widgets.lab import STYLE, WIDE, Lab, whole
 
 
 class TermsLab(Lab):
@@ -24,7 +24,7 @@ class TermsLab(Lab):
         if W.dim() != 2 or W.shape[0] != 2 or not 2 <= W.shape[1] <= 7:
             raise ValueError("W must be a (2, n) matrix with 2 to 7 columns, arrows in a plane")
         self.W, self.seed, self._known = W.detach(), seed, {}
-        self.method = w.Dropdown(description="method", options=self.METHODS, style=_STYLE, layout=_WIDE)
+        self.method = w.Dropdown(description="method", options=self.METHODS, style=STYLE, layout=WIDE)
         self.n_terms = whole("number of terms", 1, W.shape[1])
         self.n_terms.min, self.n_terms.value = 1, 2
         super().__init__([self.method, self.n_terms], 9.0, 4.0, 1, 2)

@@ -5,22 +5,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from pd_helpers import experiments, plots
-from pd_helpers.runs import Run, prepare
+from pd_helpers.runs import prepare
+from pd_helpers.sweeps import restored
 from pd_helpers.widgets.lab import Lab, choice, whole
 
 if TYPE_CHECKING:
     import pandas
-
-
-def restored(name: str, row: "pandas.Series") -> Run:
-    """The run of one row of a sweep that kept its end state, with its components in place."""
-    kept = row["kept"]
-    run = prepare(name, int(row["seed"]), device="cpu", show_progress=False)
-    for path, layer in run.components.layers.items():
-        if not torch.equal(kept[f"W.{path}"], run.components.targets[path]):
-            raise ValueError(f"sweep was made on another network: its {path} differs from that of seed {row['seed']}")
-        layer.assign_(kept[f"P.{path}"])
-    return run
 
 
 class GatedLab(Lab):

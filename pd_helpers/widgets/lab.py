@@ -19,8 +19,8 @@ REDRAW = 0.6
 """Seconds between two pictures while training."""
 ROW = 32
 """Pixels that one control takes in height."""
-_STYLE = {"description_width": "15em"}
-_WIDE = w.Layout(width="34em", max_width="100%")
+STYLE = {"description_width": "15em"}
+WIDE = w.Layout(width="34em", max_width="100%")
 
 
 class Lab:
@@ -96,20 +96,20 @@ def slider(description: str, value: float, low: float, high: float, step: float,
         max=high,
         step=step,
         readout_format=f".{digits}f",
-        style=_STYLE,
-        layout=_WIDE,
+        style=STYLE,
+        layout=WIDE,
     )
 
 
 def choice(description: str, options: Sequence[float], value: float) -> w.SelectionSlider:
-    return w.SelectionSlider(description=description, options=options, value=value, style=_STYLE, layout=_WIDE)
+    return w.SelectionSlider(description=description, options=options, value=value, style=STYLE, layout=WIDE)
 
 
 def whole(description: str, value: int, high: int) -> w.IntSlider:
-    return w.IntSlider(description=description, value=value, min=0, max=high, style=_STYLE, layout=_WIDE)
+    return w.IntSlider(description=description, value=value, min=0, max=high, style=STYLE, layout=WIDE)
 
 
 def progress_bar() -> w.IntProgress:
-    bar = w.IntProgress(description="trained", value=1, max=1, bar_style="success", style=_STYLE, layout=_WIDE)
+    bar = w.IntProgress(description="trained", value=1, max=1, bar_style="success", style=STYLE, layout=WIDE)
     bar.add_class("pdh-progress")
     return bar
