@@ -60,12 +60,14 @@ class Plan:
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """One sweep to be shipped, of which the end states are kept: P of every layer, and the target's W."""
+    """One sweep to be shipped."""
 
     name: str
     variant: str
     grid: Mapping[str, list]
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    keep: bool = True
+    """Whether the end states are shipped, P of every layer and the target's W, or the table of metrics alone."""
 
 
 RUNS = [
@@ -100,6 +102,10 @@ SWEEPS = [
         },
         overrides={"unit_norm": False, "lr": 0.03, "batch_size": 512},
     ),
+    SweepPlan("apd/tms_40-10", "simplicity", {"simplicity_coeff": [2.0, 5.0, 10.0, 20.0, 40.0, 80.0]}),
+    SweepPlan("apd/tms_40-10", "top_k", {"top_k": [0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0]}),
+    SweepPlan("apd/resid_mlp_1_rank4", "top_k", {"top_k": [0.4, 0.8, 1.28, 2.0, 4.0]}, keep=False),
+    SweepPlan("spd/tms_40-10", "importance", {"importance_coeff": [1e-5, 3e-5, 1e-4, 3e-4, 1e-3]}, keep=False),
     SweepPlan("apd/gated", "seeds", {"seed": list(range(20))}),
     SweepPlan("apd/gated", "coefficients", {"simplicity_coeff": [0.5, 1.5, 5.0, 15.0], "seed": list(range(4))}),
 ]
@@ -124,7 +130,7 @@ def shipped_sweep(name: str, variant: str | None = None) -> "pandas.DataFrame":
     """A sweep that comes with the package: the table of `sweep`.
 
     Its column `kept` has, for each run, the components P.<layer> (C, d_out, d_in) and the target's W.<layer>
-    (d_out, d_in). `variant` None means the only one, or the first.
+    (d_out, d_in); some sweeps come without. `variant` None means the only one, or the first.
 
     >>> table = pdh.shipped_sweep("apd/tms_5-2")
     >>> table.query("simplicity_coeff == 0.7 and schatten_p == 1.0")[["top_k", "ml2r"]]
@@ -136,6 +142,8 @@ def shipped_sweep(name: str, variant: str | None = None) -> "pandas.DataFrame":
     tensors, facts = storage.read_run(_find("sweeps", name, variant), SWEEP_FORMAT)
     table = pandas.DataFrame(facts["table"])
     table["error"] = pandas.Series(facts["table"]["error"], dtype=object)
+    if not tensors:
+        return table
     kept = [
         None if error else {key: values[i] for key, values in tensors.items()} for i, error in enumerate(table["error"])
     ]
@@ -180,9 +188,9 @@ def ship(run: Run, variant: str = DEFAULT) -> Path:
 
 
 def ship_sweep(table: "pandas.DataFrame", plan: SweepPlan, device: str) -> Path:
-    """Make a sweep with its kept tensors part of the package."""
-    kept = table["kept"]
-    first = next(one for one in kept if one is not None)
+    """Make a sweep part of the package, with the tensors in its column `kept` if it has one."""
+    kept = table.get("kept", [])
+    first = next((one for one in kept if one is not None), {})
     tensors = {
         key: torch.stack([torch.full_like(value, torch.nan) if one is None else one[key] for one in kept])
         for key, value in first.items()
@@ -193,7 +201,7 @@ def ship_sweep(table: "pandas.DataFrame", plan: SweepPlan, device: str) -> Path:
         "grid": dict(plan.grid),
         "overrides": dict(plan.overrides),
         "seconds": float(table["seconds"].sum()),
-        "table": table.drop(columns="kept").to_dict("list"),
+        "table": table.drop(columns="kept", errors="ignore").to_dict("list"),
         **circumstances(device),
     }
     return _ship(plan.name, plan.variant, tensors, facts, SWEEP_FORMAT)
@@ -339,8 +347,8 @@ def main(arguments: list[str] | None = None) -> int:
     for key, plan in wanted.items():
         began = time.perf_counter()
         if isinstance(plan, SweepPlan):
-            overrides = dict(plan.overrides)
-            table = sweep(plan.name, plan.grid, device=options.device, keep=end_state, **overrides)
+            keep = end_state if plan.keep else None
+            table = sweep(plan.name, plan.grid, device=options.device, keep=keep, **plan.overrides)
             folder = ship_sweep(table, plan, pick_device(options.device).type)
         else:
             folder = ship(run(plan.name, plan.seed, device=options.device, **plan.overrides), plan.variant)

@@ -84,7 +84,7 @@ def sweep(
     last = ["seconds", "target_seconds", "error"] + (["kept"] if keep else [])
     for column in last[2:]:  # pandas would make NaN of None
         table[column] = pandas.Series([row[column] for row in rows], dtype=object)
-    return table[[column for column in table if column not in last] + last]
+    return table[[column for column in table if column not in [*last, "kept"]] + last]
 
 
 def flat(metrics: Mapping[str, Any]) -> dict[str, Any]:

@@ -72,7 +72,7 @@ class TestWhatIsShipped:
             assert len(table) == entry["runs"]
             gated = entry["name"] == "apd/gated"  # whose first layer reads no input from the stream's last dimension
             first, inputs = ("mlps.0.W_in", slice(5)) if gated else ("embed", slice(None))
-            for row in table[table["error"].isna()].itertuples():
+            for row in table[table["error"].isna()].itertuples() if "kept" in table else ():
                 P, W = (row.kept[f"{part}.{first}"][..., inputs] for part in "PW")
                 assert pdh.runs.metrics.ml2r(P, W) == pytest.approx(row.ml2r, rel=1e-4)
 
@@ -238,13 +238,19 @@ class TestShipping:
         (entry,) = shipping.manifest()["sweeps"]
         assert (entry["grid"], entry["config"], entry["runs"]) == (plan.grid, QUICK, 3)
 
+    def test_a_sweep_without_end_states(self, empty):
+        plan = shipping.SweepPlan("apd/tms_5-2", "lr", {"lr": [0.1, 0.2]}, QUICK, keep=False)
+        table = pdh.sweep(plan.name, plan.grid, n_jobs=1, show_progress=False, **plan.overrides)
+        shipping.ship_sweep(table, plan, "cpu")
+        pd.testing.assert_frame_equal(pdh.shipped_sweep("apd/tms_5-2"), table)
+
 
 class TestTheCommand:
     @pytest.fixture(autouse=True)
     def plans(self, empty, monkeypatch):
         plans = [shipping.Plan("apd/tms_5-2", overrides=QUICK), shipping.Plan("apd/tms_5-2", "seed1", 1, QUICK)]
         monkeypatch.setattr(shipping, "RUNS", plans)
-        sweeps = [shipping.SweepPlan("apd/tms_5-2", "lr", {"lr": [0.1, 0.2]}, QUICK)]
+        sweeps = [shipping.SweepPlan("apd/tms_5-2", "lr", {"lr": [0.1, 0.2]}, QUICK, keep=False)]
         monkeypatch.setattr(shipping, "SWEEPS", sweeps)
 
     def test_it_ships_what_is_planned_and_lists_it(self, capsys):
