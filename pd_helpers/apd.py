@@ -11,7 +11,7 @@
 That is the top-k formulation. With `attribution_p` set, the Lp formulation (eq. 26) takes its place: nothing is chosen,
 s_c(x) = |A_c(x)|^p_A everywhere, and minimality is Σ_c s_c(x), so no second forward pass is needed.
 
-The loop below reads in that order; `attributions` and `losses` hold the equations.
+`batch_losses` below reads in that order; `attributions` and `losses` hold the equations.
 """
 
 from collections.abc import Callable, Iterator
@@ -93,12 +93,21 @@ class APDConfig(Config):
 
 
 class Losses(NamedTuple):
-    """The unweighted losses of one step; scalars without gradients."""
+    """The unweighted losses of one batch; those that `train` gives are without gradients."""
 
     faithfulness: Tensor
     minimality: Tensor
     simplicity: Tensor
     hidden: Tensor
+
+    def total(self, config: APDConfig) -> Tensor:
+        """The loss that is trained."""
+        return (
+            config.faithfulness_coeff * self.faithfulness
+            + config.minimality_coeff * self.minimality
+            + config.simplicity_coeff * self.simplicity
+            + config.hidden_coeff * self.hidden
+        )
 
     def promise(self, config: APDConfig) -> Tensor:
         """By which initialisations are compared, lower being better: the minimality loss.
@@ -130,31 +139,31 @@ def train(
     stands, and a new iterator goes on from there.
     """
     while state.step < config.steps:
-        x, _ = model.merge_empty_rows(data(config.batch_size, state.generator))  # (rows, d_in)
-        norms, n_counted = schatten_norms(model, config.schatten_p)
-        faithfulness = losses.faithfulness(model.targets, model.sums, model.n_all_parameters)
-        hidden = faithfulness.new_zeros(())
-        if config.attribution_p:
-            active = losses.powers(component_attributions(model, x, config), config.attribution_p)  # (rows, C)
-            minimality = active.sum() / config.batch_size
-        else:
-            active = active_components(model, x, config, config.n_active(state.step))  # (rows, C)
-            sparse, target = model(x, active), model.target_forward(x)
-            minimality = losses.reconstruction(sparse.output, target.output, config.batch_size)
-            if config.hidden_coeff:
-                hidden = losses.hidden_reconstruction(sparse.inputs, target.inputs, model.hidden, config.batch_size)
-        simplicity = losses.simplicity(active, norms, n_counted, config.batch_size)
-        loss = (
-            config.faithfulness_coeff * faithfulness
-            + config.minimality_coeff * minimality
-            + config.simplicity_coeff * simplicity
-            + config.hidden_coeff * hidden
-        )
-
-        state.apply(loss, learning_rate(state.step, config, config.warmup_fraction))
+        x = data(config.batch_size, state.generator)
+        found = batch_losses(model, x, config, config.n_active(state.step))
+        state.apply(found.total(config), learning_rate(state.step, config, config.warmup_fraction))
         if config.unit_norm:
             normalise_(model)
-        yield Losses(faithfulness.detach(), minimality.detach(), simplicity.detach(), hidden.detach())
+        yield Losses(*(loss.detach() for loss in found))
+
+
+def batch_losses(model: ComponentModel, x: Float[Tensor, "batch d_in"], config: APDConfig, n_active: int) -> Losses:
+    """The losses of one batch; `n_active` (input, component) pairs are active."""
+    n_rows = len(x)
+    x, _ = model.merge_empty_rows(x)  # (rows, d_in)
+    norms, n_counted = schatten_norms(model, config.schatten_p)
+    faithfulness = losses.faithfulness(model.targets, model.sums, model.n_all_parameters)
+    hidden = faithfulness.new_zeros(())
+    if config.attribution_p:
+        active = losses.powers(component_attributions(model, x, config), config.attribution_p)  # (rows, C)
+        minimality = active.sum() / n_rows
+    else:
+        active = active_components(model, x, config, n_active)  # (rows, C)
+        sparse, target = model(x, active), model.target_forward(x)
+        minimality = losses.reconstruction(sparse.output, target.output, n_rows)
+        if config.hidden_coeff:
+            hidden = losses.hidden_reconstruction(sparse.inputs, target.inputs, model.hidden, n_rows)
+    return Losses(faithfulness, minimality, losses.simplicity(active, norms, n_counted, n_rows), hidden)
 
 
 @torch.no_grad()

@@ -9,13 +9,14 @@
     layerwise      the same with one layer masked at a time, mean over layers
     importance     Σ_l Σ_c g_c(x)^p, mean over the batch
 
-The loop below reads in that order; `causal_importance` and `losses` hold the equations.
+`batch_losses` below reads in that order; `causal_importance` and `losses` hold the equations.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from jaxtyping import Float
 from torch import Generator, Tensor
 
 from pd_helpers import losses
@@ -69,12 +70,21 @@ class SPDConfig(Config):
 
 
 class Losses(NamedTuple):
-    """The unweighted losses of one step; scalars without gradients."""
+    """The unweighted losses of one batch; those that `train` gives are without gradients."""
 
     faithfulness: Tensor
     recon: Tensor
     recon_layerwise: Tensor
     importance: Tensor
+
+    def total(self, config: SPDConfig) -> Tensor:
+        """The loss that is trained."""
+        return (
+            config.faithfulness_coeff * self.faithfulness
+            + config.recon_coeff * self.recon
+            + config.recon_layerwise_coeff * self.recon_layerwise
+            + config.importance_coeff * self.importance
+        )
 
     def promise(self, config: SPDConfig) -> Tensor:
         """By which initialisations are compared, lower being better: the loss itself.
@@ -82,12 +92,7 @@ class Losses(NamedTuple):
         A start that goes wrong ends with fewer subcomponents, each active for several features: cheap to
         reconstruct, but with more importance in all.
         """
-        return (
-            config.faithfulness_coeff * self.faithfulness
-            + config.recon_coeff * self.recon
-            + config.recon_layerwise_coeff * self.recon_layerwise
-            + config.importance_coeff * self.importance
-        )
+        return self.total(config)
 
 
 def start(model: ComponentModel, importance: CausalImportance, config: SPDConfig, generator: Generator) -> State:
@@ -112,30 +117,35 @@ def train(
     `data(batch_size, generator)` draws a batch (batch, d_in). Stop whenever you like: `state` says where training
     stands, and a new iterator goes on from there.
     """
-    n_parameters = model.n_all_parameters
     while state.step < config.steps:
-        x, weights = model.merge_empty_rows(data(config.batch_size, state.generator))  # (rows, d_in), (rows,)
-        target = model.target_forward(x)
-        inner = model.inner(target.inputs)  # use → V_cᵀ a (rows, C, 1)
-        gates = importance(inner)  # (rows, ΣC), before any sigmoid
-        g = lower_leaky(gates)
-        masks, layerwise_masks = map(importance.split, sample_masks(g.expand(2, -1, -1), state.generator))
+        found = batch_losses(model, importance, data(config.batch_size, state.generator), config, state.generator)
+        state.apply(found.total(config), learning_rate(state.step, config, config.warmup_fraction))
+        yield Losses(*(loss.detach() for loss in found))
 
-        faithfulness = losses.faithfulness(model.targets, model.sums, n_parameters)
-        recon = losses.reconstruction(model(x, masks, inner).output, target.output, config.batch_size)
-        recon_layerwise = losses.layerwise(
-            [
-                losses.reconstruction(model(x, {path: mask}, inner).output, target.output, config.batch_size)
-                for path, mask in layerwise_masks.items()
-            ]
-        )
-        minimality = losses.importance_minimality(upper_leaky(gates), config.importance_p, weights, config.batch_size)
-        loss = (
-            config.faithfulness_coeff * faithfulness
-            + config.recon_coeff * recon
-            + config.recon_layerwise_coeff * recon_layerwise
-            + config.importance_coeff * minimality
-        )
 
-        state.apply(loss, learning_rate(state.step, config, config.warmup_fraction))
-        yield Losses(faithfulness.detach(), recon.detach(), recon_layerwise.detach(), minimality.detach())
+def batch_losses(
+    model: ComponentModel,
+    importance: CausalImportance,
+    x: Float[Tensor, "batch d_in"],
+    config: SPDConfig,
+    generator: Generator,
+) -> Losses:
+    """The losses of one batch, with masks drawn from `generator`."""
+    n_rows = len(x)
+    x, weights = model.merge_empty_rows(x)  # (rows, d_in), (rows,)
+    target = model.target_forward(x)
+    inner = model.inner(target.inputs)  # use → V_cᵀ a (rows, C, 1)
+    gates = importance(inner)  # (rows, ΣC), before any sigmoid
+    g = lower_leaky(gates)
+    masks, layerwise_masks = map(importance.split, sample_masks(g.expand(2, -1, -1), generator))
+
+    faithfulness = losses.faithfulness(model.targets, model.sums, model.n_all_parameters)
+    recon = losses.reconstruction(model(x, masks, inner).output, target.output, n_rows)
+    recon_layerwise = losses.layerwise(
+        [
+            losses.reconstruction(model(x, {path: mask}, inner).output, target.output, n_rows)
+            for path, mask in layerwise_masks.items()
+        ]
+    )
+    minimality = losses.importance_minimality(upper_leaky(gates), config.importance_p, weights, n_rows)
+    return Losses(faithfulness, recon, recon_layerwise, minimality)

@@ -51,7 +51,8 @@ W = target.embed.weight  # (2, 5), five columns in the plane
 # %%
 run = pdh.prepare("apd/tms_5-2_lp", seed=0, target=target, device="cpu")
 model, config = run.components, run.config
-x = model.merge_empty_rows(run.data(config.batch_size, torch.Generator().manual_seed(0)))[0]  # (rows, 5)
+batch = run.data(config.batch_size, torch.Generator().manual_seed(0))
+x = model.merge_empty_rows(batch)[0]  # (rows, 5), without all-zero ones but one
 
 with torch.no_grad():
     A = apd.component_attributions(model, x, config)  # (rows, C), as in notebook 07
@@ -62,9 +63,9 @@ with torch.no_grad():
     )  # p_S = 1: Σ_r ‖U_r‖ ‖V_r‖
     simplicity = (s * 2 * norms).sum() / config.batch_size / (2 * W.numel())  # W is used twice, and counted twice
 
-first = next(iter(apd.train(model, lambda *_: x, config, run.state)))  # one step on these inputs
-assert torch.allclose(minimality, first.minimality, rtol=1e-4)
-assert torch.allclose(simplicity, first.simplicity, rtol=1e-4)
+core = apd.batch_losses(model, batch, config, n_active=0)  # no top-k here, so nothing to choose
+assert torch.allclose(minimality, core.minimality, rtol=1e-4)
+assert torch.allclose(simplicity, core.simplicity, rtol=1e-4)
 print(f"minimality {minimality:.4f}, simplicity {simplicity:.4f}: the core says the same")
 
 # %% [markdown]
