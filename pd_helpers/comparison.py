@@ -1,8 +1,9 @@
 """APD and SPD by one yardstick: gradients that arrive, effects that are estimated, and what a step costs.
 
     gradient_sizes    which losses reach which components?
-    gradient_flow     the same all through training
+    gradient_flow     the same all through a training; replayed_flow, through the snapshots of a finished one
     effects           what does the output lose when a component goes? three estimates, and the measured truth
+    errors_with       the error if only the components with the largest estimates stay
     rank_correlation  do an estimate and the truth put the components in the same order?
     separation        does an estimate put those that matter before those that do not?
     cost              milliseconds of a training step, and bytes it holds
@@ -13,6 +14,7 @@ matrix. Here both are numbered 0 to n - 1, in SPD those of the first use first.
 
 import itertools
 import time
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -31,22 +33,30 @@ CHUNK = 32
 """Components that are removed at a time."""
 
 
-def losses_of(run: Run, x: Float[Tensor, "batch d_in"], draw: Generator) -> apd.Losses | spd.Losses:
-    """The run's own losses on one batch, with gradients; `draw` gives SPD's masks."""
+def losses_of(
+    run: Run, x: Float[Tensor, "batch d_in"], draw: Generator, step: int | None = None
+) -> apd.Losses | spd.Losses:
+    """The run's own losses on one batch, with gradients; `draw` gives SPD's masks.
+
+    `step` says how many components APD has active; None means where the run stands.
+    """
     if run.importance:
         return spd.batch_losses(run.components, run.importance, x, run.config, draw)
-    step = run.state.step if run.state else run.config.steps
+    if step is None:
+        step = run.state.step if run.state else run.config.steps
     n_active = round(run.config.n_active(step) * len(x) / run.config.batch_size)
     return apd.batch_losses(run.components, x, run.config, n_active)
 
 
-def gradient_sizes(run: Run, x: Float[Tensor, "batch d_in"], draw: Generator) -> dict[str, Float[Tensor, " n"]]:
-    """Loss → length of its gradient in the U and V of each component, over all layers.
+def gradient_sizes(
+    run: Run, x: Float[Tensor, "batch d_in"], draw: Generator, step: int | None = None
+) -> dict[str, Float[Tensor, " n"]]:
+    """Loss → length of its gradient in the U and V of each component, over all layers; arguments as of `losses_of`.
 
     In SPD, of each subcomponent; one whose matrix is used twice is one entry.
     """
     sizes = {}
-    for name, loss in losses_of(run, x, draw)._asdict().items():
+    for name, loss in losses_of(run, x, draw, step)._asdict().items():
         if loss.requires_grad:
             factors = run.components.factors  # U and V of the first layer, of the second, ...
             found = torch.autograd.grad(loss, factors, retain_graph=True, materialize_grads=True)
@@ -90,6 +100,24 @@ def gradient_flow(run: Run, every: int = 1, until: int | None = None, show_progr
             points.append(run.state.step)
             found.append(gradient_sizes(run, run.data(run.config.batch_size, draw), draw))
     return GradientFlow(torch.tensor(points), {name: torch.stack([one[name] for one in found]) for name in found[0]})
+
+
+def replayed_flow(run: Run) -> GradientFlow:
+    """The gradients at each snapshot of an APD run, on a fresh batch each. (SPD's snapshots lack its importances.)"""
+    if run.importance:
+        raise ValueError("run must be an APD run: snapshots hold U and V alone; gradient_flow trains an SPD run anew")
+    draw, own = generator(run.seed, "evaluation", run.device), [p.detach().clone() for p in run.components.factors]
+    found = []
+    try:
+        for snapshot in run.snapshots:
+            for path, layer in run.components.layers.items():
+                layer.U.data, layer.V.data = (factor.to(layer.U) for factor in snapshot.factors[path])
+            found.append(gradient_sizes(run, run.data(run.config.batch_size, draw), draw, snapshot.step))
+    finally:
+        for p, before in zip(run.components.factors, own, strict=True):
+            p.data = before
+    steps = torch.tensor([snapshot.step for snapshot in run.snapshots])
+    return GradientFlow(steps, {name: torch.stack([one[name] for one in found]) for name in found[0]})
 
 
 @torch.no_grad()
@@ -138,8 +166,7 @@ def effects(
     ones, each = x.new_ones(len(x), n), torch.eye(n, device=x.device, dtype=x.dtype)
 
     def output(masks: Tensor) -> Tensor:
-        split = run.importance.split(masks) if run.importance else dict.fromkeys(model.uses, masks)
-        return model(x, split).output
+        return _output(run, x, masks)
 
     def derivative(at: Tensor) -> Tensor:
         def along(one: Tensor) -> Tensor:
@@ -170,6 +197,20 @@ def effects(
     )
 
 
+@torch.no_grad()
+def errors_with(
+    run: Decomposed, x: Float[Tensor, "rows d_in"], estimate: Float[Tensor, "rows n"], counts: Sequence[int]
+) -> list[float]:
+    """Mean squared error against the target's output with only the first k components on, for each k.
+
+    On every input those come first that have the largest estimate; all others are off.
+    """
+    rank = estimate.argsort(dim=1, descending=True).argsort(dim=1)  # (rows, n), 0 for the largest
+    x = x.to(run.components.factors[0])
+    target = run.target(x)
+    return [(_output(run, x, (rank < k).to(x)) - target).square().mean().item() for k in counts]
+
+
 def rank_correlation(estimate: Float[Tensor, "rows n"], truth: Float[Tensor, "rows n"]) -> Float[Tensor, " rows"]:
     """Spearman's rank correlation over components, for each input; equal values share the mean of their ranks.
 
@@ -192,6 +233,11 @@ def separation(estimate: Float[Tensor, "rows n"], matters: Bool[Tensor, "rows n"
 
 def _ranks(values: Float[Tensor, "rows n"]) -> Float[Tensor, "rows n"]:
     return torch.from_numpy(rankdata(values.cpu().numpy(), axis=1))
+
+
+def _output(run: Decomposed, x: Float[Tensor, "rows d_in"], masks: Float[Tensor, "rows n"]) -> Tensor:
+    split = run.importance.split(masks) if run.importance else dict.fromkeys(run.components.uses, masks)
+    return run.components(x, split).output
 
 
 class Cost(NamedTuple):

@@ -81,6 +81,12 @@ class TestEffects:
         used = found.importance > 0.5
         assert found.alone[used].min() > 2 * found.alone[found.importance == 0].max()
 
+    def test_errors_with_the_best_only(self):
+        run, x = one_neuron(3.0, -2.0), torch.tensor([[1.0], [2.0]])
+        first = torch.tensor([[2.0, 1.0], [1.0, 2.0]])  # the first component comes first on the first input
+        # none: 0 for 1 and 2; one: 3 for 1, and -4, made 0 by the ReLU, for 2; both: exact
+        assert comparison.errors_with(run, x, first, [0, 1, 2]) == pytest.approx([2.5, 4.0, 0.0])
+
 
 class TestOrder:
     def test_rank_correlation(self):
@@ -131,6 +137,22 @@ class TestGradients:
         assert flow.reached("faithfulness").tolist() == [1.0] * 5
         for mine, theirs in zip(run.components.factors, plain.components.factors, strict=True):
             assert torch.equal(mine, theirs)
+
+    def test_flow_replayed_from_snapshots(self):
+        run = prepared("apd/tms_5-2", starts=1)
+        run.train(show_progress=False)
+        before = [p.clone() for p in run.components.factors]
+        flow = comparison.replayed_flow(run)
+        assert flow.steps.tolist() == [snapshot.step for snapshot in run.snapshots]
+        assert flow.sizes["minimality"].shape == (len(run.snapshots), 5)
+        assert all(torch.equal(a, b) for a, b in zip(before, run.components.factors, strict=True))
+        U, V = (factor.clone().requires_grad_() for factor in run.snapshots[0].factors["embed"])
+        W = run.components.targets["embed"]
+        ((W - (U @ V).sum(dim=0)).square().mean()).backward()
+        expected = (U.grad.square().flatten(1).sum(dim=1) + V.grad.square().flatten(1).sum(dim=1)).sqrt()
+        torch.testing.assert_close(flow.sizes["faithfulness"][0], expected)
+        with pytest.raises(ValueError, match="run must be an APD run"):
+            comparison.replayed_flow(pdh.shipped("spd/tms_5-2"))
 
     def test_flow_stops_where_it_is_told(self):
         run = prepared("spd/tms_5-2", starts=1)

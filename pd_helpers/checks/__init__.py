@@ -13,9 +13,11 @@ from pd_helpers.checks.check import Check
 SUBJECTS = (
     "apd",
     "attributions",
+    "comparison",
     "description_length",
     "factorization",
     "gated",
+    "layers",
     "lp",
     "output_matrix",
     "sharing",

@@ -18,11 +18,17 @@ from pd_helpers.widgets.factorization import (
 from pd_helpers.widgets.gated import (
     GatedLab,
 )
+from pd_helpers.widgets.guess import (
+    GuessLab,
+)
 from pd_helpers.widgets.importance import (
     PriceLab,
 )
 from pd_helpers.widgets.lab import (
     Lab,
+)
+from pd_helpers.widgets.layers import (
+    LayersLab,
 )
 from pd_helpers.widgets.lp import (
     LpLab,
@@ -48,7 +54,7 @@ from pd_helpers.widgets.targets import (
 )
 
 __all__ = [
-    "AblationLab", "AttributionLab", "DescriptionLengthLab", "FeatureLab", "GatedLab", "Lab", "LpLab", "MaskLab",
-    "MechanismLab", "PriceLab", "ResponseLab", "SchattenLab", "SharingLab", "ShrinkageLab", "SigmoidLab",
-    "SparsityLab", "TermsLab",
+    "AblationLab", "AttributionLab", "DescriptionLengthLab", "FeatureLab", "GatedLab", "GuessLab", "Lab", "LayersLab",
+    "LpLab", "MaskLab", "MechanismLab", "PriceLab", "ResponseLab", "SchattenLab", "SharingLab", "ShrinkageLab",
+    "SigmoidLab", "SparsityLab", "TermsLab",
 ]  # fmt: skip
