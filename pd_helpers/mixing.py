@@ -64,7 +64,7 @@ def mixing_matrix(W_E: Float[Tensor, "d_resid n"]) -> Float[Tensor, "n n"]:
 
 
 def mixing(kind: str, sigma: float, *, n: int = N_FEATURES, seed: int = 0) -> Float[Tensor, "n n"]:
-    """A random mixing matrix whose entries have standard deviation `sigma`; of one kind and seed, all are in proportion.
+    """A random mixing matrix, its entries of standard deviation `sigma`; of one kind and seed, all are in proportion.
 
     Kinds: "none"; "embedding", I − W_Eᵀ W_E of a random W_E 1,000 wide, whose own sigma is 1/√1000; "flipped", the same
     with the other sign; "symmetric" and "asymmetric", of normal random numbers, diagonal included.
@@ -85,7 +85,7 @@ def mixing(kind: str, sigma: float, *, n: int = N_FEATURES, seed: int = 0) -> Fl
 
 
 def inputs(p: float, rows: int, draw: Generator, n: int = N_FEATURES) -> Float[Tensor, "rows n"]:
-    """Inputs on which something is on, distributed exactly as those among inputs that are drawn without regard to it."""
+    """Inputs with something on, distributed exactly as such inputs are among all."""
     # The first feature that is on follows a geometric distribution, cut at n; what comes after it is independent.
     u = torch.rand(rows, 1, generator=draw, dtype=torch.float64)
     first = torch.floor(torch.log1p(-u * share_on(p, n)) / torch.log1p(torch.tensor(-p, dtype=torch.float64)))
@@ -116,16 +116,31 @@ def loss_per_feature(
     return total / rows / M.shape[-1] * share_on(p, M.shape[-1]) / p
 
 
+def linear_loss(mlp: MLP, M: Float[Tensor, "*models n n"]) -> Float[Tensor, "*models"]:
+    """The linear part of L / p, the same at every p: |I + 2M − W_out W_in|² / (12 n).
+
+    Every function of x is an odd one plus an even one. With ReLU(z) = z/2 + |z|/2, those of the labels are (I/2 + M) x
+    and |x|/2, and those of the MLP W_out W_in x / 2 and W_out |W_in x| / 2. As inputs are as often x as −x, the two
+    errors add up. The rest of L / p is the nonlinear part, in which M does not occur.
+    """
+    return (torch.eye(M.shape[-1]) + 2 * M - mlp.product).square().sum(dim=(-2, -1)) / (12 * M.shape[-1])
+
+
+def linear_bound(M: Float[Tensor, "*models n n"], d: int = N_NEURONS) -> Float[Tensor, "*models"]:
+    """The least that `linear_loss` can be with d neurons, W_out W_in having rank d at most (Eckart and Young)."""
+    left = torch.linalg.svdvals(torch.eye(M.shape[-1]) + 2 * M)[..., d:]
+    return left.square().sum(dim=-1) / (12 * M.shape[-1])
+
+
 # --- Training ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Training:
-    """How the MLPs are trained; defaults are the paper's but for `steps` and `rows`."""
+    """How the MLPs are trained; defaults are the paper's but for `rows`."""
 
-    steps: int = 4_000
-    """The paper: 10,000."""
-    rows: int = 1_024
+    steps: int = 10_000
+    rows: int = 512
     """Inputs a step on which something is on. The paper: batches of 2048, of which 1298 are such at p = 0.01."""
     lr: float = 3e-3
     schedule: str = "cosine"
@@ -196,8 +211,8 @@ def sweep(
     """Train an MLP at every point of a grid over `kind`, and if wanted `sigma`, `p` and `seed`.
 
     Without `sigma` each kind has its own (`SIGMAS`); without `p` it is 0.01. One row each: the grid's columns, `loss`,
-    which is L / p; `clean_loss`, the same network's against labels without M; `seconds`, its share; and `kept`, the
-    weights and M as a dict of tensors, or nothing of that if `keep` is False.
+    which is L / p; `linear_loss`, its linear part; `clean_loss`, the same network's L / p against labels without M;
+    `seconds`, its share; and `kept`, the weights and M as a dict of tensors, or an empty one if `keep` is False.
     """
     import pandas
 
@@ -215,6 +230,7 @@ def sweep(
         loss, clean = (loss_per_feature(mlp, labels_of, p, rows=rows) for labels_of in (M, torch.zeros_like(M)))
         for j, i in enumerate(ids):
             table[i] = points[i] | {"loss": loss[j].item(), "clean_loss": clean[j].item()}
+            table[i]["linear_loss"] = linear_loss(mlp, M)[j].item()
             table[i] |= {"seconds": (time.perf_counter() - began) / len(ids), "error": None}
             table[i]["kept"] = {"W_in": mlp.W_in[j], "W_out": mlp.W_out[j], "M": M[j]} if keep else {}
     return pandas.DataFrame(table)

@@ -17,6 +17,7 @@ SUBJECTS = (
     "factorization",
     "gated",
     "lp",
+    "mixing",
     "output_matrix",
     "sharing",
     "spd",

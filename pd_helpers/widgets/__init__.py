@@ -31,6 +31,9 @@ from pd_helpers.widgets.masks import (
     MaskLab,
     SigmoidLab,
 )
+from pd_helpers.widgets.mixing import (
+    MixingLab,
+)
 from pd_helpers.widgets.sharing import (
     AblationLab,
     FeatureLab,
@@ -49,6 +52,6 @@ from pd_helpers.widgets.targets import (
 
 __all__ = [
     "AblationLab", "AttributionLab", "DescriptionLengthLab", "FeatureLab", "GatedLab", "Lab", "LpLab", "MaskLab",
-    "MechanismLab", "PriceLab", "ResponseLab", "SchattenLab", "SharingLab", "ShrinkageLab", "SigmoidLab",
+    "MechanismLab", "MixingLab", "PriceLab", "ResponseLab", "SchattenLab", "SharingLab", "ShrinkageLab", "SigmoidLab",
     "SparsityLab", "TermsLab",
 ]  # fmt: skip
