@@ -348,3 +348,9 @@ def line(x: Tensor, y: Tensor) -> tuple[float, float]:
     """Slope and intercept of the least-squares line."""
     slope = ((x - x.mean()) * (y - y.mean())).mean() / (x - x.mean()).square().mean()
     return slope.item(), (y.mean() - slope * x.mean()).item()
+
+
+def crossing(x: Sequence[float], y: Sequence[float], level: float) -> float:
+    """Where a curve last rises through a level, on the straight line between its points."""
+    i = max(i for i in range(1, len(y)) if y[i - 1] < level <= y[i])
+    return x[i - 1] + (level - y[i - 1]) / (y[i] - y[i - 1]) * (x[i] - x[i - 1])

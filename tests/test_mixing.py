@@ -1,9 +1,11 @@
 """Compressed computation: each formula against a case by hand, sampling, or plain code."""
 
+import pandas
 import pytest
 import torch
 import torch.nn.functional as F
 
+import pd_helpers as pdh
 from pd_helpers import mixing
 
 
@@ -95,10 +97,34 @@ def test_the_offset_is_worth_what_the_papers_say():
 def test_no_offset_beats_the_best_one(p):
     M, best = torch.zeros(100, 100), mixing.best_offset(p)
     at, below, above = (
-        mixing.loss_per_feature(mixing.naive(offset=b), M, p, rows=20_000).item() for b in (best, 0.8 * best, 1.2 * best)
+        mixing.loss_per_feature(mixing.naive(offset=b), M, p, rows=20_000).item()
+        for b in (best, 0.8 * best, 1.2 * best)
     )
     assert at == pytest.approx(mixing.offset_loss(p), rel=0.02)
     assert at < min(below, above)
+
+
+@pytest.mark.parametrize("p", [0.05, 1.0])
+def test_a_loss_is_the_linear_part_and_that_of_the_even_functions(p):
+    M, draw = mixing.mixing("asymmetric", 0.1, n=10), torch.Generator().manual_seed(1)
+    mlp = mixing.untrained(1, n=10, d=4).model(0)
+    x = mixing.inputs(p, 200_000, draw, n=10)
+    even = (mlp(x) + mlp(-x) - x.abs()) / 2
+    odd = (mlp(x) - mlp(-x)) / 2 - x / 2 - x @ M.T
+    scale = mixing.share_on(p, 10) / p
+    assert mixing.linear_loss(mlp, M).item() == pytest.approx(odd.square().mean().item() * scale, rel=0.02)
+    parts = mixing.linear_loss(mlp, M).item() + even.square().mean().item() * scale
+    assert mixing.loss_per_feature(mlp, M, p).item() == pytest.approx(parts, rel=0.02)
+
+
+def test_the_naive_mlp_misses_as_much_of_the_linear_part_as_must_be_missed():
+    clean = torch.zeros(100, 100)
+    assert mixing.linear_loss(mixing.naive(), clean).item() == pytest.approx(1 / 24)
+    assert mixing.linear_bound(clean).item() == pytest.approx(1 / 24)
+    M = torch.tensor([0.5, -0.5]).diag()  # wanted: gain 2 along the first axis, none along the second
+    assert mixing.linear_bound(M, d=1).item() == pytest.approx(0)
+    exact = mixing.MLP(torch.tensor([[1.0, 0.0]]), torch.tensor([[2.0], [0.0]]))
+    assert mixing.linear_loss(exact, M).item() == pytest.approx(0)
 
 
 def test_half_fit_is_the_error_on_single_features_of_the_best_low_rank_matrix():
@@ -152,15 +178,49 @@ def test_the_line_through_two_points():
     assert mixing.line(torch.tensor([1.0, 3.0]), torch.tensor([2.0, 8.0])) == pytest.approx((3.0, -1.0))
 
 
+def test_a_curve_crosses_a_level_where_it_last_rises_through_it():
+    assert mixing.crossing([0, 1, 2, 3, 4], [0, 2, 0, 4, 6], level=1) == pytest.approx(2.25)
+
+
 def test_a_sweep_has_a_row_for_each_point():
     settings = mixing.Training(steps=3, rows=32)
     grid = {"kind": ["none", "symmetric"], "p": [0.01, 0.5]}
     table = mixing.sweep(grid, settings=settings, keep=True, rows=100, show_progress=False)
-    assert table[["kind", "p"]].to_numpy().tolist() == [["none", 0.01], ["none", 0.5]] + [
-        ["symmetric", 0.01], ["symmetric", 0.5],
-    ]  # fmt: skip
+    assert table["kind"].tolist() == ["none", "none", "symmetric", "symmetric"]
+    assert table["p"].tolist() == [0.01, 0.5, 0.01, 0.5]
     assert table["sigma"].tolist() == [0, 0, 0.033, 0.033]
     row = table.iloc[2]
     kept = mixing.MLP(row["kept"]["W_in"], row["kept"]["W_out"])
     assert mixing.loss_per_feature(kept, row["kept"]["M"], 0.01, rows=100).item() == pytest.approx(row["loss"])
     assert table["loss"][0] == table["clean_loss"][0]
+
+
+class TestTheShippedSweeps:
+    """What notebook 04 says of them."""
+
+    @pytest.fixture(scope="class")
+    def tables(self):
+        return {name: pdh.shipped_sweep("mlp/mixing", name) for name in ("models", "sigma", "probability")}
+
+    def test_a_kept_model_has_the_recorded_losses(self, tables):
+        for row in tables["models"].itertuples():
+            mlp, M = mixing.MLP(row.kept["W_in"], row.kept["W_out"]), row.kept["M"]
+            torch.testing.assert_close(M, mixing.mixing(row.kind, row.sigma, seed=row.seed))
+            assert mixing.loss_per_feature(mlp, M, row.p).item() == pytest.approx(row.loss, rel=0.02)
+            assert mixing.linear_loss(mlp, M).item() == pytest.approx(row.linear_loss, rel=1e-4)
+
+    def test_clean_labels_stay_at_the_naive_loss_where_inputs_are_sparse(self, tables):
+        table = tables["probability"]
+        clean = table[(table["kind"] == "none") & (table["p"] < 0.05)]["loss"]
+        assert clean.to_numpy() == pytest.approx(1 / 12, abs=1e-3)
+
+    def test_mixing_goes_below_it_and_no_network_does_on_clean_labels(self, tables):
+        losses = tables["models"].set_index("kind")["loss"]
+        assert losses[["embedding", "flipped", "symmetric"]].between(0.063, 0.069).all()
+        assert 0.074 < losses["asymmetric"] < 0.077
+        assert (tables["sigma"]["clean_loss"] > 1 / 12).all()
+
+    def test_the_nonlinear_part_is_never_below_that_of_the_naive_solution(self, tables):
+        at_001 = pandas.concat([tables["models"], tables["sigma"]])
+        assert (at_001["loss"] - at_001["linear_loss"] > 1 / 24 - 5e-4).all()
+        assert (at_001.query("0 < sigma < 0.065")["linear_loss"] < 1 / 24).all()
