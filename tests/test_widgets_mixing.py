@@ -2,8 +2,9 @@
 
 import pandas as pd
 import pytest
+import torch
 
-from pd_helpers import plots
+from pd_helpers import mixing, plots
 from pd_helpers.widgets import MixingLab
 
 BY_P = pd.DataFrame(
@@ -57,3 +58,11 @@ def test_curves_begin_with_clean_labels_and_stand_beside_the_naive_loss():
     assert lines[0].get_xdata().tolist() == [0.0, 0.03, 0.08]
     assert lines[0].get_ydata().tolist() == [0.083, 0.065, 0.101]
     assert list(lines[1].get_ydata()) == [1 / 12, 1 / 12]
+
+
+def test_cosines_are_drawn_in_order_with_the_rank_marked():
+    _, axes = plots.figure(5, 3)
+    found = mixing.Directions(*torch.rand(3, 20))
+    points, rank = plots.direction_cosines(axes[0, 0], found, "symmetric", "ours", d=12).lines
+    assert points.get_ydata().tolist() == found.cosine.tolist()
+    assert (points.get_label(), list(rank.get_xdata())) == ("ours", [12.5, 12.5])

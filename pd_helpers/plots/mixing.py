@@ -19,8 +19,8 @@ KINDS = {
 def mixing_losses(ax: Axes, table: "pandas.DataFrame", against: str, *, faint: bool = False) -> Axes:
     """L / p of every kind in a table of `mixing.sweep` against its column `sigma` or `p`, and the naive loss.
 
-    Against sigma, figure "loss against σ" of Bhagat et al.: every curve starts from clean labels. Against p, their
-    "loss against p", with the naive MLP that has the best offset.
+    Both are figures of Bhagat et al. Against sigma every curve starts from clean labels; against p the naive MLP with
+    the best offset is drawn too.
     """
     clean = table[table["kind"] == "none"]
     for kind, (label, shade, marker, dash) in KINDS.items():
@@ -43,9 +43,9 @@ def mixing_losses(ax: Axes, table: "pandas.DataFrame", against: str, *, faint: b
     return ax
 
 
-def direction_cosines(ax: Axes, found: mixing.Directions, kind: str, d: int = mixing.N_NEURONS) -> Axes:
-    """Cosine of each of M's directions and what the network makes of it; strongest first (their "cosine" figure)."""
-    label, shade, marker, _ = KINDS[kind]
+def direction_cosines(ax: Axes, found: mixing.Directions, kind: str, label: str, d: int = mixing.N_NEURONS) -> Axes:
+    """Cosine of each of M's directions and what the network makes of it; strongest first, as Bhagat et al. draw it."""
+    _, shade, marker, _ = KINDS[kind]
     ax.plot(range(1, len(found.cosine) + 1), found.cosine, marker, color=shade, ms=3.5, label=label)
     ax.axvline(d + 0.5, color=GREY, ls=":", lw=1)
     ax.set(xlabel="direction of M, strongest first", ylabel="cosine", ylim=(-0.12, 1.05))
