@@ -195,12 +195,13 @@ def test_a_sweep_has_a_row_for_each_point():
     assert table["loss"][0] == table["clean_loss"][0]
 
 
+@pytest.fixture(scope="module")
+def tables():
+    return {name: pdh.shipped_sweep("mlp/mixing", name) for name in ("models", "sigma", "probability")}
+
+
 class TestTheShippedSweeps:
     """What notebook 04 says of them."""
-
-    @pytest.fixture(scope="class")
-    def tables(self):
-        return {name: pdh.shipped_sweep("mlp/mixing", name) for name in ("models", "sigma", "probability")}
 
     def test_a_kept_model_has_the_recorded_losses(self, tables):
         for row in tables["models"].itertuples():
