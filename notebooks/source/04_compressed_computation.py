@@ -408,7 +408,7 @@ pdh.show(
 # 2 and much is to be won; along others it is near 0 and nothing is lost by leaving them out. Rank 50 then goes further. When $\sigma$ is larger still, the
 # lowest $1 + 2\lambda$ turn negative, and leaving those out costs again.
 #
-# That the nonlinear part gets worse is no accident either. The neurons' directions are chosen for the linear job, and
+# That the nonlinear part gets worse is hardly an accident either: the neurons' directions are chosen for the linear job, and
 # $|W_\text{in} x|$ along these mixes many features.
 
 # %% [markdown]
@@ -480,7 +480,7 @@ pdh.show(
 # - **Middle.** For asymmetric $M$, its own singular directions do *not* fit well. Those of $I + 2M$ do. This is what the
 #   linear part says: what has to be approximated is $I + 2M$, and only for symmetric $M$ do the two share their directions.
 # - **Right.** The gain follows $1 + 2\lambda$, a little below it: a scaled projection, with more scale for the stronger directions.
-#   It stays below because going all the way would cost nonlinear error.
+#   Presumably it stays below because going all the way would cost nonlinear error.
 
 # %%
 entries = {}
