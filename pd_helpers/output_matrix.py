@@ -1,10 +1,8 @@
 """What are the subcomponents of a matrix that all features share, such as a residual MLP's W_out?
 
-co_activation       when one matters, how often does another?
-axis_alignment      does a direction follow one axis (one neuron), or many?
-mixing_matrix       what the residual stream adds to every feature from all others: W_Eᵀ W_E, diagonal zero
-subspace_overlap    do two sets of directions span the same space?
-errors_without      the error as more and more of some subcomponents are switched off
+co_activation     when one matters, how often does another?
+axis_alignment    does a direction follow one axis (one neuron), or many?
+errors_without    the error as more and more of some subcomponents are switched off
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,22 +24,6 @@ def co_activation(g: Float[Tensor, "rows C"], threshold: float = metrics.ALIVE) 
 def axis_alignment(directions: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
     """The largest |cosine| of each direction with an axis: 1 for a single neuron, 1/√d for all alike."""
     return directions.abs().amax(dim=1) / directions.norm(dim=1)
-
-
-def mixing_matrix(W_E: Float[Tensor, "d_resid n"]) -> Float[Tensor, "n n"]:
-    """W_Eᵀ W_E without its diagonal: what a linear skip connection adds to each feature from the others."""
-    M = W_E.T @ W_E
-    return M - M.diag().diag()
-
-
-def subspace_overlap(A: Float[Tensor, "d n_a"], B: Float[Tensor, "d n_b"]) -> float:
-    """‖Q_Aᵀ Q_B‖² over the smaller number of columns, with orthonormal bases Q of both; 1 if one space holds the other.
-
-    It is the mean squared cosine of the principal angles. Random spaces of n_a and n_b dimensions in d have
-    max(n_a, n_b) / d on average.
-    """
-    Q_A, Q_B = (torch.linalg.qr(X).Q for X in (A, B))
-    return (Q_A.T @ Q_B).square().sum().item() / min(Q_A.shape[1], Q_B.shape[1])
 
 
 @torch.no_grad()

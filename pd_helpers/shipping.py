@@ -18,15 +18,16 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pd_helpers import storage
+from pd_helpers import mixing, storage
 from pd_helpers.presets import preset
 from pd_helpers.runs import Run, circumstances, load, run
 from pd_helpers.storage import Facts, Tensors
@@ -60,14 +61,16 @@ class Plan:
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """One sweep to be shipped."""
+    """One sweep to be shipped: of an experiment, or of what else `table` makes of a grid."""
 
     name: str
     variant: str
     grid: Mapping[str, list]
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    table: "Callable[..., pandas.DataFrame] | None" = None
+    """Called with the grid and, by name, the overrides; the CPU is where it runs."""
     keep: bool = True
-    """Whether the end states are shipped, P of every layer and the target's W, or the table of metrics alone."""
+    """Of an experiment: whether end states are shipped, P of every layer and the target's W, or metrics alone."""
 
 
 RUNS = [
@@ -108,6 +111,19 @@ SWEEPS = [
     SweepPlan("spd/tms_40-10", "importance", {"importance_coeff": [1e-5, 3e-5, 1e-4, 3e-4, 1e-3]}, keep=False),
     SweepPlan("apd/gated", "seeds", {"seed": list(range(20))}),
     SweepPlan("apd/gated", "coefficients", {"simplicity_coeff": [0.5, 1.5, 5.0, 15.0], "seed": list(range(4))}),
+    SweepPlan("mlp/mixing", "models", {"kind": list(mixing.SIGMAS)}, {"keep": True}, mixing.sweep),
+    SweepPlan(
+        "mlp/mixing",
+        "sigma",
+        {"kind": list(mixing.SIGMAS)[1:], "sigma": [0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07, 0.08]},
+        table=mixing.sweep,
+    ),
+    SweepPlan(
+        "mlp/mixing",
+        "probability",
+        {"kind": list(mixing.SIGMAS), "p": [0.001, 0.01, 0.03, 0.1, 0.3, 1.0]},
+        table=mixing.sweep,
+    ),
 ]
 
 
@@ -130,7 +146,8 @@ def shipped_sweep(name: str, variant: str | None = None) -> "pandas.DataFrame":
     """A sweep that comes with the package: the table of `sweep`.
 
     Its column `kept` has, for each run, the components P.<layer> (C, d_out, d_in) and the target's W.<layer>
-    (d_out, d_in); some sweeps come without. `variant` None means the only one, or the first.
+    (d_out, d_in), or weights and M for "mlp/mixing", see `mixing.sweep`; some sweeps come without. `variant` None means
+    the only one, or the first.
 
     >>> table = pdh.shipped_sweep("apd/tms_5-2")
     >>> table.query("simplicity_coeff == 0.7 and schatten_p == 1.0")[["top_k", "ml2r"]]
@@ -347,9 +364,9 @@ def main(arguments: list[str] | None = None) -> int:
     for key, plan in wanted.items():
         began = time.perf_counter()
         if isinstance(plan, SweepPlan):
-            keep = end_state if plan.keep else None
-            table = sweep(plan.name, plan.grid, device=options.device, keep=keep, **plan.overrides)
-            folder = ship_sweep(table, plan, pick_device(options.device).type)
+            device = "cpu" if plan.table else options.device
+            make = plan.table or partial(sweep, plan.name, device=device, keep=end_state if plan.keep else None)
+            folder = ship_sweep(make(plan.grid, **plan.overrides), plan, pick_device(device).type)
         else:
             folder = ship(run(plan.name, plan.seed, device=options.device, **plan.overrides), plan.variant)
         print(f"{key} in {time.perf_counter() - began:.0f} s: {folder}")

@@ -1,7 +1,5 @@
 """What W_out's subcomponents are: each measure against a case worked out by hand."""
 
-import math
-
 import pytest
 import torch
 
@@ -21,22 +19,6 @@ def test_co_activation_divides_by_how_often_the_row_is_on():
 def test_axis_alignment_is_1_along_an_axis_and_least_on_the_diagonal():
     directions = torch.tensor([[0.0, -3.0, 0.0, 0.0], [2.0, 2.0, 2.0, 2.0], [3.0, 4.0, 0.0, 0.0]])
     assert output_matrix.axis_alignment(directions).tolist() == pytest.approx([1.0, 0.5, 0.8])
-
-
-def test_the_mixing_matrix_has_no_diagonal():
-    W_E = torch.tensor([[1.0, 0.6], [0.0, 0.8]])
-    assert output_matrix.mixing_matrix(W_E).tolist() == [[0.0, pytest.approx(0.6)], [pytest.approx(0.6), 0.0]]
-
-
-def test_subspace_overlap_is_the_mean_squared_cosine_of_principal_angles():
-    eye = torch.eye(4)
-    assert output_matrix.subspace_overlap(eye[:, :2], eye[:, :2] @ torch.tensor([[1.0, 2.0], [3.0, 4.0]])) == (
-        pytest.approx(1, abs=1e-6)
-    )
-    assert output_matrix.subspace_overlap(eye[:, :2], eye[:, 2:]) == pytest.approx(0, abs=1e-12)
-    turned = torch.stack([eye[:, 0], math.cos(0.3) * eye[:, 1] + math.sin(0.3) * eye[:, 2]], dim=1)
-    assert output_matrix.subspace_overlap(eye[:, :2], 5 * turned) == pytest.approx((1 + math.cos(0.3) ** 2) / 2)
-    assert output_matrix.subspace_overlap(eye[:, :1], eye[:, :3]) == pytest.approx(1)
 
 
 @pytest.fixture(scope="module")

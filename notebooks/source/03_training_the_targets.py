@@ -223,7 +223,7 @@ table.style.format("{:.2e}", subset=["here", "worked out"], na_rep="–")
 # %% [markdown]
 # Published: the naive loss and the trained one are from *Compressed Computation is (probably) not Computation in
 # Superposition* (Bhagat et al. 2026), the latter read off a plot. Ours is some 3% above it; over three seeds it was
-# 6.6e-4 to 6.7e-4, and three times as many steps gave 6.6e-4 as well.
+# 6.6e-4 to 6.7e-4, and three times as many steps gave 6.6e-4 as well. [Notebook 04](04_compressed_computation.ipynb) finds out why.
 #
 # **The trained network beats the baseline**, although it gets no single feature right. It is 20% better than a rival
 # that is granted an exact skip, and much better than one with the same noisy skip.
@@ -725,8 +725,8 @@ pdh.show(
 #
 # <details><summary>Why not make the embedding exact, with a stream of 100 and W_E the identity?</summary>
 #
-# Then the skip would be exact and the noise gone. And so, by all we know, would be the network's advantage: trained with clean labels and
-# no noise to correct, such networks are reported to stay at the naive loss. The paper chose 1,000 random dimensions because its network
+# Then the skip would be exact and the noise gone. And so would be the network's advantage: trained with clean labels and
+# no noise to correct, such networks stay at the naive loss, as [notebook 04](04_compressed_computation.ipynb) shows. The paper chose 1,000 random dimensions because its network
 # beats the baseline there. You have just seen what that is worth.
 # </details>
 #

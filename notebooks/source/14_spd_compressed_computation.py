@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import pd_helpers as pdh
-from pd_helpers import experiments, metrics, output_matrix
+from pd_helpers import experiments, metrics, mixing, output_matrix
 
 variants = {1e-6: "beta1e-06", 3e-6: "beta3e-06", 1e-5: "seed0", 1e-4: "beta1e-04", 1e-3: "beta1e-03"}
 runs = {beta_3: pdh.shipped("spd/resid_mlp_1", name) for beta_3, name in variants.items()}
@@ -508,33 +508,33 @@ print(needed)
 # %% [markdown]
 # ## What the fifty span: the mixing matrix
 #
-# There is another account of this network. The output of the skip connection is not $x$ but $W_U W_E\, x = W_E^\top W_E\, x$. With
-# unit-norm columns its diagonal is 1, and off the diagonal there is noise of size $1/\sqrt{1000}$. Call it the **mixing matrix**:
+# There is another account of this network, that of [notebook 04](04_compressed_computation.ipynb). The output of the skip connection is
+# not $x$ but $W_U W_E\, x = W_E^\top W_E\, x$. With unit-norm columns its diagonal is 1, and off the diagonal there is noise of size
+# $1/\sqrt{1000}$. What it leaves to the MLP, besides the wanted functions, is the **mixing matrix**:
 #
-# $$M = W_E^\top W_E - I .$$
+# $$\mathrm{MLP}(x) \;\overset{!}{=}\; \mathrm{ReLU}(x) + M x, \qquad M = I - W_E^\top W_E .$$
 #
-# The network is trained on $x + \mathrm{ReLU}(x)$, and the skip supplies $x + M x$. So what the MLP has to fit is $\mathrm{ReLU}(x) - M x$: the
-# wanted functions, *and the noise with a minus sign*. *Compressed Computation is (probably) not Computation in Superposition*
-# (Bhagat et al.) finds that it does the second: the product $W_\text{out} W_\text{in}$ acts like a projection on the top 50
-# eigenvectors of $-M$. The gain over the naive solution would come from there. (Notebook 03 saw a part of it: with an exact skip the network does worse.)
+# *Compressed Computation is (probably) not Computation in Superposition* (Bhagat et al.) finds that the network does the second: the
+# product $W_\text{out} W_\text{in}$ acts like a projection on the top 50 eigenvectors of $M$. The gain over the naive solution comes from there,
+# as notebook 04 measured.
 #
-# Mind the sign. $-M$ has eigenvalues between about −0.7 and +0.5, and its *top* eigenvectors are the *bottom* ones of $M$. Some code
-# has $M$ with the other sign.
+# Mind the sign: some code has $M$ with the other one, and then these are its *bottom* eigenvectors. Ours has eigenvalues between
+# about −0.7 and +0.5.
 
 # %%
-M = output_matrix.mixing_matrix(W_E)  # (100, 100)
-strengths, directions = torch.linalg.eigh(-M)
+M = mixing.mixing_matrix(W_E)  # (100, 100)
+strengths, directions = torch.linalg.eigh(M)
 strengths, directions = strengths.flip(0), directions.flip(1)  # largest first; directions are columns
 B = (W_U @ W_out @ W_in @ W_E).detach()  # what W_out W_in does to features, ReLU left out
 through = B @ directions
 cosine = (directions * through).sum(dim=0) / through.norm(dim=0)
 gain = (directions * through).sum(dim=0)
 print(
-    f"eigenvalues of -M: {strengths[0]:.2f} to {strengths[-1]:.2f}; diagonal of W_out W_in: {B.diag().mean():.2f} on average"
+    f"eigenvalues of M: {strengths[0]:.2f} to {strengths[-1]:.2f}; diagonal of W_out W_in: {B.diag().mean():.2f} on average"
 )
 
 # %% [markdown]
-# **Predict before you run.** For each eigenvector $v$ of $-M$, strongest first: does $W_\text{out} W_\text{in}$ leave its direction as it
+# **Predict before you run.** For each eigenvector $v$ of $M$, strongest first: does $W_\text{out} W_\text{in}$ leave its direction as it
 # is (cosine 1)? Where does that end?
 
 # %%
@@ -542,34 +542,34 @@ fig, axes = pdh.plots.figure(9.2, 3.3, 1, 3)
 axes[0, 0].plot(range(1, 101), cosine, "o", ms=3.5, color=pdh.plots.color(0))
 axes[0, 0].set(ylabel="cosine of v and W_out W_in v", ylim=(-0.05, 1.05))
 axes[0, 1].plot(range(1, 101), gain, "o", ms=3.5, color=pdh.plots.color(0), label="vᵀ W_out W_in v")
-axes[0, 1].plot(range(1, 101), strengths, "-", color=pdh.plots.color(1), lw=2, label="eigenvalue of −M")
+axes[0, 1].plot(range(1, 101), strengths, "-", color=pdh.plots.color(1), lw=2, label="eigenvalue of M")
 axes[0, 1].set(ylabel="strength")
 axes[0, 1].legend(frameon=False, fontsize=9)
 for ax in axes[0, :2]:
     ax.axvline(50.5, color="0.6", ls=":", lw=1)
-    ax.set(xlabel="eigenvector v of −M, top first")
+    ax.set(xlabel="eigenvector v of M, top first")
 entries = ~torch.eye(100, dtype=torch.bool)
-a, c = -M[entries], B[entries]
+a, c = M[entries], B[entries]
 slope = (((a - a.mean()) * (c - c.mean())).mean() / a.var(correction=0)).item()
 axes[0, 2].plot(a, c, ".", ms=2, alpha=0.3, color=pdh.plots.color(0))
 axes[0, 2].plot([a.min(), a.max()], [slope * a.min(), slope * a.max()], color="0.1", lw=1.2)
-axes[0, 2].set(xlabel="entry of −M", ylabel="entry of W_out W_in")
+axes[0, 2].set(xlabel="entry of M", ylabel="entry of W_out W_in")
 axes[0, 2].text(0.05, 0.92, f"slope {slope:.2f}", transform=axes[0, 2].transAxes)
 for ax in axes[0]:
     ax.spines[["top", "right"]].set_visible(False)
 pdh.show(
     fig,
-    alt=f"Left: cosine of each eigenvector of -M and what W_out W_in makes of it: at least {cosine[:40].min():.2f} for the first forty, "
+    alt=f"Left: cosine of each eigenvector of M and what W_out W_in makes of it: at least {cosine[:40].min():.2f} for the first forty, "
     f"{cosine[55:].max():.2f} at most from number 56 on. Middle: the strength along them, {gain[0]:.2f} falling to {gain[45]:.2f} at number 46 and "
-    f"near 0 after that, above the eigenvalues of -M. Right: entries of W_out W_in off the diagonal against those of -M, slope {slope:.2f}.",
+    f"near 0 after that, above the eigenvalues of M. Right: entries of W_out W_in off the diagonal against those of M, slope {slope:.2f}.",
 )
 
 # %% [markdown]
 # The published account holds here too: cosine near 1 for the first forty, then a fall around number 50, and little after it. (Published: near 1 for
 # about 40, then 0 to 0.2 after 50. Slope off the diagonal 1.86, read off a plot; ours is in the figure.)
 #
-# The strength along $v$ is roughly the diagonal's part, 0.7 in all directions, plus twice the eigenvalue of $-M$. Twice, presumably,
-# because the ReLU lets through only half.
+# The strength along $v$ is roughly the diagonal's part, 0.7 in all directions, plus twice the eigenvalue of $M$. Why twice? The
+# linear part of the labels is $\tfrac12 I + M$ and that of the MLP $\tfrac12 W_\text{out} W_\text{in}$: notebook 04 works it out.
 #
 # ### Are SPD's fifty these directions?
 #
@@ -609,7 +609,7 @@ spans = {
 }
 rows = {
     name: {
-        "overlap of the span with the top 50": output_matrix.subspace_overlap(A, top),
+        "overlap of the span with the top 50": mixing.subspace_overlap(A, top),
         "best |cosine| with one eigenvector, mean": (directions.T @ F.normalize(A, dim=0))
         .abs()
         .amax(dim=0)

@@ -19,6 +19,7 @@ SUBJECTS = (
     "gated",
     "layers",
     "lp",
+    "mixing",
     "output_matrix",
     "sharing",
     "spd",

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from pd_helpers import output_matrix
+from pd_helpers import mixing, output_matrix
 from pd_helpers.checks.check import Check, draws
 
 
@@ -44,7 +44,7 @@ co_activation = Check(
 )
 subspace_overlap = Check(
     "subspace_overlap",
-    output_matrix.subspace_overlap,
+    mixing.subspace_overlap,
     lambda: tuple(draws((8, 3), (8, 3))),
     {
         "the columns must be made orthonormal first, for instance with torch.linalg.qr.": lambda A, B: (
@@ -54,7 +54,7 @@ subspace_overlap = Check(
             ((A / A.norm(dim=0)).T @ (B / B.norm(dim=0))).square().sum().item() / A.shape[1]
         ),
         "divide by the number of dimensions of the subspace, so that a space overlaps with itself by 1.": lambda A, B: (
-            output_matrix.subspace_overlap(A, B) * A.shape[1]
+            mixing.subspace_overlap(A, B) * A.shape[1]
         ),
         "square the cosines before adding them up.": lambda A, B: (
             (torch.linalg.qr(A).Q.T @ torch.linalg.qr(B).Q).abs().sum().item() / A.shape[1]

@@ -18,6 +18,7 @@ from pd_helpers.plots.gated import (
     gated_outputs,
 )
 from pd_helpers.plots.method import losses_diagram, sum_of_components, telling_inputs
+from pd_helpers.plots.mixing import KINDS, direction_cosines, mixing_losses
 from pd_helpers.plots.page import (
     COLORS,
     DPI,
@@ -80,12 +81,13 @@ from pd_helpers.plots.training import (
 )
 
 __all__ = [
-    "ABLATED", "ACTIVE", "COLORS", "DPI", "GREY", "KEPT", "LOWEST", "NEGATIVE", "NO_FUNCTION", "POSITIVE",
+    "ABLATED", "ACTIVE", "COLORS", "DPI", "GREY", "KEPT", "KINDS", "LOWEST", "NEGATIVE", "NO_FUNCTION", "POSITIVE",
     "VIRIDIS", "Arrows", "FeatureErrors", "SharedComponents", "active_components", "bundle", "by_feature",
     "caption", "co_activation", "color", "column_sums", "columns", "contribution_pair", "contribution_scatter",
-    "contributions_beside", "curves", "decomposition", "deep_network", "effect_bars", "estimates", "feature_errors",
-    "figure", "gated_network", "gated_outputs", "greedy_order", "halves", "highest_error", "importance_grid",
-    "importances", "leaky_sigmoids", "lengths", "losses", "losses_diagram", "matrix", "network",
-    "neuron_contributions", "outputs", "png", "readable_order", "residual_network", "responses", "schatten_bars",
-    "scores", "scrub_histograms", "show", "sorted_lengths", "sum_of_components", "telling_inputs",
+    "contributions_beside", "curves", "decomposition", "deep_network", "direction_cosines", "effect_bars",
+    "estimates", "feature_errors", "figure", "gated_network", "gated_outputs", "greedy_order", "halves",
+    "highest_error", "importance_grid", "importances", "leaky_sigmoids", "lengths", "losses", "losses_diagram",
+    "matrix", "mixing_losses", "network", "neuron_contributions", "outputs", "png", "readable_order",
+    "residual_network", "responses", "schatten_bars", "scores", "scrub_histograms", "show", "sorted_lengths",
+    "sum_of_components", "telling_inputs",
 ]  # fmt: skip

@@ -37,6 +37,9 @@ from pd_helpers.widgets.masks import (
     MaskLab,
     SigmoidLab,
 )
+from pd_helpers.widgets.mixing import (
+    MixingLab,
+)
 from pd_helpers.widgets.sharing import (
     AblationLab,
     FeatureLab,
@@ -55,6 +58,6 @@ from pd_helpers.widgets.targets import (
 
 __all__ = [
     "AblationLab", "AttributionLab", "DescriptionLengthLab", "FeatureLab", "GatedLab", "GuessLab", "Lab", "LayersLab",
-    "LpLab", "MaskLab", "MechanismLab", "PriceLab", "ResponseLab", "SchattenLab", "SharingLab", "ShrinkageLab",
-    "SigmoidLab", "SparsityLab", "TermsLab",
+    "LpLab", "MaskLab", "MechanismLab", "MixingLab", "PriceLab", "ResponseLab", "SchattenLab", "SharingLab",
+    "ShrinkageLab", "SigmoidLab", "SparsityLab", "TermsLab",
 ]  # fmt: skip

@@ -1,0 +1,68 @@
+"""The lab on compressed computation, without a front end, on a small table made up for it."""
+
+import pandas as pd
+import pytest
+import torch
+
+from pd_helpers import mixing, plots
+from pd_helpers.widgets import MixingLab
+
+BY_P = pd.DataFrame(
+    {
+        "kind": ["none", "none", "symmetric", "symmetric"],
+        "p": [0.01, 1.0, 0.01, 1.0],
+        "sigma": [0.0, 0.0, 0.033, 0.033],
+        "loss": [0.083, 0.053, 0.065, 0.051],
+        "clean_loss": [0.083, 0.053, 0.101, 0.077],
+    }
+)
+BY_SIGMA = pd.DataFrame(
+    {"kind": "symmetric", "p": 0.01, "sigma": [0.03, 0.08], "loss": [0.065, 0.101], "clean_loss": [0.1, 0.2]}
+)
+
+
+@pytest.fixture
+def lab():
+    return MixingLab(BY_SIGMA, BY_P)
+
+
+def rings(lab):
+    return [(*ring.get_xdata(), *ring.get_ydata(), *cross.get_ydata()) for ring, cross in lab._marks]
+
+
+def test_the_sliders_mark_a_network_in_each_picture(lab):
+    assert rings(lab) == [(0.03, 0.065, 0.1), (0.01, 0.065, 0.101)]
+    assert "below the naive 0.0833" in lab._numbers.value
+    before = lab._image.value
+    lab.sigma.value, lab.p.value = 0.08, 1.0
+    assert rings(lab) == [(0.08, 0.101, 0.2), (1.0, 0.051, 0.077)]
+    assert "above the naive 0.0833" in lab._numbers.value
+    assert "size 0.08 at p = 0.01: 0.1010, on clean labels 0.2000" in lab.alt
+    assert lab._image.value != before
+
+
+def test_without_mixing_every_kind_is_the_clean_network(lab):
+    lab.sigma.value = 0.0
+    assert rings(lab)[0] == (0.0, 0.083, 0.083)
+    assert "at the naive 0.0833 (naive on these labels: 0.0833)" in lab._numbers.value
+
+
+def test_a_table_without_clean_labels_is_refused():
+    with pytest.raises(ValueError, match="by_p must have a row of kind none at p = 0.01"):
+        MixingLab(BY_SIGMA, BY_P[BY_P["kind"] != "none"])
+
+
+def test_curves_begin_with_clean_labels_and_stand_beside_the_naive_loss():
+    _, axes = plots.figure(5, 3)
+    lines = plots.mixing_losses(axes[0, 0], pd.concat([BY_P.iloc[:1], BY_SIGMA]), "sigma").lines
+    assert lines[0].get_xdata().tolist() == [0.0, 0.03, 0.08]
+    assert lines[0].get_ydata().tolist() == [0.083, 0.065, 0.101]
+    assert list(lines[1].get_ydata()) == [1 / 12, 1 / 12]
+
+
+def test_cosines_are_drawn_in_order_with_the_rank_marked():
+    _, axes = plots.figure(5, 3)
+    found = mixing.Directions(*torch.rand(3, 20))
+    points, rank = plots.direction_cosines(axes[0, 0], found, "symmetric", "ours", d=12).lines
+    assert points.get_ydata().tolist() == found.cosine.tolist()
+    assert (points.get_label(), list(rank.get_xdata())) == ("ours", [12.5, 12.5])
