@@ -5,7 +5,7 @@
     importance     g_c(x) = σ(Γ_c(V_cᵀ a)) for every subcomponent of every layer, a from the target
     masks          m_c(x) ~ U(g_c(x), 1), reparametrised, so that gradients reach g
     faithfulness   mean squared error between W and Σ_c U_c V_cᵀ
-    recon          mean squared error of the output with all layers masked
+    recon          mean squared error (or KL divergence) of the output with all layers masked
     layerwise      the same with one layer masked at a time, mean over layers
     importance     Σ_l Σ_c g_c(x)^p, mean over the batch
 
@@ -39,6 +39,8 @@ class SPDConfig(Config):
     """β1."""
     recon_layerwise_coeff: float = number(1.0)
     """β2."""
+    output_loss: str = choice("mse", *losses.OUTPUT_LOSSES)
+    """How outputs are compared: mean squared error, or Kullback-Leibler divergence, for a classifier's logits."""
     importance_coeff: float = number(3e-3)
     """β3."""
     importance_p: float = number(1.0, open=True, high=4.0)
@@ -112,7 +114,7 @@ def train(
     `data(batch_size, generator)` draws a batch (batch, d_in). Stop whenever you like: `state` says where training
     stands, and a new iterator goes on from there.
     """
-    n_parameters = model.n_all_parameters
+    n_parameters, compare = model.n_all_parameters, losses.OUTPUT_LOSSES[config.output_loss]
     while state.step < config.steps:
         x, weights = model.merge_empty_rows(data(config.batch_size, state.generator))  # (rows, d_in), (rows,)
         target = model.target_forward(x)
@@ -122,10 +124,10 @@ def train(
         masks, layerwise_masks = map(importance.split, sample_masks(g.expand(2, -1, -1), state.generator))
 
         faithfulness = losses.faithfulness(model.targets, model.sums, n_parameters)
-        recon = losses.reconstruction(model(x, masks, inner).output, target.output, config.batch_size)
+        recon = compare(model(x, masks, inner).output, target.output, config.batch_size)
         recon_layerwise = losses.layerwise(
             [
-                losses.reconstruction(model(x, {path: mask}, inner).output, target.output, config.batch_size)
+                compare(model(x, {path: mask}, inner).output, target.output, config.batch_size)
                 for path, mask in layerwise_masks.items()
             ]
         )
