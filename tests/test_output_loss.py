@@ -1,4 +1,4 @@
-"""KL divergence in place of squared error: the loss against torch's own, and SPD's training on a classifier's logits."""
+"""KL divergence in place of squared error: the loss against torch's, and SPD's training on a classifier's logits."""
 
 import math
 

@@ -18,6 +18,7 @@ SUBJECTS = (
     "gated",
     "lp",
     "output_matrix",
+    "own_network",
     "sharing",
     "spd",
     "spd_from_scratch",

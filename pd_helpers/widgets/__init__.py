@@ -31,6 +31,9 @@ from pd_helpers.widgets.masks import (
     MaskLab,
     SigmoidLab,
 )
+from pd_helpers.widgets.own_network import (
+    SubcomponentLab,
+)
 from pd_helpers.widgets.sharing import (
     AblationLab,
     FeatureLab,
@@ -50,5 +53,5 @@ from pd_helpers.widgets.targets import (
 __all__ = [
     "AblationLab", "AttributionLab", "DescriptionLengthLab", "FeatureLab", "GatedLab", "Lab", "LpLab", "MaskLab",
     "MechanismLab", "PriceLab", "ResponseLab", "SchattenLab", "SharingLab", "ShrinkageLab", "SigmoidLab",
-    "SparsityLab", "TermsLab",
+    "SparsityLab", "SubcomponentLab", "TermsLab",
 ]  # fmt: skip
