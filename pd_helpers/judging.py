@@ -184,9 +184,9 @@ def class_effects(
 @torch.no_grad()
 def output_without(run: "Run", x: Float[Tensor, "rows d_in"], use: str, c: int) -> Float[Tensor, "rows d_output"]:
     """The output with one subcomponent of one use switched off."""
-    mask = x.new_ones(len(x), len(_range(run, use)))
-    mask[:, c] = 0
-    return run.components(x, dict.fromkeys(run.components.uses) | {use: mask}).output
+    masks = {path: x.new_ones(len(x), len(_range(run, path))) for path in run.components.uses}
+    masks[use][:, c] = 0
+    return run.components(x, masks).output
 
 
 @torch.no_grad()

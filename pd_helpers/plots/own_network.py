@@ -105,9 +105,10 @@ def reading(
         row[2].set(ylim=(0, 1.05), xticks=range(n_classes))
         row[2].spines[["top", "right"]].set_visible(False)
         inputs = run.components.target_forward(x).inputs[use]
-        best = (on * (inputs @ v)).argsort(descending=True)[:n_examples]
-        for ax, i in zip(row[3:], best.tolist(), strict=True):
+        best = torch.where(on > 0, inputs @ v, -torch.inf).argsort(descending=True)[: int(on.sum())]
+        for ax, i in zip(row[3:], best.tolist(), strict=False):
             ax.imshow(np.asarray(x[i]).reshape(shape), cmap="Greys", vmin=0)
+        for ax in row[3:]:
             ax.set(xticks=[], yticks=[])
         for ax in row[:3]:
             ax.tick_params(labelsize=7)
