@@ -34,8 +34,9 @@ def test_a_subcomponent_is_shown_with_the_sign_that_reads_up(own):
     run, x, _ = own
     for use in run.components.uses:
         layer, g = run.components.layers[use], run.importances(x)[use]
+        factors = plots.factors_of(run, x, use)
         for c in range(7):
-            u, v = plots.factors_of(run, x, use, c)
+            u, v = factors[c]
             torch.testing.assert_close(torch.outer(u, v), layer.P[c].detach())
             assert (g[:, c] * (run.components.target_forward(x).inputs[use] @ v)).sum() >= 0
 
@@ -46,7 +47,7 @@ def test_reading_shows_what_is_read_and_where(own):
     c, other = used[-1].item(), used[-2].item()
     fig, alt = plots.reading(run, x, labels, "0", [other, c], (3, 2), n_examples=3)
     axes = np.reshape(fig.axes, (2, 6))
-    u, v = plots.factors_of(run, x, "0", c)
+    u, v = plots.factors_of(run, x, "0")[c]
     np.testing.assert_allclose(axes[1, 0].images[0].get_array(), v.view(3, 2), rtol=1e-6)
     np.testing.assert_allclose([bar.get_height() for bar in axes[1, 1].containers[0]], u, rtol=1e-6)
     g = run.importances(x)["0"][:, c]

@@ -22,7 +22,6 @@ from pd_helpers.plots.own_network import (
     class_table,
     factors_of,
     match_curves,
-    oriented,
     price_curves,
     read_vector,
     reading,
@@ -97,7 +96,7 @@ __all__ = [
     "contributions_beside", "curves", "decomposition", "deep_network", "effect_bars", "estimates", "factors_of",
     "feature_errors", "figure", "gated_network", "gated_outputs", "greedy_order", "halves", "highest_error",
     "importance_grid", "importances", "leaky_sigmoids", "lengths", "losses", "losses_diagram", "match_curves",
-    "matrix", "network", "neuron_contributions", "oriented", "outputs", "png", "price_curves", "read_vector",
+    "matrix", "network", "neuron_contributions", "outputs", "png", "price_curves", "read_vector",
     "readable_order", "reading", "residual_network", "responses", "schatten_bars", "scores", "scrub_histograms",
     "show", "show_vector", "signed_bars", "sorted_lengths", "sum_of_components", "telling_inputs",
 ]  # fmt: skip

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from pd_helpers.metrics import ALIVE
@@ -55,24 +56,17 @@ def show_vector(picture: AxesImage | BarContainer, v: Float[Tensor, " d"]) -> No
         bar.set(height=value, facecolor=POSITIVE if value > 0 else NEGATIVE)
 
 
-def oriented(u: Tensor, v: Tensor, h: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
-    """U and V of one subcomponent with the sign that makes V read a positive number where it is important.
-
-    (−U)(−V) is the same matrix. `h` (rows,) is what it reads, `g` (rows,) its importance.
-    """
-    sign = -1.0 if (g * h).sum() < 0 else 1.0
-    return sign * u, sign * v
-
-
 @torch.no_grad()
-def factors_of(run: "Run", x: Float[Tensor, "rows d_in"], use: str, c: int) -> tuple[Tensor, Tensor]:
-    """What subcomponent c of a use writes and reads on these inputs, see `oriented`."""
+def factors_of(run: "Run", x: Float[Tensor, "rows d_in"], use: str) -> list[tuple[Tensor, Tensor]]:
+    """What each subcomponent of a use writes and reads, with the sign that makes it read a positive number where it is
+    important on these inputs: (−U)(−V)ᵀ is the same matrix."""
     model = run.components
     layer, transposed = model.uses[use]
-    u, v = model.layers[layer].U[c, :, 0], model.layers[layer].V[c, 0]
-    u, v = (v, u) if transposed else (u, v)
-    h = model.inner(model.target_forward(x).inputs)[use][:, c, 0]
-    return oriented(u, v, h, run.importances(x)[use][:, c])
+    U, V = model.layers[layer].U[:, :, 0], model.layers[layer].V[:, 0]
+    reads = model.inner(model.target_forward(x).inputs)[use].squeeze(-1)  # (rows, C)
+    signs = torch.where((run.importances(x)[use] * reads).sum(dim=0) < 0, -1.0, 1.0).unsqueeze(1)
+    U, V = signs * U, signs * V
+    return list(zip(V, U, strict=True)) if transposed else list(zip(U, V, strict=True))
 
 
 def reading(
@@ -90,13 +84,13 @@ def reading(
     `shape` is that of an input as an image; `names` those of the layer's input and output. The examples are those
     with the largest inner activations of inputs on which it is important. Returns figure and alt text.
     """
-    g = run.importances(x)[use]
+    g, factors = run.importances(x)[use], factors_of(run, x, use)
     n_classes = int(labels.max()) + 1
     widths = [1.1, 2.2, 2.2] + [0.75] * n_examples
     fig, axes = figure(9.2, 1.25 * len(chosen) + 0.5, len(chosen), 3 + n_examples, width_ratios=widths)
     told = []
     for row, c in zip(axes, chosen, strict=True):
-        u, v = factors_of(run, x, use, c)
+        u, v = factors[c]
         read_vector(row[0], v, shape).set_ylabel(f"{c}", rotation=0, labelpad=14, fontsize=11)
         signed_bars(row[1], u)
         on = (g[:, c] > ALIVE).double()
@@ -171,6 +165,7 @@ def match_curves(ax: Axes, cosines: Mapping[str, Float[Tensor, " _"]]) -> Axes:
         ax.plot(range(1, len(values) + 1), values, marker=MARKERS[k], ms=4, color=color(k), label=name)
     ax.axhline(0, color=GREY, lw=0.8)
     ax.set(xlabel="matched pair, best first", ylabel="cosine similarity", ylim=(-0.1, 1.05))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False, fontsize=8)
+    ax.legend(frameon=False, fontsize=8, loc=(0.3, 0.62))
     return ax

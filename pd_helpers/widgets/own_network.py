@@ -38,6 +38,7 @@ class SubcomponentLab(Lab):
         with torch.no_grad():
             self.on = {use: g > ALIVE for use, g in run.importances(x).items()}
             self.full = run.components(x).output
+        self._factors = {use: plots.factors_of(run, x, use) for use in self.on}
         self.n_classes = self.full.shape[1]
         self.before = judging.class_accuracy(self.full, labels)
         self.order = {use: on.sum(dim=0).argsort(descending=True).tolist() for use, on in self.on.items()}
@@ -50,7 +51,7 @@ class SubcomponentLab(Lab):
         self._shares = served.bar(range(self.n_classes), np.ones(self.n_classes), color=plots.color(0))
         blank = np.zeros((self.n_classes, self.n_classes))
         self._confusion = confusion.imshow(blank, cmap="Blues", vmin=0, vmax=1)
-        confusion.set(xlabel="answer", ylabel="class", xticks=range(self.n_classes), yticks=range(self.n_classes))
+        confusion.set(xlabel="answer", ylabel="class", yticks=range(self.n_classes))
         served.spines[["top", "right"]].set_visible(False)
         for ax in (served, confusion):
             ax.set_title(" ", fontsize=9)
@@ -69,8 +70,7 @@ class SubcomponentLab(Lab):
         use = self.layer.value
         with self.rank.hold_trait_notifications():
             self.rank.max, self.rank.value = len(self.order[use]), min(self.rank.value, len(self.order[use]))
-        self._vectors = [plots.factors_of(self.run, self.x, use, c) for c in range(len(self.order[use]))]
-        u, v = self._vectors[self.c]
+        u, v = self._factors[use][self.c]
         self._pictures = []
         for ax, vector, shape in zip(self.axes[0], (v, u), (self.shape, None), strict=False):
             ax.clear()
@@ -82,7 +82,7 @@ class SubcomponentLab(Lab):
     def draw(self) -> None:
         """Show this subcomponent, and what the network answers with it on or off."""
         use, c, off = self.layer.value, self.c, self.off.value
-        u, v = self._vectors[c]
+        u, v = self._factors[use][c]
         for ax, picture, vector, verb in zip(self.axes[0], self._pictures, (v, u), ("reads", "writes"), strict=False):
             plots.show_vector(picture, vector)
             if not ax.images:
