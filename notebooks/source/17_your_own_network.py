@@ -557,7 +557,7 @@ fifth = [(o.argmax(1) == y_test)[y_test == e].double().mean().item() for o in ve
 pd.DataFrame(share | {f"{e}s right": fifth, "accuracy on other digits": rest}, index=list(versions)).round(3)
 
 # %% [markdown]
-# The mask foretold what the edit does, to within a test image. And the edit is surgical: four in five of the digit's images are forgotten,
+# The mask foretold what the edit does, to within two test images. And the edit is surgical: four in five of the digit's images are forgotten,
 # and the others do not notice. Redirecting works by halves: no 2 is answered 2 any more, but only half of them are answered 0, and
 # the rest end elsewhere. The new direction has to win against what the other pieces say, and we did not ask them.
 #
