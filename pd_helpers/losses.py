@@ -40,6 +40,22 @@ def reconstruction(
     return F.mse_loss(output, target, reduction="sum") / (n_rows * output.shape[-1])
 
 
+def divergence(
+    output: Float[Tensor, "rows d"], target: Float[Tensor, "rows d"], n_rows: int | None = None
+) -> Float[Tensor, ""]:
+    """KL(softmax(target) ‖ softmax(output)) in nats, mean over the batch: `reconstruction` for a classifier's logits.
+
+    What SPD's successors compare the outputs of language models by; neither paper needs it.
+    """
+    n_rows = len(output) if n_rows is None else n_rows
+    given, wanted = output.log_softmax(dim=-1), target.log_softmax(dim=-1)
+    return F.kl_div(given, wanted, reduction="sum", log_target=True) / n_rows
+
+
+OUTPUT_LOSSES = {"mse": reconstruction, "kl": divergence}
+"""How the output of a masked network is compared with the target's, by the name a configuration gives it."""
+
+
 def hidden_reconstruction(
     inputs: Mapping[str, Float[Tensor, "rows _"]],
     targets: Mapping[str, Float[Tensor, "rows _"]],

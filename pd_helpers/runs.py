@@ -27,7 +27,7 @@ from pd_helpers import apd, experiments, metrics, spd, storage
 from pd_helpers.causal_importance import CausalImportance, hard_sigmoid, sample_masks
 from pd_helpers.components import ComponentModel, decompose
 from pd_helpers.gated import GatedConfig
-from pd_helpers.losses import faithfulness, reconstruction
+from pd_helpers.losses import OUTPUT_LOSSES, faithfulness
 from pd_helpers.presets import Preset, preset
 from pd_helpers.residual_mlp import ResidualMLP, ResidualMLPConfig
 from pd_helpers.storage import check_new_folder
@@ -589,8 +589,9 @@ def evaluate(run: Run) -> dict[str, Any]:
     """Measure a run on fresh data.
 
     Keys: `mmcs` and `ml2r` of the first layer as published, `mmcs_alive` and `ml2r_alive` of its alive components
-    only; `faithfulness`; `recon`, the mean squared error against the target's output with APD's active components
-    or SPD's stochastic masks; use → number `n_alive` and `l0`; and what `experiments.extra_metrics` adds.
+    only; `faithfulness`; `recon`, the error against the target's output (squared, or of SPD what `config.output_loss`
+    says) with APD's active components or SPD's stochastic masks; use → number `n_alive` and `l0`; and what
+    `experiments.extra_metrics` adds.
     """
     if run.data is None:
         raise ValueError("this run was loaded without its data; set run.data to the function that draws a batch")
@@ -601,6 +602,7 @@ def evaluate(run: Run) -> dict[str, Any]:
     g = run.importances(x, N_EVALUATION)
     masks = {path: sample_masks(values, draw) if run.importance else values for path, values in g.items()}
     output, target = model(x, masks).output, model.target(x)
+    compare = OUTPUT_LOSSES[getattr(run.config, "output_loss", "mse")]
     P, W = run.first_layer
     alive = {path: metrics.alive(values) for path, values in g.items()}
     kept = P[next(iter(alive.values()))]
@@ -610,7 +612,7 @@ def evaluate(run: Run) -> dict[str, Any]:
         "mmcs_alive": metrics.mmcs(kept, W) if len(kept) else 0.0,
         "ml2r_alive": metrics.ml2r(kept, W) if len(kept) else 0.0,
         "faithfulness": faithfulness(model.targets, model.sums, model.n_all_parameters).item(),
-        "recon": reconstruction(output, target, N_EVALUATION).item(),
+        "recon": compare(output, target, N_EVALUATION).item(),
         "n_alive": {path: int(values.sum()) for path, values in alive.items()},
         "l0": {path: metrics.l0(values, weights) for path, values in g.items()},
     }

@@ -5,7 +5,7 @@
     importance     g_c(x) = σ(Γ_c(V_cᵀ a)) for every subcomponent of every layer, a from the target
     masks          m_c(x) ~ U(g_c(x), 1), reparametrised, so that gradients reach g
     faithfulness   mean squared error between W and Σ_c U_c V_cᵀ
-    recon          mean squared error of the output with all layers masked
+    recon          mean squared error (or KL divergence) of the output with all layers masked
     layerwise      the same with one layer masked at a time, mean over layers
     importance     Σ_l Σ_c g_c(x)^p, mean over the batch
 
@@ -40,6 +40,8 @@ class SPDConfig(Config):
     """β1."""
     recon_layerwise_coeff: float = number(1.0)
     """β2."""
+    output_loss: str = choice("mse", *losses.OUTPUT_LOSSES)
+    """How outputs are compared: mean squared error, or Kullback-Leibler divergence, for a classifier's logits."""
     importance_coeff: float = number(3e-3)
     """β3."""
     importance_p: float = number(1.0, open=True, high=4.0)
@@ -139,13 +141,11 @@ def batch_losses(
     g = lower_leaky(gates)
     masks, layerwise_masks = map(importance.split, sample_masks(g.expand(2, -1, -1), generator))
 
+    compare = losses.OUTPUT_LOSSES[config.output_loss]
     faithfulness = losses.faithfulness(model.targets, model.sums, model.n_all_parameters)
-    recon = losses.reconstruction(model(x, masks, inner).output, target.output, n_rows)
+    recon = compare(model(x, masks, inner).output, target.output, n_rows)
     recon_layerwise = losses.layerwise(
-        [
-            losses.reconstruction(model(x, {path: mask}, inner).output, target.output, n_rows)
-            for path, mask in layerwise_masks.items()
-        ]
+        [compare(model(x, {path: mask}, inner).output, target.output, n_rows) for path, mask in layerwise_masks.items()]
     )
     minimality = losses.importance_minimality(upper_leaky(gates), config.importance_p, weights, n_rows)
     return Losses(faithfulness, recon, recon_layerwise, minimality)

@@ -21,6 +21,7 @@ SUBJECTS = (
     "lp",
     "mixing",
     "output_matrix",
+    "own_network",
     "sharing",
     "spd",
     "spd_from_scratch",

@@ -19,6 +19,16 @@ from pd_helpers.plots.gated import (
 )
 from pd_helpers.plots.method import losses_diagram, sum_of_components, telling_inputs
 from pd_helpers.plots.mixing import KINDS, direction_cosines, mixing_losses
+from pd_helpers.plots.own_network import (
+    class_table,
+    factors_of,
+    match_curves,
+    price_curves,
+    read_vector,
+    reading,
+    show_vector,
+    signed_bars,
+)
 from pd_helpers.plots.page import (
     COLORS,
     DPI,
@@ -82,12 +92,12 @@ from pd_helpers.plots.training import (
 
 __all__ = [
     "ABLATED", "ACTIVE", "COLORS", "DPI", "GREY", "KEPT", "KINDS", "LOWEST", "NEGATIVE", "NO_FUNCTION", "POSITIVE",
-    "VIRIDIS", "Arrows", "FeatureErrors", "SharedComponents", "active_components", "bundle", "by_feature",
-    "caption", "co_activation", "color", "column_sums", "columns", "contribution_pair", "contribution_scatter",
+    "VIRIDIS", "Arrows", "FeatureErrors", "SharedComponents", "active_components", "bundle", "by_feature", "caption",
+    "class_table", "co_activation", "color", "column_sums", "columns", "contribution_pair", "contribution_scatter",
     "contributions_beside", "curves", "decomposition", "deep_network", "direction_cosines", "effect_bars",
-    "estimates", "feature_errors", "figure", "gated_network", "gated_outputs", "greedy_order", "halves",
+    "estimates", "factors_of", "feature_errors", "figure", "gated_network", "gated_outputs", "greedy_order", "halves",
     "highest_error", "importance_grid", "importances", "leaky_sigmoids", "lengths", "losses", "losses_diagram",
-    "matrix", "mixing_losses", "network", "neuron_contributions", "outputs", "png", "readable_order",
-    "residual_network", "responses", "schatten_bars", "scores", "scrub_histograms", "show", "sorted_lengths",
-    "sum_of_components", "telling_inputs",
+    "match_curves", "matrix", "mixing_losses", "network", "neuron_contributions", "outputs", "png", "price_curves",
+    "read_vector", "readable_order", "reading", "residual_network", "responses", "schatten_bars", "scores",
+    "scrub_histograms", "show", "show_vector", "signed_bars", "sorted_lengths", "sum_of_components", "telling_inputs",
 ]  # fmt: skip

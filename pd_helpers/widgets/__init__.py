@@ -40,6 +40,9 @@ from pd_helpers.widgets.masks import (
 from pd_helpers.widgets.mixing import (
     MixingLab,
 )
+from pd_helpers.widgets.own_network import (
+    SubcomponentLab,
+)
 from pd_helpers.widgets.sharing import (
     AblationLab,
     FeatureLab,
@@ -59,5 +62,5 @@ from pd_helpers.widgets.targets import (
 __all__ = [
     "AblationLab", "AttributionLab", "DescriptionLengthLab", "FeatureLab", "GatedLab", "GuessLab", "Lab", "LayersLab",
     "LpLab", "MaskLab", "MechanismLab", "MixingLab", "PriceLab", "ResponseLab", "SchattenLab", "SharingLab",
-    "ShrinkageLab", "SigmoidLab", "SparsityLab", "TermsLab",
+    "ShrinkageLab", "SigmoidLab", "SparsityLab", "SubcomponentLab", "TermsLab",
 ]  # fmt: skip
