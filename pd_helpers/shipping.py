@@ -81,7 +81,8 @@ RUNS = [
         for seed in range(3)
     ),
     *map(Plan, ("apd/resid_mlp_1", "apd/resid_mlp_1_rank4", "apd/resid_mlp_2", "apd/resid_mlp_2_rank1")),
-    *map(Plan, ("spd/resid_mlp_1", "spd/resid_mlp_2")),
+    *map(Plan, ("spd/resid_mlp_1", "spd/resid_mlp_3")),
+    *(Plan("spd/resid_mlp_2", f"seed{seed}", seed) for seed in range(3)),
     *(Plan("apd/resid_mlp_1_rank4", f"top_k{k:g}", overrides={"top_k": k}) for k in (1.0, 2.0)),
     *(Plan("spd/resid_mlp_1", f"beta{b:.0e}", overrides={"importance_coeff": b}) for b in (1e-6, 3e-6, 1e-4, 1e-3)),
 ]
@@ -105,10 +106,19 @@ SWEEPS = [
         },
         overrides={"unit_norm": False, "lr": 0.03, "batch_size": 512},
     ),
-    SweepPlan("apd/tms_40-10", "simplicity", {"simplicity_coeff": [2.0, 5.0, 10.0, 20.0, 40.0, 80.0]}),
-    SweepPlan("apd/tms_40-10", "top_k", {"top_k": [0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0]}),
-    SweepPlan("apd/resid_mlp_1_rank4", "top_k", {"top_k": [0.4, 0.8, 1.28, 2.0, 4.0]}, keep=False),
+    SweepPlan("apd/tms_40-10", "simplicity", {"simplicity_coeff": [0.0, 5.0, 10.0, 20.0, 40.0]}),
+    SweepPlan("apd/tms_40-10", "top_k", {"top_k": [0.3, 0.6, 1.0, 1.7, 3.0]}),
     SweepPlan("spd/tms_40-10", "importance", {"importance_coeff": [1e-5, 3e-5, 1e-4, 3e-4, 1e-3]}, keep=False),
+    SweepPlan("apd/resid_mlp_1_rank4", "top_k", {"top_k": [0.4, 4.0]}, keep=False),
+    SweepPlan(
+        "apd/tms_5-2", "top_k", {"top_k": [0.04, 0.07, 0.1, 0.211, 0.4, 0.7, 1.0], "seed": [0, 1, 2]}, keep=False
+    ),
+    SweepPlan(
+        "spd/tms_5-2",
+        "importance",
+        {"importance_coeff": [6e-4, 1e-3, 1.5e-3, 3e-3, 6e-3, 1e-2, 1.5e-2], "seed": [0, 1, 2]},
+        keep=False,
+    ),
     SweepPlan("apd/gated", "seeds", {"seed": list(range(20))}),
     SweepPlan("apd/gated", "coefficients", {"simplicity_coeff": [0.5, 1.5, 5.0, 15.0], "seed": list(range(4))}),
     SweepPlan("mlp/mixing", "models", {"kind": list(mixing.SIGMAS)}, {"keep": True}, mixing.sweep),

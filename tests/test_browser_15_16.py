@@ -1,0 +1,40 @@
+"""The labs of notebooks 15 and 16 in a real JupyterLab, moved by keyboard."""
+
+from test_browser import serve_cells
+
+
+def test_the_layers_lab_follows_run_and_feature(jupyter):
+    code = (
+        'import pd_helpers as pdh\nruns = {n: pdh.shipped(f"spd/resid_mlp_{n[0]}") for n in ("2 layers", "1 layer")}\n'
+    )
+    serve_cells(jupyter, "layers", code, "pdh.widgets.LayersLab(runs, feature=42)")
+    run, feature = jupyter.slider("run"), jupyter.slider("feature")
+
+    def move(slider, key: str) -> str:
+        before = jupyter.text(".pdh-shares"), jupyter.image("img.pdh-picture")
+        slider.press(key)
+        jupyter.eventually(lambda: jupyter.text(".pdh-shares") != before[0], "the readout follows", timeout=5)
+        jupyter.eventually(lambda: jupyter.image("img.pdh-picture") != before[1], "the picture follows", timeout=5)
+        return jupyter.text(".pdh-shares")
+
+    assert move(feature, "End").count("%") == 2
+    assert move(feature, "Home").count("%") == 2
+    assert move(run, "ArrowRight") == "100%"
+    assert jupyter.errors() == []
+
+
+def test_the_guess_lab_trains_both_methods_and_the_last_move_wins(jupyter):
+    serve_cells(
+        jupyter,
+        "guess",
+        "import pd_helpers as pdh\nruns = [pdh.shipped(f'{method}/tms_5-2') for method in ('apd', 'spd')]\n",
+        "pdh.widgets.GuessLab(*runs)",
+    )
+    slider = jupyter.slider("times the published value")
+    assert slider.readout == "1"
+    before = jupyter.image("img.pdh-picture")
+    slider.press("End")
+    jupyter.eventually(lambda: jupyter.image("img.pdh-picture") != before, "the picture follows", timeout=60)
+    slider.press("ArrowLeft")  # what is being trained is given up
+    jupyter.eventually(lambda: "0.633" in jupyter.text(".pdh-readout"), "APD takes the second value", timeout=60)
+    assert jupyter.errors() == []
