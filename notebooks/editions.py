@@ -15,6 +15,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from html import escape
 from pathlib import Path
 
 import build
@@ -104,18 +105,26 @@ def slides(name: str, folder: Path = HERE, reveal: str = REVEAL) -> str:
     if notebook is None:
         build.read_source(name, folder)  # no such notebook at all?
         raise BuildError(f"{name}: slides show the outputs of the built notebook; run: {build.COMMAND} {name}")
-    cells, skipped = [], 0
+    cells: list[NotebookNode] = []
+    skipped = 0
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             parts, skipped = _text_on_slides(cell.source, skipped)
             cells += parts
         elif not skipped and cell.outputs:
             cells.append(_code_on_slide(cell))
+    below_code = False
+    for cell in cells:  # what comes after a figure is not for the eyes of those who look at the figure
+        if below_code and cell.metadata.slideshow.slide_type == "-":
+            cell.metadata.slideshow.slide_type = "subslide"
+        if cell.metadata.slideshow.slide_type != "notes":
+            below_code = cell.cell_type == "code"
     notebook.cells = cells
     config = Config()
     config.TagRemovePreprocessor.enabled = True
     config.TagRemovePreprocessor.remove_input_tags = {"hide-input"}
-    exporter = SlidesExporter(config=config, reveal_url_prefix=reveal, reveal_scroll=True, reveal_theme="simple")
+    exporter = SlidesExporter(config=config, reveal_url_prefix=reveal, reveal_scroll=True, anchor_link_text="")
+    exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
     html, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": name}})
     return html
 
@@ -167,9 +176,13 @@ def _on_slide(text: str, kind: str) -> NotebookNode:
 
 def _code_on_slide(cell: NotebookNode) -> NotebookNode:
     """A slide with the cell's outputs, below its code if that is short and there is no picture."""
-    picture = any("image/png" in output.get("data", {}) for output in cell.outputs)
-    cell.metadata["slideshow"] = {"slide_type": "subslide"}
-    if picture or cell.source.count("\n") >= CODE_LINES_ON_A_SLIDE:
+    pictures = [output for output in cell.outputs if "image/png" in output.get("data", {})]
+    for output in pictures:  # as HTML, since nbconvert drops a picture's alt text
+        alt = escape(output.metadata["image/png"]["alt"], quote=True)
+        image = f'<img src="data:image/png;base64,{output.data["image/png"].strip()}" alt="{alt}">'
+        output.data = NotebookNode({"text/html": image})
+    cell.metadata["slideshow"] = NotebookNode(slide_type="subslide")
+    if pictures or cell.source.count("\n") >= CODE_LINES_ON_A_SLIDE:
         cell.metadata["tags"] = [*cell.metadata.get("tags", []), "hide-input"]
     return cell
 
