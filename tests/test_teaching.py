@@ -48,6 +48,5 @@ def test_links_lead_to_pages_and_notebooks():
         assert (build.HERE / target).exists()
 
 
-def test_every_table_of_times_is_filled():
+def test_every_plan_has_its_table_of_times():  # whether they are current is for `build.py --check` to say
     assert len(build.TIMETABLE.findall(PAGE)) == 6
-    assert build.fill_timetables(PAGE) == PAGE
