@@ -9,6 +9,8 @@ What building adds to a source:
 - A function whose body holds nbgrader's `### BEGIN SOLUTION` ... `### END SOLUTION` becomes an unattempted
   exercise, with the solution folded under it.
 - `{{minutes}}` in a text cell becomes the measured run time, and `{{minutes:NAME}}` that of another notebook.
+- Between `<!-- minutes 00-02 07 -->` and `<!-- end -->`, a page beside the notebooks (*.md) gets a table of the
+  times that they take.
 - Cell ids come from what a cell says, so that an edit changes one id and a diff shows one cell.
 - Outputs keep what a reader of the web page can see: a lab's static figure instead of a dead widget, and no
   progress bars. A warning, an error or a picture without alt text is not published: it fails the build.
@@ -22,7 +24,7 @@ import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from difflib import SequenceMatcher
@@ -43,6 +45,9 @@ STUB = 'raise NotImplementedError("not attempted yet")'
 MARKER = re.compile(r"### (?:BEGIN|END) SOLUTION")
 SOLUTION = re.compile(r"^([ \t]*)### BEGIN SOLUTION[ \t]*\n(.*?)^[ \t]*### END SOLUTION[ \t]*$", re.M | re.S)
 MINUTES = re.compile(r"\{\{minutes(?::(\w+))?\}\}")
+TITLE = re.compile(r"^# # (.+)$", re.M)
+PLANNED = re.compile(r"^# \| (\d+) minutes \| (\d+) minutes \| \{\{minutes\}\} \|", re.M)
+TIMETABLE = re.compile(r"(<!-- minutes ([\d -]+) -->\n)(.*?)(<!-- end -->)", re.S)
 PROGRESS_BAR = re.compile(r".*\d\S* \[(\d+:)+\d\d[<,].*\]\s*|\s*")  # tqdm: 10/10 [00:02<00:00, 5.0it/s]
 ESCAPE_CODE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -55,16 +60,18 @@ class BuildError(Exception):
 # --- From source to notebook ------------------------------------------------------------------------------
 
 
-def assemble(name: str, folder: Path = HERE) -> NotebookNode:
-    """The notebook that source/NAME.py describes, before it has run; placeholders are still in its text."""
-    path = folder / "source" / f"{name}.py"
-    if not path.exists():
-        known = ", ".join(sources(folder)) or "none yet"
-        raise BuildError(f"{name}: there is no source/{name}.py; the sources are: {known}")
+def assemble(
+    name: str, folder: Path = HERE, split: Callable[[str, NotebookNode], list[NotebookNode]] | None = None
+) -> NotebookNode:
+    """The notebook that source/NAME.py describes, before it has run; placeholders are still in its text.
+
+    `split` says which cells a solved exercise becomes; by default those of `exercise`.
+    """
+    split = split or exercise
     cells = []
-    for cell in jupytext.reads(path.read_text(encoding="utf-8"), fmt="py:percent").cells:
+    for cell in jupytext.reads(read_source(name, folder), fmt="py:percent").cells:
         is_exercise = cell.cell_type == "code" and MARKER.search(cell.source)
-        cells += exercise(name, cell) if is_exercise else [cell]
+        cells += split(name, cell) if is_exercise else [cell]
     seen: Counter[str] = Counter()
     for cell in cells:
         cell.id = _cell_id(cell, seen)
@@ -131,6 +138,32 @@ def in_words(seconds: float) -> str:
     if seconds < 60:
         return "under a minute"
     return "about a minute" if minutes == 1 else f"about {minutes} minutes"
+
+
+def timetable(numbers: str, folder: Path = HERE) -> str:
+    """A table of the times that notebooks take, such as "00-02 07": as planned in their headers, and as measured."""
+    ranges = [(first, last or first) for first, _, last in (token.partition("-") for token in numbers.split())]
+    names = [name for name in sources(folder) if any(first <= name[:2] <= last for first, last in ranges)]
+    lines = ["| notebook | read | do | runs on two cores |", "|---|---|---|---|"]
+    seconds, total = read_seconds(folder), [0, 0]
+    for name in names:
+        source = read_source(name, folder)
+        title, planned = TITLE.search(source), PLANNED.search(source)
+        if not (title and planned):
+            raise BuildError(f"{name}: its header says no title, or not how many minutes it takes to read and to do")
+        read, do = int(planned[1]), int(planned[2])
+        total = [total[0] + read, total[1] + do]
+        run = in_words(seconds[name]) if name in seconds else "not measured yet"
+        lines.append(f"| [{title[1]}]({name}.ipynb) | {read} minutes | {do} minutes | {run} |")
+    if len(names) > 1:
+        run = in_words(sum(seconds.get(name, 0) for name in names))
+        lines.append(f"| **together {sum(total) / 60:.1f} hours** | {total[0]} minutes | {total[1]} minutes | {run} |")
+    return "\n".join(lines) + "\n"
+
+
+def fill_timetables(page: str, folder: Path = HERE) -> str:
+    """The text of a page with its tables of times brought up to date."""
+    return TIMETABLE.sub(lambda m: m[1] + timetable(m[2], folder) + m[4], page)
 
 
 # --- Outputs ----------------------------------------------------------------------------------------------
@@ -231,12 +264,15 @@ def keep_outputs(name: str, folder: Path = HERE) -> None:
 
 
 def requote(folder: Path = HERE) -> None:
-    """Bring notebooks that quote another's run time up to date; those that need a run are left to --check."""
+    """Bring notebooks and pages that quote run times up to date; what needs a run or an edit is left to --check."""
     for name in sources(folder):
         quotes = MINUTES.search((folder / "source" / f"{name}.py").read_text(encoding="utf-8"))
         if quotes and disagreements(name, folder):
             with suppress(BuildError):
                 keep_outputs(name, folder)
+    with suppress(BuildError):
+        for path in stale_pages(folder):
+            _write(path, fill_timetables(path.read_text(encoding="utf-8"), folder))
 
 
 def _publish(name: str, notebook: NotebookNode, folder: Path) -> None:
@@ -308,7 +344,18 @@ def check(folder: Path = HERE) -> list[str]:
     names = sources(folder)
     lines = [f"{what}; run: {COMMAND} {name}" for name in names for what in disagreements(name, folder)]
     orphans = sorted(path.stem for path in folder.glob("*.ipynb") if path.stem not in names)
+    try:
+        stale = [path.name for path in stale_pages(folder)]
+        lines += [f"{page}: its table of times is out of date; run: {COMMAND} --keep-outputs" for page in stale]
+    except BuildError as error:
+        lines.append(str(error))
     return lines + [f"{name}: the notebook has no source; run: git rm notebooks/{name}.ipynb" for name in orphans]
+
+
+def stale_pages(folder: Path = HERE) -> list[Path]:
+    """Pages beside the notebooks whose tables of times are not those of today."""
+    texts = {path: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.md"))}
+    return [path for path, text in texts.items() if fill_timetables(text, folder) != text]
 
 
 def _stored_hash(notebook: NotebookNode) -> str | None:
@@ -325,6 +372,15 @@ def _has_run(notebook: NotebookNode) -> bool:
 def sources(folder: Path = HERE) -> list[str]:
     """The course's notebooks by name, in reading order."""
     return sorted(path.stem for path in (folder / "source").glob("*.py"))
+
+
+def read_source(name: str, folder: Path = HERE) -> str:
+    """The text of source/NAME.py."""
+    path = folder / "source" / f"{name}.py"
+    if not path.exists():
+        known = ", ".join(sources(folder)) or "none yet"
+        raise BuildError(f"{name}: there is no source/{name}.py; the sources are: {known}")
+    return path.read_text(encoding="utf-8")
 
 
 def read(name: str, folder: Path = HERE) -> NotebookNode | None:

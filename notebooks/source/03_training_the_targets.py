@@ -141,7 +141,7 @@ print(f"largest difference between the outputs: {(net(x[:2000]) - target(x[:2000
 # %% [markdown]
 # **Every decomposition of a residual MLP in this course happens in the narrow network.** Is that exact too? A component
 # that reads with $V$ and writes with $U$ there is one that reads with $V Q^\top$ and writes with $Q\, U$ in the full stream. Its
-# length, its attributions and its effect on the output are the same. What we give up are components that stick out of
+# length, its attributions (notebook 06) and its effect on the output are the same. What we give up are components that stick out of
 # the 200 dimensions. Such a part changes no output. It can make the sum less faithful and the component longer, but no
 # loss in the course smaller. So: the same losses, the same best answers, a fifth of the numbers. (Where a loss
 # is a mean over parameters, we go on dividing by the full number, so that the papers' coefficients keep their meaning.)
@@ -741,7 +741,7 @@ pdh.show(
 #
 # It was never asked, but we can tell. All ramps of $F_i$ start later by $K/2$, so the output is the interpolated
 # function *moved to the right* by $K/2 \approx 2.8$, and 0 before the ramps begin. A bit is a switch, not a volume control. This
-# matters for attributions, which ask what a *small* change does.
+# matters for attributions (notebook 06), which ask what a *small* change does.
 # </details>
 #
 # <details><summary>Why decompose a network of which we know the answer?</summary>

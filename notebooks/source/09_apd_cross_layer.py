@@ -524,7 +524,7 @@ pdh.checks.kept_by_rank(kept_by_rank)
 # <details><summary>If rank one works better and is cheaper, why not always?</summary>
 #
 # Because real mechanisms need not have rank one. A layer that rotates a plane has rank two, and a rank-one method finds two parts that are only ever used
-# together. SPD makes this choice all the same: its subcomponents are of rank one, and which of them belong together is left for afterwards.
+# together. SPD makes this choice all the same: its components (notebook 12) have rank one, and which of them belong together is left for afterwards.
 # </details>
 #
 # <details><summary>Why should the two layers' parts be one component and not two that happen to be on together?</summary>

@@ -155,7 +155,7 @@ pdh.checks.faithfulness(faithfulness)
 # looks dispensable as long as the other is there. And taking *all* the unneeded ones away at once is not fair either: two
 # junk pieces that cancel each other pass it.
 #
-# SPD's test is random. A piece gets an **importance** $g$ between 0 and 1, a claim: *you may turn me down as far as $g$, at any
+# SPD's test is random. A piece gets an **importance** $g$ (the paper: *causal importance*) between 0 and 1, a claim: *you may turn me down as far as $g$, at any
 # time, together with all the others.* The test draws a **mask**
 #
 # $$m \sim \mathcal{U}(g, 1)$$

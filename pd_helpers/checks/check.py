@@ -25,6 +25,12 @@ class Check:
         """Print how the attempt did."""
         print(f"{self.name}: {self.verdict(attempt)}")
 
+    def grade(self, attempt: Solution) -> None:
+        """Raise AssertionError with the verdict unless the attempt is correct: what graders such as nbgrader run."""
+        verdict = self.verdict(attempt)
+        if not verdict.startswith("correct"):
+            raise AssertionError(f"{self.name}: {verdict}")
+
     def verdict(self, attempt: Solution) -> str:
         """One or two sentences: "not attempted yet", "correct …", or what is wrong."""
         cases = self.inputs()
