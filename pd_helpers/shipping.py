@@ -108,15 +108,13 @@ SWEEPS = [
     ),
     SweepPlan("apd/tms_40-10", "simplicity", {"simplicity_coeff": [0.0, 5.0, 10.0, 20.0, 40.0]}),
     SweepPlan("apd/tms_40-10", "top_k", {"top_k": [0.3, 0.6, 1.0, 1.7, 3.0]}),
-    SweepPlan("spd/tms_40-10", "importance", {"importance_coeff": [1e-5, 3e-5, 1e-4, 3e-4, 1e-3]}, keep=False),
+    SweepPlan("spd/tms_40-10", "importance", {"importance_coeff": [2e-5, 5e-4]}, keep=False),
     SweepPlan("apd/resid_mlp_1_rank4", "top_k", {"top_k": [0.4, 4.0]}, keep=False),
-    SweepPlan(
-        "apd/tms_5-2", "top_k", {"top_k": [0.04, 0.07, 0.1, 0.211, 0.4, 0.7, 1.0], "seed": [0, 1, 2]}, keep=False
-    ),
+    SweepPlan("apd/tms_5-2", "top_k", {"top_k": [0.04, 0.07, 0.1, 0.211, 0.4, 0.7, 1.0], "seed": [0, 1]}, keep=False),
     SweepPlan(
         "spd/tms_5-2",
         "importance",
-        {"importance_coeff": [6e-4, 1e-3, 1.5e-3, 3e-3, 6e-3, 1e-2, 1.5e-2], "seed": [0, 1, 2]},
+        {"importance_coeff": [6e-4, 1e-3, 1.5e-3, 3e-3, 6e-3, 1e-2, 1.5e-2], "seed": [0, 1]},
         keep=False,
     ),
     SweepPlan("apd/gated", "seeds", {"seed": list(range(20))}),

@@ -124,8 +124,7 @@ pd.DataFrame(
 # ML2R is a mean of length ratios. Write the ratio for one column: the length of the component's column `p`, divided
 # by the length of the target's column `w`. Both are vectors with two entries.
 #
-# *Difficulty: gentle. Time: 2 minutes.* The check below tells you how you did. Solutions are folded under each
-# exercise, and no later cell depends on yours.
+# *Difficulty: gentle. Time: 2 minutes.* The check below tells you how you did. No later cell depends on your answer.
 
 
 # %%
@@ -148,6 +147,7 @@ pdh.checks.length_ratio(length_ratio)
 # | [01 · Matrix decomposition](01_matrix_decomposition.ipynb) | why not take a matrix apart with SVD or NMF? | {{minutes:01_matrix_decomposition}} |
 # | [02 · Superposition](02_superposition.ipynb) | how do five features live in two dimensions? | {{minutes:02_superposition}} |
 # | [03 · Training the targets](03_training_the_targets.ipynb) | which networks do we decompose, and what have they learned? | {{minutes:03_training_the_targets}} |
+# | [04 · Compressed computation](04_compressed_computation.ipynb) | is it computation in superposition at all? | {{minutes:04_compressed_computation}} |
 # | [05 · Description length](05_description_length.ipynb) | what makes a decomposition good? | {{minutes:05_description_length}} |
 # | [06 · Attributions](06_attributions.ipynb) | which components did this input use? | {{minutes:06_attributions}} |
 # | [07 · APD on superposition](07_apd_superposition.ipynb) | does APD find the mechanisms, and why do they shrink? | {{minutes:07_apd_superposition}} |
@@ -158,8 +158,12 @@ pdh.checks.length_ratio(length_ratio)
 # | [12 · SPD from scratch](12_spd_from_scratch.ipynb) | what is SPD? Sixty lines | {{minutes:12_spd_from_scratch}} |
 # | [13 · SPD on superposition](13_spd_superposition.ipynb) | the same networks with stochastic masks: no shrinkage | {{minutes:13_spd_superposition}} |
 # | [14 · SPD on compressed computation](14_spd_compressed_computation.ipynb) | what does SPD find where functions outnumber neurons? | {{minutes:14_spd_compressed_computation}} |
+# | [15 · SPD across layers](15_spd_cross_layer.ipynb) | what does it make of mechanisms that span layers? | {{minutes:15_spd_cross_layer}} |
+# | [16 · APD against SPD](16_apd_against_spd.ipynb) | which of the two, and why? | {{minutes:16_apd_against_spd}} |
+# | [17 · Your own network](17_your_own_network.ipynb) | how do I do this to my network? | {{minutes:17_your_own_network}} |
 #
-# Read them in this order. The numbers leave room for the notebooks in between.
+# Read them in this order. Words you meet are in the [glossary](glossary.md), with further reading. Teachers:
+# [plans, minutes, labs and grading](teaching.md).
 #
 # **How the notebooks work.** *Run All* always passes, exercises or not. Before a main result you are asked for a guess:
 # make one, it is how the pictures stick. Every number that a paper reports stands beside the paper's.
