@@ -193,14 +193,16 @@ def _only_progress(text: str) -> bool:
 # --- Building ---------------------------------------------------------------------------------------------
 
 
-def execute(name: str, notebook: NotebookNode, folder: Path = HERE, **kernel) -> float:
+def execute(
+    name: str, notebook: NotebookNode, folder: Path = HERE, *, timeout: float = CELL_TIMEOUT, **kernel
+) -> float:
     """Run a notebook in place, in a new kernel started with these options, and return the seconds it took."""
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
     client = NotebookClient(
         notebook,
-        timeout=CELL_TIMEOUT,
+        timeout=timeout,
         kernel_name="python3",
         resources={"metadata": {"path": str(folder)}},
         extra_arguments=["--log-level=ERROR"],  # what the kernel says to its terminal, not to the notebook
