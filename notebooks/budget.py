@@ -3,7 +3,7 @@
     python notebooks/budget.py [NAME ...] [--cores 1]    run them, write budget.json and the table, fail over budget
     python notebooks/budget.py --table                   run nothing; print the table of what was measured
 
-Memory is the peak of the kernel and its children together, where pages that they share count once. With two cores
+Memory is the peak of the kernel and its children together; what they share counts once. With two cores
 measured, the run times in the notebooks' headers follow. README.md has the table between <!-- budget --> and
 <!-- /budget -->, if these comments are there. Other work on the machine makes the numbers worse: run this alone.
 """
@@ -13,8 +13,8 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import build
@@ -49,17 +49,17 @@ class Peak:
 
     def _watch(self) -> None:
         while not self._done.wait(self._every):
-            children = psutil.Process().children(recursive=True)
-            self.megabytes = max(self.megabytes, sum(map(own_memory, children)) / 1e6)
+            self.megabytes = max(self.megabytes, footprint(psutil.Process().children(recursive=True)) / 1e6)
 
 
-def own_memory(process: psutil.Process) -> int:
-    """Bytes of memory of a process, with its share of what it shares, as far as the system tells; 0 if it is gone."""
-    try:
-        memory = process.memory_full_info()
-    except psutil.Error:
-        return 0
-    return getattr(memory, "pss", memory.uss)
+def footprint(processes: Iterable[psutil.Process]) -> int:
+    """Bytes that these processes take together: what each has to itself, and once what they share, as libraries."""
+    own, shared = 0, 0
+    for process in processes:
+        with suppress(psutil.Error):  # it has just ended
+            memory = process.memory_full_info()
+            own, shared = own + memory.uss, max(shared, memory.rss - memory.uss)
+    return own + shared
 
 
 @contextmanager
