@@ -3,8 +3,8 @@
     python notebooks/printed.py DIRECTORY
 
 writes index.html and a page for each built notebook, with their committed outputs; nothing is run. Links between
-notebooks lead to pages, what is folded in a notebook is open, and each page leads on to the next. Formulas are set by
-MathJax, which the reader's browser fetches; all else is in the pages.
+notebooks lead to pages, what is folded in a notebook is open, each page leads on to the next, and formulas are MathML:
+a page needs no script and no network.
 """
 
 import argparse
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import build
 import launch
+from latex2mathml.converter import convert
 from nbconvert import HTMLExporter
 from nbformat.v4 import new_markdown_cell, new_notebook
 
@@ -22,9 +23,13 @@ HERE = Path(__file__).resolve().parent
 COURSE = "Parameter Decomposition Notebooks"
 QUESTION = re.compile(r"\*\*The question:\*\*\s*(.+?)(?:\n\n|$)", re.S)
 LINK = re.compile(r"\]\((\w+)\.ipynb(#[^)\s]*)?\)")
+MATH = re.compile(
+    r"(?P<code>```.*?```|`[^`\n]*`)|\$\$(?P<block>.+?)\$\$|(?<![\\$])\$(?P<inline>[^\s$][^$]*?)(?<!\s)\$", re.S
+)
 TEMPLATE = """\
 {% extends 'lab/index.html.j2' %}
 {% block html_head_js_requirejs %}{% endblock %}
+{% block html_head_js_mathjax %}{% endblock %}
 {% block html_head_js_mermaidjs %}{% endblock %}
 {% block html_head_css %}
 <style>
@@ -42,12 +47,23 @@ TEMPLATE = """\
 </div>
 {% endblock %}
 """
-"""JupyterLab's page, but without scripts that nothing here needs, and with the pictures' alt texts, which it drops."""
+"""JupyterLab's page, but without scripts, and with the pictures' alt texts, which it drops."""
 
 
 def exporter() -> HTMLExporter:
     """Notebook to page. Made once: it compiles its template."""
     return HTMLExporter(raw_template=TEMPLATE, anchor_link_text="")
+
+
+def formulas(text: str) -> str:
+    """Markdown with MathML in place of its LaTeX; code stays as it is."""
+
+    def to_mathml(match: re.Match[str]) -> str:
+        if match["code"]:
+            return match["code"]
+        return convert(match["block"] or match["inline"], display="block" if match["block"] else "inline")
+
+    return MATH.sub(to_mathml, text)
 
 
 def title(text: str) -> str:
@@ -85,6 +101,7 @@ def edition(folder: Path = HERE) -> dict[str, str]:
         for cell in cells:
             if cell.cell_type == "markdown":
                 cell.source = LINK.sub(to_page, cell.source).replace("<details>", "<details open>")
+                cell.source = formulas(cell.source)
         header = cells[0].source
         question = " ".join(found[1].split()) if (found := QUESTION.search(header)) else ""
         rows.append(f"| [{title(header)}]({name}.html) | {question} |")

@@ -1,5 +1,6 @@
 """The printed edition: its links lead somewhere, its pictures have alt texts, and nothing in it is folded."""
 
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urldefrag
@@ -16,6 +17,7 @@ SOURCES = {
     + "# %%\nprint(1 + 1)\n\n# %% [markdown]\n"
     + "# On to [the second](02_second.ipynb), [its end](02_second.ipynb#The-end).\n",
     "02_second": HEADER.format("02 · Second", "there")
+    + "# %% [markdown]\n# A sum $a_1 + b$, alone:\n#\n# $$\\frac{1}{2} < x$$\n#\n# and `$code$`.\n\n"
     + "# %% [markdown]\n# ## The end\n# <details><summary>Solution</summary>\n#\n# Back: [first](01_first.ipynb).\n"
     "#\n# </details>\n",
 }
@@ -27,7 +29,7 @@ class Page(HTMLParser):
 
     def __init__(self, text: str):
         super().__init__()
-        self.links, self.ids, self.alts, self.folded, self.title = [], set(), [], 0, ""
+        self.links, self.ids, self.alts, self.folded, self.math, self.fetched = [], set(), [], 0, [], []
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
@@ -36,6 +38,9 @@ class Page(HTMLParser):
         self.links += [given["href"]] if tag == "a" and given.get("href") else []
         self.alts += [given.get("alt")] if tag == "img" else []
         self.folded += tag == "details" and "open" not in given
+        self.math += [given.get("display")] if tag == "math" else []
+        self.fetched += [given["src"]] if "src" in given and not given["src"].startswith("data:") else []
+        self.fetched += [tag] if tag == "script" else []
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +89,14 @@ def test_every_link_leads_to_a_page_and_a_place_on_it(pages):
 
 def test_pictures_keep_their_alt_texts(pages):
     assert [page.alts for _, page in sorted(pages.items())] == [[ALT], [], []]
+
+
+def test_formulas_are_set_without_scripts(course, pages):
+    assert pages["02_second.html"].math == ["inline", "block"]
+    text = printed.edition(course)["02_second.html"]
+    assert re.search(r"<mfrac>\W*(mrow)?\W*mn\W*1\W*/mn\W*(/mrow)?\W*(mrow)?\W*mn\W*2\W", text)
+    assert "<code>$code$</code>" in text
+    assert [page.fetched for page in pages.values()] == [[], [], []]
 
 
 def test_nothing_is_folded(pages):
