@@ -12,6 +12,7 @@ What building adds to a source:
 - Between `<!-- minutes 00-02 07 -->` and `<!-- end -->`, a page beside the notebooks (*.md) gets a table of the
   times that they take.
 - Cell ids come from what a cell says, so that an edit changes one id and a diff shows one cell.
+- Where pyproject.toml says who hosts the course, launch badges and Colab's installation follow the first cell.
 - Outputs keep what a reader of the web page can see: a lab's static figure instead of a dead widget, and no
   progress bars. A warning, an error or a picture without alt text is not published: it fails the build.
 """
@@ -32,6 +33,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 import jupytext
+import launch
 import nbformat
 from nbformat import NotebookNode
 from nbformat.reader import NotJSONError
@@ -113,8 +115,12 @@ def _first_line(cell: NotebookNode) -> str:
 
 def source_sha256(notebook: NotebookNode) -> str:
     """Fingerprint of the code that made a notebook's outputs; its text may change without running again."""
-    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
-    return hashlib.sha256(json.dumps(code).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([cell.source for cell in code_cells(notebook)]).encode()).hexdigest()
+
+
+def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
+    """The cells of code that come from the source."""
+    return [cell for cell in notebook.cells if cell.cell_type == "code" and not launch.added(cell)]
 
 
 def fill_minutes(name: str, notebook: NotebookNode, folder: Path = HERE) -> None:
@@ -220,28 +226,35 @@ def _only_progress(text: str) -> bool:
 # --- Building ---------------------------------------------------------------------------------------------
 
 
-def build(name: str, folder: Path = HERE) -> float:
-    """Run a source from top to bottom, write its notebook, and return the seconds it took."""
+def execute(
+    name: str, notebook: NotebookNode, folder: Path = HERE, *, timeout: float = CELL_TIMEOUT, **kernel
+) -> float:
+    """Run a notebook in place, in a new kernel started with these options, and return the seconds it took."""
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
-    notebook = assemble(name, folder)
     client = NotebookClient(
         notebook,
-        timeout=CELL_TIMEOUT,
+        timeout=timeout,
         kernel_name="python3",
         resources={"metadata": {"path": str(folder)}},
         extra_arguments=["--log-level=ERROR"],  # what the kernel says to its terminal, not to the notebook
         record_timing=False,
         store_widget_state=False,
     )
-    metadata = notebook.metadata.copy()
     start = time.perf_counter()
     try:
-        client.execute()
+        client.execute(**kernel)
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
         raise BuildError(f"{name}: {ESCAPE_CODE.sub('', str(error)).strip()}") from None
-    elapsed = time.perf_counter() - start
+    return time.perf_counter() - start
+
+
+def build(name: str, folder: Path = HERE) -> float:
+    """Run a source from top to bottom, write its notebook, and return the seconds it took."""
+    notebook = assemble(name, folder)
+    metadata = notebook.metadata.copy()
+    elapsed = execute(name, notebook, folder)
     notebook.metadata = metadata  # the kernel has added its exact version, which differs between machines
 
     clean_outputs(name, notebook)
@@ -255,11 +268,8 @@ def keep_outputs(name: str, folder: Path = HERE) -> None:
     notebook, old = assemble(name, folder), read(name, folder)
     if old is None or _stored_hash(old) != source_sha256(notebook) or source_sha256(old) != _stored_hash(old):
         raise BuildError(f"{name}: its code has changed since it last ran; run: {COMMAND} {name}")
-    ran = (cell for cell in old.cells if cell.cell_type == "code")
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            before = next(ran)
-            cell.outputs, cell.execution_count = before.outputs, before.execution_count
+    for cell, ran in zip(code_cells(notebook), code_cells(old), strict=True):
+        cell.outputs, cell.execution_count = ran.outputs, ran.execution_count
     _publish(name, notebook, folder)
 
 
@@ -279,8 +289,9 @@ def _publish(name: str, notebook: NotebookNode, folder: Path) -> None:
     """Write a finished notebook, whole or not at all."""
     notebook.metadata["pd_helpers"] = {"source_sha256": source_sha256(notebook)}
     fill_minutes(name, notebook, folder)
+    launch.add_cells(name, notebook, folder)
     nbformat.validate(notebook)
-    _write(folder / f"{name}.ipynb", nbformat.writes(notebook) + "\n")
+    write(folder / f"{name}.ipynb", nbformat.writes(notebook) + "\n")
 
 
 def record_seconds(name: str, elapsed: float, folder: Path) -> None:
@@ -289,10 +300,11 @@ def record_seconds(name: str, elapsed: float, folder: Path) -> None:
     known = seconds.get(name)
     if known is None or (in_words(known) != in_words(elapsed) and abs(elapsed - known) > known / 4):
         seconds[name] = round(elapsed, 1)
-        _write(folder / "minutes.json", json.dumps(seconds, indent=1, sort_keys=True) + "\n")
+        write(folder / "minutes.json", json.dumps(seconds, indent=1, sort_keys=True) + "\n")
 
 
-def _write(path: Path, text: str) -> None:
+def write(path: Path, text: str) -> None:
+    """Write a file, whole or not at all."""
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
@@ -308,6 +320,7 @@ def disagreements(name: str, folder: Path = HERE) -> list[str]:
         if actual is None:
             raise BuildError(f"{name}: the notebook has not been built")
         fill_minutes(name, expected, folder)
+        launch.add_cells(name, expected, folder)
         found = [f"{name}: {what}" for what in _differences(expected.cells, actual.cells)]
         if _stored_hash(actual) != source_sha256(expected) or not _has_run(actual):
             found.append(f"{name}: the outputs are not those of a run of the source's code")
@@ -363,7 +376,7 @@ def _stored_hash(notebook: NotebookNode) -> str | None:
 
 
 def _has_run(notebook: NotebookNode) -> bool:
-    return all(c.execution_count for c in notebook.cells if c.cell_type == "code" and c.source.strip())
+    return all(cell.execution_count for cell in code_cells(notebook) if cell.source.strip())
 
 
 # --- Files and command line -------------------------------------------------------------------------------

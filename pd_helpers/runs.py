@@ -558,17 +558,17 @@ def resume(
         run.data = data or run.data
         return run
     tensors, facts = storage.read_checkpoint(folder)
-    if facts["target_config"] is None and (target is None or data is None):
+    if facts.get("target_config") is None and (target is None or data is None):
         raise ValueError(
             f"the run in {str(folder)!r} decomposes a network of your own, so pdh.resume needs target=, a module of "
             "the same architecture, and data=, the function that draws its batches"
         )
     try:
-        at = pick_device(facts["device"])
+        at = pick_device(facts.get("device"))
     except ValueError as error:
         raise ValueError(
-            f"the run in {str(folder)!r} was trained on {facts['device']}, which torch does not find here; resume it "
-            "where it was, or start it again on another device"
+            f"the run in {str(folder)!r} was trained on {facts.get('device')}, which torch does not find here; resume "
+            "it where it was, or start it again on another device"
         ) from error
     try:
         target = _stored_target(facts, tensors, target, at)
@@ -578,9 +578,9 @@ def resume(
         )
         if data is not None:
             _check_data(target, data, generator(first.seed, "data", at))
-    except (KeyError, TypeError, ValueError) as error:
+        _warn_of_differences(facts, circumstances(first.device))
+    except Exception as error:  # whatever a stranger's file leads to
         raise ValueError(f"the run in {str(folder)!r} cannot be resumed: {error}") from error
-    _warn_of_differences(facts, circumstances(first.device))
     return first._train(show_progress, folder)
 
 
@@ -626,12 +626,13 @@ def load(folder: str | os.PathLike, *, target: nn.Module | None = None, device: 
     overwritten by the stored ones. Raises ValueError for a folder that is no run, or a damaged one.
     """
     folder = Path(folder)
+    at = pick_device(device)
     tensors, facts = storage.read_run(folder)
-    for path in facts["layers"]:
-        tensors = storage.with_factors(path, tensors)
     try:
-        return _assemble(facts, tensors, _stored_target(facts, tensors, target, pick_device(device)))
-    except (KeyError, TypeError, ValueError) as error:
+        for path in facts["layers"]:
+            tensors = storage.with_factors(path, tensors)
+        return _assemble(facts, tensors, _stored_target(facts, tensors, target, at))
+    except Exception as error:  # whatever a stranger's file leads to
         raise ValueError(f"the run in {str(folder)!r} cannot be read: {error}") from error
 
 

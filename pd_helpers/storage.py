@@ -90,7 +90,7 @@ def read_facts(folder: Path, format: str = FORMAT) -> Facts:
         raise ValueError(f"the run in {str(folder)!r} is not finished; {how_to_resume(folder)}")
     try:
         facts = json.loads((folder / RUN).read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         what = "does not exist" if not folder.exists() else f"holds no readable {RUN}"
         raise ValueError(
             f"{str(folder)!r} is not a run: it {what}; a folder written by Run.save or --out is"
@@ -104,9 +104,12 @@ def read_facts(folder: Path, format: str = FORMAT) -> Facts:
 def read_run(folder: Path, format: str = FORMAT) -> tuple[Tensors, Facts]:
     """Read a finished run; ValueError for a folder that is none, or a damaged one."""
     facts = read_facts(folder, format)
-    if not (folder / TENSORS).is_file() or _sha256(folder / TENSORS) != facts["sha256"]:
+    if not (folder / TENSORS).is_file() or _sha256(folder / TENSORS) != facts.get("sha256"):
         raise ValueError(f"the run in {str(folder)!r} is damaged: {TENSORS} is missing or cut; run it again")
-    return load_file(folder / TENSORS), facts
+    try:
+        return load_file(folder / TENSORS), facts
+    except SafetensorError as error:
+        raise ValueError(f"the run in {str(folder)!r} is damaged: {TENSORS} holds no tensors ({error})") from error
 
 
 def factors_to_store(layer: str, U: Tensor, V: Tensor) -> Tensors:
@@ -159,8 +162,8 @@ def read_checkpoint(folder: Path) -> tuple[Tensors, Facts]:
         metadata = json.loads(data[8 : 8 + length])["__metadata__"]
         tensors = {name: tensor.clone() for name, tensor in load(data).items()}
         whole = _digest(tensors, metadata["facts"]) == metadata["sha256"]
-        facts = json.loads(metadata["facts"]) if whole else {}
-    except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
+        facts = dict(json.loads(metadata["facts"])) if whole else {}
+    except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError, SafetensorError) as error:
         raise ValueError(f"{str(folder / CHECKPOINT)!r} is damaged ({error}); start the run again") from error
     if facts.get("format") != FORMAT:
         why = f"its format is {facts.get('format')!r}" if whole else "its checksum does not fit"

@@ -1,0 +1,161 @@
+"""What each notebook costs to run: seconds and memory on Binder's one core, and on the two cores of a small laptop.
+
+    python notebooks/budget.py [NAME ...] [--cores 1]    run them, write budget.json and the table, fail over budget
+    python notebooks/budget.py --table                   run nothing; print the table of what was measured
+
+Memory is the peak of the kernel and its children together; what they share counts once. With two cores
+measured, the run times in the notebooks' headers follow. README.md has the table between <!-- budget --> and
+<!-- /budget -->, if these comments are there. Other work on the machine makes the numbers worse: run this alone.
+"""
+
+import argparse
+import json
+import os
+import sys
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import build
+import launch
+import psutil
+
+HERE = Path(__file__).resolve().parent
+SECONDS = {1: 600, 2: 300}
+"""The most a notebook may take, by cores."""
+MEGABYTES = 1500
+"""The most memory it may take."""
+
+Costs = dict[str, dict[str, dict[str, float]]]
+"""Notebook, cores (as JSON wants them: "1"), then `seconds` and `megabytes`."""
+
+
+class Peak:
+    """Watches the memory of this process's children, from another thread, while the `with` block runs."""
+
+    def __init__(self, every: float = 0.2):
+        self.megabytes = 0.0
+        self._every, self._done = every, threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> "Peak":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._done.wait(self._every):
+            self.megabytes = max(self.megabytes, footprint(psutil.Process().children(recursive=True)) / 1e6)
+
+
+def footprint(processes: Iterable[psutil.Process]) -> int:
+    """Bytes that these processes take together: what each has to itself, and once what they share, as libraries."""
+    own, shared = 0, 0
+    for process in processes:
+        with suppress(psutil.Error):  # it has just ended
+            memory = process.memory_full_info()
+            own, shared = own + memory.uss, max(shared, memory.rss - memory.uss)
+    return own + shared
+
+
+@contextmanager
+def on_cores(cores: int) -> Iterator[None]:
+    """Lend this thread, and what it starts, so many cores; systems without affinities only get fewer threads."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    if len(before) < cores:
+        raise build.BuildError(f"--cores {cores} needs as many, and this machine lends {len(before)}")
+    os.sched_setaffinity(0, sorted(before)[:cores])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def measure(name: str, cores: int, folder: Path = HERE) -> dict[str, float]:
+    """Run a source as a reader would, and say what it took."""
+    notebook = build.assemble(name, folder)
+    environment = os.environ | {"OMP_NUM_THREADS": str(cores)}
+    with Peak() as peak, on_cores(cores):  # the watcher stays on all cores
+        seconds = build.execute(name, notebook, folder, timeout=2 * SECONDS[cores], env=environment)
+    return {"seconds": round(seconds, 1), "megabytes": round(peak.megabytes)}
+
+
+def over(name: str, cores: int, cost: dict[str, float]) -> list[str]:
+    """In which ways that is too much, in words."""
+    limits = {"seconds": SECONDS[cores], "megabytes": MEGABYTES}
+    where = "one core" if cores == 1 else f"{cores} cores"
+    return [
+        f"{name}: {cost[what]:g} {what} on {where}, and the budget is {limit}"
+        for what, limit in limits.items()
+        if cost[what] > limit
+    ]
+
+
+def read(folder: Path = HERE) -> Costs:
+    """What was measured so far."""
+    path = folder / "budget.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def table(costs: Costs) -> str:
+    """What was measured, as Markdown; a dash where nothing was."""
+
+    def cell(cost: dict[str, dict[str, float]], cores: int) -> str:
+        return f"{cost[str(cores)]['seconds']:.0f} s" if str(cores) in cost else "–"
+
+    lines = ["| notebook | on two cores | on one core | memory at most |", "|---|---|---|---|"]
+    for name, cost in sorted(costs.items()):
+        most = max(measured["megabytes"] for measured in cost.values())
+        lines.append(f"| [{name}](notebooks/{name}.ipynb) | {cell(cost, 2)} | {cell(cost, 1)} | {most:.0f} MB |")
+    return "\n".join(lines)
+
+
+def record(name: str, cores: int, cost: dict[str, float], folder: Path = HERE) -> None:
+    """Keep a measurement, in the file, in README.md and, for two cores, in the headers."""
+    known = {name: costs for name, costs in read(folder).items() if name in build.sources(folder)}
+    known[name] = known.get(name, {}) | {str(cores): cost}
+    build.write(folder / "budget.json", json.dumps(known, indent=1, sort_keys=True) + "\n")
+    readme = folder.parent / "README.md"
+    if readme.exists():
+        before = readme.read_text(encoding="utf-8")
+        if (text := launch.fill_block(before, "budget", table(known))) != before:
+            build.write(readme, text)
+    if cores == 2:
+        build.record_seconds(name, cost["seconds"], folder)
+
+
+def main(arguments: Sequence[str] | None = None, folder: Path = HERE) -> int:
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(description="Measure what the notebooks cost to run; fail over budget.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="such as 02_superposition; all when left out")
+    parser.add_argument("--cores", type=int, choices=sorted(SECONDS), help="both when left out")
+    parser.add_argument("--table", action="store_true", help="run nothing; print what was measured")
+    options = parser.parse_args(arguments)
+
+    problems = []
+    names = [Path(name).stem for name in options.names] or build.sources(folder)
+    for name in [] if options.table else names:
+        for cores in [options.cores] if options.cores else sorted(SECONDS):
+            try:
+                cost = measure(name, cores, folder)
+            except build.BuildError as error:
+                problems.append(str(error))
+                continue
+            record(name, cores, cost, folder)
+            problems += over(name, cores, cost)
+            print(f"{name}: {cost['seconds']:.0f} s and {cost['megabytes']} MB, cores: {cores}", file=sys.stderr)
+    build.requote(folder)
+    print(table(read(folder)))
+    print("\n".join(problems), file=sys.stderr)
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
