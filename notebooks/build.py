@@ -282,7 +282,7 @@ def requote(folder: Path = HERE) -> None:
                 keep_outputs(name, folder)
     with suppress(BuildError):
         for path in stale_pages(folder):
-            _write(path, fill_timetables(path.read_text(encoding="utf-8"), folder))
+            write(path, fill_timetables(path.read_text(encoding="utf-8"), folder))
 
 
 def _publish(name: str, notebook: NotebookNode, folder: Path) -> None:
