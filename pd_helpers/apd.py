@@ -86,6 +86,11 @@ class APDConfig(Config):
                 f"{self.hidden_coeff:g}; 0 works, or attribution_p=None"
             )
 
+    @property
+    def output_loss(self) -> str:
+        """Outputs are compared by their mean squared error."""
+        return "mse"
+
     def n_active(self, step: int) -> int:
         """Active (input, component) pairs in one batch at that step."""
         left = max(0.0, 1 - step / (self.steps / 2)) if self.top_k_start else 0.0

@@ -85,6 +85,8 @@ def gradient_flow(run: Run, every: int = 1, until: int | None = None, show_progr
 
     >>> flow = gradient_flow(pdh.prepare("apd/tms_5-2", seed=0), every=10)
     >>> flow.reached("minimality", "simplicity")
+
+    Raises ValueError for an `until` before the first point or after the last step.
     """
     first = run.config.start_steps if run.alternatives else 0
     until = run.config.steps if until is None else until
@@ -103,7 +105,10 @@ def gradient_flow(run: Run, every: int = 1, until: int | None = None, show_progr
 
 
 def replayed_flow(run: Run) -> GradientFlow:
-    """The gradients at each snapshot of an APD run, on a fresh batch each. (SPD's snapshots lack its importances.)"""
+    """The gradients at each snapshot of an APD run, on a fresh batch each.
+
+    Raises ValueError for an SPD run, whose snapshots lack its importances.
+    """
     if run.importance:
         raise ValueError("run must be an APD run: snapshots hold U and V alone; gradient_flow trains an SPD run anew")
     draw, own = generator(run.seed, "evaluation", run.device), [p.detach().clone() for p in run.components.factors]
@@ -121,15 +126,15 @@ def replayed_flow(run: Run) -> GradientFlow:
 
 
 @torch.no_grad()
-def alive(run: Run, n_inputs: int = 20_000) -> Float[Tensor, " n"]:
-    """1 for components that are active on some of so many inputs, else 0; in SPD in any use of their matrix."""
+def alive(run: Run, n_inputs: int = 20_000) -> Bool[Tensor, " n"]:
+    """Which components are active on some of so many inputs; in SPD, in any use of their matrix."""
     x = run.data(n_inputs, generator(run.seed, "evaluation", run.device))
     x, _ = run.components.merge_empty_rows(x)
     used: dict[str, Tensor] = {}
     for path, g in run.importances(x, n_inputs).items():
         layer = run.components.uses[path].layer if run.importance else ""
-        used[layer] = used.get(layer, 0) + metrics.alive(g).float()
-    return torch.cat([one.clamp(max=1) for one in used.values()]).cpu()
+        used[layer] = used.get(layer, False) | metrics.alive(g)
+    return torch.cat(list(used.values())).cpu()
 
 
 class Effects(NamedTuple):

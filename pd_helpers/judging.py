@@ -2,7 +2,7 @@
 
 judge             accuracy and KL divergence with everything on, with the important ones only, with the rest at random
 noise             the divergence that one layer's unimportant pieces cause, and what random directions would cause
-overlap           which subcomponents are important on the same inputs
+overlap           which subcomponents are important on the same inputs; `duplicates`, nearly always together
 matched           which pieces of two decompositions are the same
 with_identity     a network with a layer inserted whose mechanism we know; `kept` says how much of it was found
 shuffled          a network of the same weights in another order: nothing to be found
@@ -102,7 +102,7 @@ def overlap(on: Bool[Tensor, "rows C"]) -> Float[Tensor, "C C"]:
     return torch.where(either > 0, both / either.clamp(min=1), 0.0)
 
 
-def doubled(on: Bool[Tensor, "rows C"], least: float = 0.8) -> list[tuple[int, int]]:
+def duplicates(on: Bool[Tensor, "rows C"], least: float = 0.8) -> list[tuple[int, int]]:
     """Pairs of subcomponents that are important on nearly the same inputs."""
     return [(a, b) for a, b in (overlap(on).triu(diagonal=1) >= least).nonzero().tolist()]
 

@@ -602,7 +602,7 @@ def evaluate(run: Run) -> dict[str, Any]:
     g = run.importances(x, N_EVALUATION)
     masks = {path: sample_masks(values, draw) if run.importance else values for path, values in g.items()}
     output, target = model(x, masks).output, model.target(x)
-    compare = OUTPUT_LOSSES[getattr(run.config, "output_loss", "mse")]
+    compare = OUTPUT_LOSSES[run.config.output_loss]
     P, W = run.first_layer
     alive = {path: metrics.alive(values) for path, values in g.items()}
     kept = P[next(iter(alive.values()))]

@@ -134,7 +134,7 @@ class TestGradients:
         plain.train(show_progress=False)
         assert flow.steps.tolist() == [10, 15, 20]
         assert flow.sizes["simplicity"].shape == (3, 5)
-        assert flow.reached("faithfulness").tolist() == [1.0] * 5
+        assert flow.reached("faithfulness").tolist() == [True] * 5
         for mine, theirs in zip(run.components.factors, plain.components.factors, strict=True):
             assert torch.equal(mine, theirs)
 
@@ -162,7 +162,7 @@ class TestGradients:
             comparison.gradient_flow(prepared("spd/tms_5-2", starts=1), every=4, until=21, show_progress=False)
 
     def test_alive(self):
-        assert comparison.alive(pdh.shipped("apd/tms_5-2")).tolist() == [1.0] * 5
+        assert comparison.alive(pdh.shipped("apd/tms_5-2")).tolist() == [True] * 5
         run = pdh.shipped("spd/tms_5-2")
         assert comparison.alive(run).sum() == run.metrics["n_alive"]["embed"] == 5
 

@@ -99,8 +99,8 @@ def test_overlap_is_both_over_either():
     assert found[0, 1] == found[1, 0] == 3 / 5
     assert found[0, 2] == 1 / 4
     assert (found[3] == 0).all()
-    assert judging.doubled(on, 0.5) == judging.doubled(on, 3 / 5) == [(0, 1)]
-    assert judging.doubled(on) == []
+    assert judging.duplicates(on, 0.5) == judging.duplicates(on, 3 / 5) == [(0, 1)]
+    assert judging.duplicates(on) == []
 
 
 def test_matching_undoes_an_order_whatever_the_factors_signs_and_lengths():

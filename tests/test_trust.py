@@ -213,7 +213,7 @@ def changed_tensors(draw, tensors: dict) -> dict:
 def test_changed_facts_of_a_finished_run(stored, folder, data):
     _, (tensors, facts), _ = stored
     write(folder, tensors, data.draw(changed_facts(facts)))
-    reading(folder)
+    assert isinstance(reading(folder), pdh.Run | str)
 
 
 @many
@@ -221,7 +221,7 @@ def test_changed_facts_of_a_finished_run(stored, folder, data):
 def test_changed_tensors_of_a_finished_run(stored, folder, data):
     _, (tensors, facts), _ = stored
     write(folder, data.draw(changed_tensors(tensors)), facts)
-    reading(folder)
+    assert isinstance(reading(folder), pdh.Run | str)
 
 
 @many
@@ -262,7 +262,7 @@ def test_a_json_bomb(stored, folder):
 def test_changed_facts_of_a_checkpoint(stored, folder, data):
     _, _, (tensors, facts) = stored
     storage.write_checkpoint(folder, tensors, data.draw(changed_facts(facts)))
-    going_on(folder)
+    assert isinstance(going_on(folder), pdh.Run | str)
 
 
 @many
@@ -270,7 +270,7 @@ def test_changed_facts_of_a_checkpoint(stored, folder, data):
 def test_changed_tensors_of_a_checkpoint(stored, folder, data):
     _, _, (tensors, facts) = stored
     storage.write_checkpoint(folder, data.draw(changed_tensors(tensors)), facts)
-    going_on(folder)
+    assert isinstance(going_on(folder), pdh.Run | str)
 
 
 @many

@@ -523,12 +523,9 @@ print(needed)
 
 # %%
 M = mixing.mixing_matrix(W_E)  # (100, 100)
-strengths, directions = torch.linalg.eigh(M)
-strengths, directions = strengths.flip(0), directions.flip(1)  # largest first; directions are columns
+directions = torch.linalg.eigh(M).eigenvectors.flip(1)  # columns, that of the largest eigenvalue first
 B = (W_U @ W_out @ W_in @ W_E).detach()  # what W_out W_in does to features, ReLU left out
-through = B @ directions
-cosine = (directions * through).sum(dim=0) / through.norm(dim=0)
-gain = (directions * through).sum(dim=0)
+strengths, cosine, gain = mixing.along_directions(B, M)  # eigenvalues; cosine of v and B v; vᵀ B v
 print(
     f"eigenvalues of M: {strengths[0]:.2f} to {strengths[-1]:.2f}; diagonal of W_out W_in: {B.diag().mean():.2f} on average"
 )
@@ -550,7 +547,7 @@ for ax in axes[0, :2]:
     ax.set(xlabel="eigenvector v of M, top first")
 entries = ~torch.eye(100, dtype=torch.bool)
 a, c = M[entries], B[entries]
-slope = (((a - a.mean()) * (c - c.mean())).mean() / a.var(correction=0)).item()
+slope, _ = mixing.line(a, c)
 axes[0, 2].plot(a, c, ".", ms=2, alpha=0.3, color=pdh.plots.color(0))
 axes[0, 2].plot([a.min(), a.max()], [slope * a.min(), slope * a.max()], color="0.1", lw=1.2)
 axes[0, 2].set(xlabel="entry of M", ylabel="entry of W_out W_in")

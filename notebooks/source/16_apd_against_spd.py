@@ -207,7 +207,7 @@ for ax, (name, flow) in zip(axes[0], flows.items(), strict=True):
         share = (sizes > 0).float().mean(dim=1)
         ax.plot(flow.steps, share, ls=styles[k][1], lw=1.5, color=pdh.plots.color(k), label=loss.replace("_", ", "))
     ax.set(title=name, xlabel="training step", ylim=(-0.03, 1.08))
-    ax.legend(frameon=False, fontsize=8, loc="lower right")
+    ax.legend(frameon=False, fontsize=8, loc="center right")
     ax.spines[["top", "right"]].set_visible(False)
 axes[0, 0].set_ylabel("share of components reached")
 selected = {
@@ -241,7 +241,7 @@ pdh.checks.starved(starved)
 rows = {}
 for name, flow in flows.items():
     loss = {"APD": ("minimality", "simplicity"), "SPD": ("recon", "recon_layerwise")}[name]
-    reached, alive = flow.reached(*loss), comparison.alive(watched[name]) > 0
+    reached, alive = flow.reached(*loss), comparison.alive(watched[name])
     last = flow.sizes[loss[0]][-20:].amax(dim=0) > 0
     rows[name] = {
         "components": len(reached),
@@ -273,7 +273,7 @@ pd.DataFrame(rows)
 rows = {}
 for seed in range(3):
     run = pdh.shipped("apd/tms_40-10", f"seed{seed}")
-    replayed, dead = comparison.replayed_flow(run), comparison.alive(run) == 0
+    replayed, dead = comparison.replayed_flow(run), ~comparison.alive(run)
     chosen = replayed.sizes["simplicity"] > 0  # (snapshots, 50)
     own = metrics.own_columns(*run.first_layer)
     rows[f"seed {seed}: {int(dead.sum())} dead, {own} of 40 features have their own"] = [
@@ -285,7 +285,7 @@ pd.DataFrame(rows, index=pd.Index(replayed.steps.tolist(), name="training step")
 # %%
 draw = torch.Generator().manual_seed(0)
 final = comparison.gradient_sizes(spd_40, spd_40.data(4096, draw), draw)
-dead = comparison.alive(spd_40) == 0
+dead = ~comparison.alive(spd_40)
 print(
     f"SPD, at the end: {int(dead.sum())} of {len(dead)} are dead, and reconstruction has a gradient in "
     f"{int((final['recon'][dead] > 0).sum())} of those"
@@ -458,7 +458,7 @@ pdh.show(
 
 # %% [markdown]
 # Why are the gradients on the left about twice too large? The matrix of the toy model is used twice, once to read and once to write. The output is *quadratic* in a component, and a square has twice the slope that its
-# height suggests. The order does not suffer. The amount does.
+# height suggests. The order does not suffer. The amount does. (In the middle, where each use has masks of its own, presumably the company is why: a piece's partner in the other use is off half of the time, and then its removal changes nothing.)
 #
 # ### Where the first order misleads
 #
@@ -533,7 +533,7 @@ pdh.show(
 )
 
 # %% [markdown]
-# **Right: for SPD's pieces all four orders are equally good** down to the error that SPD was trained to reach ("random masks" cost 1.5e-5 in this run). Below that, learned importances have no
+# **Right: for SPD's pieces all four orders are equally good** down to the error that SPD was trained to reach ("random masks" cost 1.1e-5 in this run). Below that, learned importances have no
 # opinion: they are 0 for all that is left, and which of those to keep first is chance. Gradients go on.
 #
 # **Left: for APD's components no order helps.** With one component per active feature the error is already as good as with thirty, and in between it gets *worse*: each further component brings a part of
@@ -623,7 +623,7 @@ slide = {
     "components the output's loss reaches at the end (5-2, of 20)": tuple(
         str(int((flows[m].sizes[loss][-1] > 0).sum())) for m, loss in (("APD", "minimality"), ("SPD", "recon"))
     ),
-    "dead at the end (5-2, of 20)": tuple(str(int((comparison.alive(watched[m]) == 0).sum())) for m in ("APD", "SPD")),
+    "dead at the end (5-2, of 20)": tuple(str(int((~comparison.alive(watched[m])).sum())) for m in ("APD", "SPD")),
     "gradient against measured effect, rank correlation (5-2)": tuple(f"{truth_52[m]:.2f}" for m in ("APD", "SPD")),
     "W_out of the residual MLP": ("one part per component", "one part per neuron"),
     "contributions copied, r (residual MLP)": tuple(

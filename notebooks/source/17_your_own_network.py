@@ -429,10 +429,10 @@ def match(P: Tensor, Q: Tensor) -> Tensor:
 pdh.checks.match(match)
 
 # %% [markdown]
-# ## Dead and doubled
+# ## Dead and duplicate
 #
-# Two last counts before we look at anything. **Dead**: never important. **Doubled**: two pieces that are important on nearly the same
-# inputs (of the images where one is, both are on 80%). A doubled pair is one mechanism of rank two that SPD had to cut, because its pieces
+# Two last counts before we look at anything. **Dead**: never important. **Duplicate**: two pieces that are important on nearly the same
+# inputs (of the images where one is, both are on 80%). Such a pair is one mechanism of rank two that SPD had to cut, because its pieces
 # have rank one.
 
 # %%
@@ -443,8 +443,13 @@ for use, is_on in on.items():
     P = run.components.layers[use].P.detach()
     dead = ~is_on.any(dim=0)
     share = P[dead].sum(dim=0).norm() / run.components.targets[use].norm()
-    rows[use] = [int(dead.sum()), share.item(), len(judging.doubled(is_on)), len(judging.doubled(is_on, least=0.5))]
-pd.DataFrame(rows, index=["dead", "length of their sum, share of W", "doubled at 80%", "doubled at 50%"]).T.round(2)
+    rows[use] = [
+        int(dead.sum()),
+        share.item(),
+        len(judging.duplicates(is_on)),
+        len(judging.duplicates(is_on, least=0.5)),
+    ]
+pd.DataFrame(rows, index=["dead", "length of their sum, share of W", "pairs at 80%", "pairs at 50%"]).T.round(2)
 
 # %% [markdown]
 # The dead ones are not nothing: together they have a good part of the matrix's length. They hold what SPD judged to be

@@ -4,6 +4,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch.nn.functional as F
 from torch import Tensor
 
 from pd_helpers import metrics
@@ -91,4 +92,4 @@ class GuessLab(Lab):
 def shown_shares(P: Tensor, W: Tensor, n: int) -> Tensor:
     """Shares (n, d_in) of W's columns in the n longest components, filled up with zeros."""
     shares = metrics.column_shares(P, W)[P.norm(dim=(1, 2)).argsort(descending=True)[:n]].cpu()
-    return shares.new_zeros(n, W.shape[1]).index_copy(0, shares.new_tensor(range(len(shares))).long(), shares)
+    return F.pad(shares, (0, 0, 0, n - len(shares)))
