@@ -10,9 +10,11 @@ A test asks for the fixture `jupyter` and gets a fresh page:
         jupyter.eventually(lambda: jupyter.image(".lab-figure img") != picture, "the picture changes")
         assert jupyter.errors() == []
 
-The notebooks are served from a copy, so tests may write where they like. To look at a page by eye:
+The notebooks are served from a copy, so tests may write where they like. To look at a page by eye, and to take every
+slider of its labs to both ends, with a picture of each lab before and after:
 
     python tests/browser.py notebooks/02_superposition.ipynb page.png
+    python tests/browser.py notebooks/02_superposition.ipynb page.png --drive
 """
 
 import argparse
@@ -191,12 +193,59 @@ class Slider:
         """The readout as a number."""
         return float(self.readout.replace("\N{MINUS SIGN}", "-"))
 
+    @property
+    def name(self) -> str:
+        """The text before the slider."""
+        return self.row.locator(".widget-label").first.inner_text().strip()
+
     def press(self, key: str, times: int = 1) -> "Slider":
         """Press a key on the handle: ArrowRight, ArrowLeft, Home or End."""
         self.handle.focus()
         for _ in range(times):
             self.handle.press(key)
         return self
+
+
+class LabOnPage:
+    """A lab as the page shows it: sliders, a picture, perhaps a progress bar."""
+
+    def __init__(self, jupyter: "JupyterPage", box: Locator):
+        self.jupyter, self.box = jupyter, box
+
+    @property
+    def sliders(self) -> list[Slider]:
+        """All that can be moved."""
+        return [Slider(row) for row in self.box.locator(".widget-slider").all()]
+
+    def picture(self) -> bytes:
+        """The picture's file."""
+        return base64.b64decode(self.box.locator("img.pdh-picture").first.evaluate(BYTES))
+
+    def settled(self, timeout: float) -> bytes:
+        """The picture, once nothing trains and half a second has changed nothing."""
+        bar = self.box.locator(".pdh-progress .widget-label")
+        deadline, last, since = time.monotonic() + timeout, b"", time.monotonic()
+        while time.monotonic() < deadline:
+            picture, now = self.picture(), time.monotonic()
+            if picture != last or any(label.inner_text().strip() != "trained" for label in bar.all()):
+                last, since = picture, now
+            if now - since > 0.5:
+                return picture
+            self.jupyter.page.wait_for_timeout(50)
+        raise AssertionError(f"within {timeout:g} s the lab did not come to rest")
+
+    def drive(self, timeout: float = 120) -> None:
+        """Each slider to both ends, where the pictures differ, and in a rush back: the last value must win."""
+        for slider in self.sliders:
+            readouts, pictures = [], []
+            for key in ("Home", "End"):
+                slider.press(key)
+                pictures.append(self.settled(timeout))
+                readouts.append(slider.readout)
+            assert readouts[0] != readouts[1], f"slider {slider.name!r} does not move: {readouts}"
+            assert pictures[0] != pictures[1], f"slider {slider.name!r}: the same picture at {' and '.join(readouts)}"
+            slider.press("ArrowLeft", times=10).press("Home").press("ArrowRight", times=3).press("End")
+            assert self.settled(timeout) == pictures[1], f"slider {slider.name!r}: the last value did not win"
 
 
 class JupyterPage:
@@ -260,6 +309,17 @@ class JupyterPage:
         """The first slider with exactly this description, as the page shows it."""
         described = self.page.locator(".widget-slider").filter(has=self.page.get_by_text(label, exact=True))
         return Slider(described.first)
+
+    @property
+    def labs(self) -> list[LabOnPage]:
+        """The labs of the page, from top to bottom."""
+        boxes = self.page.locator(".widget-vbox").filter(has=self.page.locator("> img.pdh-picture"))
+        return [LabOnPage(self, box) for box in boxes.all()]
+
+    def drive(self) -> None:
+        """Every slider of every lab to both ends and in a rush back, as `LabOnPage.drive` says."""
+        for lab in self.labs:
+            lab.drive()
 
     def text(self, css: str) -> str:
         """The visible text of the first element that matches."""
@@ -379,6 +439,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Run a notebook in JupyterLab and write a picture of it.")
     parser.add_argument("notebook", type=Path)
     parser.add_argument("picture", type=Path)
+    parser.add_argument("--drive", action="store_true", help="move every slider, with pictures before and after")
     options = parser.parse_args()
     executable = find_browser() or sys.exit(f"install one of {', '.join(BROWSERS)}")
     with (
@@ -388,6 +449,11 @@ def main() -> int:
     ):
         page.open(options.notebook.name).run_all()
         print(*page.screenshot(options.picture), sep="\n")
+        for number, lab in enumerate(page.labs if options.drive else ()):
+            for name, act in (("before", lambda: None), ("after", lab.drive)):
+                act()
+                lab.box.screenshot(path=(path := options.picture.with_stem(f"{options.picture.stem}_{number}_{name}")))
+                print(path, *(f"{slider.name}: {slider.readout}" for slider in lab.sliders), sep="  ")
         for error in (errors := page.errors()):
             print(error, file=sys.stderr)
     return 1 if errors else 0

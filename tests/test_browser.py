@@ -38,6 +38,7 @@ display(slider, image, readout, faulty)
 @pytest.mark.parametrize("name", RUN_IN_THE_BROWSER)
 def test_run_all_gives_no_error(jupyter, name):
     jupyter.open(name).run_all()
+    jupyter.drive()
     assert jupyter.errors() == []
 
 
@@ -107,6 +108,22 @@ def test_shrinkage_appears_as_the_slider_moves(jupyter):
     assert jupyter.errors() == []
 
 
+def test_the_sparsity_lab_trains_and_can_be_stopped(jupyter):
+    code = "import pd_helpers as pdh\npdh.widgets.SparsityLab(pdh.TMSConfig(target_steps=2000), seed=0)"
+    serve_cells(jupyter, "sparsity", code)
+    slider, stop = jupyter.slider("feature probability p"), jupyter.page.get_by_role("button", name="stop")
+    assert jupyter.text(".pdh-kept") == "5"
+    assert stop.is_disabled()
+    slider.press("End")
+    stop.click()  # waits until there is something to stop
+    label = ".pdh-progress .widget-label"
+    jupyter.eventually(lambda: jupyter.text(label) == "stopped", "training is given up")
+    jupyter.drive()
+    assert jupyter.text(label) == "trained"
+    assert int(jupyter.text(".pdh-kept")) < 5
+    assert jupyter.errors() == []
+
+
 INSTANT = """
 import pd_helpers as pdh
 from pd_helpers.shipping import end_state
@@ -149,6 +166,7 @@ def test_the_shrinkage_lab_looks_up_a_sweep_instantly_and_trains_on_request(jupy
     jupyter.eventually(lambda: jupyter.image("img.pdh-picture") != live, "it trains", timeout=120)
     jupyter.page.get_by_role("button", name="instant: look up a run").click()
     jupyter.eventually(lambda: jupyter.text(".pdh-ml2r") == shown[-1][0], "the row of the sweep is back")
+    jupyter.drive()
     assert jupyter.errors() == []
 
 
@@ -173,4 +191,5 @@ def test_the_response_lab_follows_both_sliders(jupyter):
     assert move(value, "Home") < 0
     move(feature, "ArrowRight")
     assert (feature.value, value.value) == (43, -1)
+    jupyter.drive()
     assert jupyter.errors() == []

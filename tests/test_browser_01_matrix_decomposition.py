@@ -24,4 +24,5 @@ def test_fewer_terms_leave_more_out(jupyter):
         return (jupyter.text(".pdh-left"), jupyter.text(".pdh-used")) == ("0.0%", "1.0")
 
     jupyter.eventually(named, "every arrow has a term of its own", timeout=5)
+    jupyter.drive()
     assert jupyter.errors() == []

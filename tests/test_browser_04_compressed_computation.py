@@ -26,4 +26,5 @@ def test_stronger_mixing_ends_above_the_naive_loss(jupyter):
             assert float(jupyter.text(".pdh-loss")) > 0.09
     assert abs(float(jupyter.text(".pdh-loss")) - 1 / 12) < 1e-3
     assert float(jupyter.text(".pdh-loss-p")) < 0.06
+    jupyter.drive()
     assert jupyter.errors() == []

@@ -19,6 +19,7 @@ def test_components_split_as_the_slider_moves(jupyter):
     jupyter.eventually(lambda: jupyter.image("img.pdh-picture") != before, "the picture follows", timeout=5)
     alpha.press("Home")
     jupyter.eventually(lambda: jupyter.text(".pdh-groups") == "{0 1}", "it merges again", timeout=5)
+    jupyter.drive()
     assert jupyter.errors() == []
 
 
@@ -30,4 +31,5 @@ def test_the_schatten_lab_follows_its_sliders(jupyter):
     before = jupyter.text(".pdh-true")
     jupyter.slider("true rank").press("ArrowRight")
     jupyter.eventually(lambda: jupyter.text(".pdh-true") != before, "the rank counts", timeout=5)
+    jupyter.drive()
     assert jupyter.errors() == []

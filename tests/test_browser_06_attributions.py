@@ -34,4 +34,5 @@ def test_the_attribution_lab_follows_its_sliders(jupyter):
     menu = jupyter.page.locator(".widget-dropdown select").first
     menu.press("h")  # the entry that begins with it
     jupyter.eventually(lambda: jupyter.page.get_by_text("With halves").count(), "the components change", timeout=5)
+    jupyter.drive()
     assert jupyter.errors() == []

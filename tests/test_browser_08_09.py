@@ -32,6 +32,7 @@ def test_the_feature_lab_follows_both_sliders(jupyter):
     jupyter.eventually(lambda: jupyter.text(".pdh-adds") != one, "the number follows", timeout=5)
     press(jupyter, feature, "Home")
     assert feature.value == 0
+    jupyter.drive()
     assert jupyter.errors() == []
 
 
@@ -47,6 +48,7 @@ def test_the_ablation_lab_follows_sliders_and_buttons(jupyter):
     jupyter.eventually(lambda: jupyter.text(".pdh-adds") != kept, "the number follows", timeout=5)
     press(jupyter, feature, "ArrowLeft")
     assert (feature.value, half.value) == (4, 1)
+    jupyter.drive()
     assert jupyter.errors() == []
 
 
@@ -57,4 +59,5 @@ def test_the_sharing_lab_follows_its_slider(jupyter):
     assert rank.readout == "3"
     assert len(set(pictures)) == 3
     assert jupyter.text(".pdh-doubled").isdigit()
+    jupyter.drive()
     assert jupyter.errors() == []

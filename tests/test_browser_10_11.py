@@ -20,6 +20,7 @@ def test_the_gated_lab_walks_through_seeds_and_coefficients(jupyter):
         jupyter.eventually(lambda: jupyter.image("img.pdh-picture") not in pictures, "the picture follows", timeout=5)
         pictures.append(jupyter.image("img.pdh-picture"))
     assert jupyter.text(".pdh-served") in "01234"
+    jupyter.drive()
     assert jupyter.errors() == []
 
 
@@ -39,4 +40,5 @@ def test_in_the_lp_lab_one_component_holds_all_columns_until_simplicity_breaks_i
     jupyter.slider("minimality λ_M").press("Home")  # before the first training has ended, which is given up
     jupyter.eventually(lambda: float(jupyter.text(".pdh-ml2r")) < 0.6, "columns are split", timeout=60)
     jupyter.eventually(lambda: "step 2000" in jupyter.text(".pdh-readout"), "training ends", timeout=60)
+    jupyter.drive()
     assert jupyter.errors() == []

@@ -22,6 +22,7 @@ def test_the_mask_lab_follows_its_sliders(jupyter):
     assert move("g of mechanism 0", "End") < ablated / 20
     assert move("feature that is on", "ArrowRight") > ablated / 2
     assert move("g of mechanism 1", "End") < ablated / 20
+    jupyter.drive()
     assert jupyter.errors() == []
 
 
@@ -36,4 +37,5 @@ def test_the_sigmoid_lab_shows_where_gradients_die(jupyter):
     jupyter.eventually(lambda: float(jupyter.text(".pdh-upper-leaky")) < 1, "the leak lets it fall", timeout=5)
     assert jupyter.text(".pdh-lower-leaky") == "2.00"
     assert jupyter.image("img.pdh-picture") != before
+    jupyter.drive()
     assert jupyter.errors() == []

@@ -24,4 +24,5 @@ def test_the_price_lab_follows_its_slider(jupyter):
     assert move("ArrowLeft")[0] < 70
     assert move("ArrowRight") == (100, 50)
     assert move("End")[1] > 80
+    jupyter.drive()
     assert jupyter.errors() == []

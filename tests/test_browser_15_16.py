@@ -20,6 +20,7 @@ def test_the_layers_lab_follows_run_and_feature(jupyter):
     assert move(feature, "End").count("%") == 2
     assert move(feature, "Home").count("%") == 2
     assert move(run, "ArrowRight") == "100%"
+    jupyter.drive()
     assert jupyter.errors() == []
 
 
@@ -37,4 +38,5 @@ def test_the_guess_lab_trains_both_methods_and_the_last_move_wins(jupyter):
     jupyter.eventually(lambda: jupyter.image("img.pdh-picture") != before, "the picture follows", timeout=60)
     slider.press("ArrowLeft")  # what is being trained is given up
     jupyter.eventually(lambda: "0.633" in jupyter.text(".pdh-readout"), "APD takes the second value", timeout=60)
+    jupyter.drive()
     assert jupyter.errors() == []

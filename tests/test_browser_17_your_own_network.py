@@ -28,4 +28,5 @@ def test_the_subcomponent_lab_switches_pieces_off(jupyter):
     jupyter.slider("subcomponent, by use").press("End")
     jupyter.eventually(lambda: jupyter.text(".pdh-accuracy") == "1.000", "the last one does nothing", timeout=5)
     assert jupyter.text(".pdh-c") != first
+    jupyter.drive()
     assert jupyter.errors() == []

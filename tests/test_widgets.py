@@ -68,6 +68,27 @@ def test_a_slider_that_moves_again_cancels_the_training_before(run):
     assert finished == [2.0]
 
 
+def test_training_is_given_up_at_the_press_of_a_button_and_taken_up_by_the_next_move(run):
+    lab = ShrinkageLab(run)
+    finished = []
+    lab._show_all_of = lambda run: finished.append(run.config.simplicity_coeff)
+
+    async def begin_and_stop():
+        lab.simplicity_coeff.value = 0.5
+        while lab.progress.stop.disabled:
+            await asyncio.sleep(0.01)
+        lab.progress.stop.click()
+        await asyncio.wait([lab._task])
+        assert lab._task.cancelled()
+        assert (lab.progress.bar.description, lab.progress.stop.disabled) == ("stopped", True)
+        lab.simplicity_coeff.value = 1.0
+        await lab._task
+
+    asyncio.run(begin_and_stop())
+    assert finished == [1.0]
+    assert lab.progress.bar.description == "trained"
+
+
 def test_training_gives_way_to_others(run):
     lab, turns = ShrinkageLab(run), 0
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from pd_helpers import metrics
 from pd_helpers.runs import prepare
 from pd_helpers.targets import TMS
-from pd_helpers.widgets.lab import SETTLE, Lab, choice, progress_bar
+from pd_helpers.widgets.lab import SETTLE, Lab, Progress, choice
 
 if TYPE_CHECKING:
     from pd_helpers.runs import Run
@@ -40,7 +40,7 @@ class GuessLab(Lab):
                 )
         self.published = self.runs = (apd_run, spd_run)
         self.factor = choice("times the published value", self.FACTORS, 1)
-        self.progress = progress_bar()
+        self.progress = Progress(self.give_up)
         super().__init__([self.factor, self.progress], 9.2, 3.4, 1, 2)
         self._images = []
         for ax in self.axes[0]:

@@ -55,6 +55,11 @@ class Lab:
         self._numbers.value = readout
         self._caption.value = plots.caption(alt)
 
+    def give_up(self) -> None:
+        """Stop training; the picture stays as it was drawn last, until a slider moves."""
+        if self._task is not None and self._task.cancel():
+            self.progress.show("stopped", "warning")
+
     def replace_task(self, work: Callable) -> None:
         """Cancel what is running and start `work()`, a coroutine; where no event loop runs, work to the end now."""
         if self._task is not None:
@@ -66,20 +71,18 @@ class Lab:
 
     async def follow(self, steps: Iterator[int], total: int, draw: Callable[[], None]) -> None:
         """Take all of `steps` under the progress bar, drawing now and then, and giving way to the front end."""
-        self.progress.description, self.progress.bar_style = "training", "info"
-        self.progress.max, self.progress.value = total, 0
+        self.progress.show("training", "info", 0, total)
         looked = drawn = time.perf_counter()
         for done, _ in enumerate(steps):
             if time.perf_counter() - looked < SLICE:
                 continue
-            self.progress.value = done
+            self.progress.show("training", "info", done, total)
             if time.perf_counter() - drawn > REDRAW:
                 draw()
                 drawn = time.perf_counter()
             await asyncio.sleep(0.001)
             looked = time.perf_counter()
-        self.progress.description, self.progress.bar_style = "trained", "success"
-        self.progress.value = total
+        self.progress.show("trained", "success", total, total)
         draw()
 
     def _ipython_display_(self) -> None:
@@ -109,7 +112,19 @@ def whole(description: str, value: int, high: int) -> w.IntSlider:
     return w.IntSlider(description=description, value=value, min=0, max=high, style=STYLE, layout=WIDE)
 
 
-def progress_bar() -> w.IntProgress:
-    bar = w.IntProgress(description="trained", value=1, max=1, bar_style="success", style=STYLE, layout=WIDE)
-    bar.add_class("pdh-progress")
-    return bar
+class Progress(w.HBox):
+    """How far training is, and a button that gives it up."""
+
+    def __init__(self, give_up: Callable[[], None]):
+        self.bar = w.IntProgress(value=1, max=1, style=STYLE, layout=WIDE)
+        self.bar.add_class("pdh-progress")
+        self.stop = w.Button(description="stop", tooltip="give up this training", layout=w.Layout(width="auto"))
+        self.stop.on_click(lambda _: give_up())
+        super().__init__([self.bar, self.stop])
+        self.show("trained", "success", 1, 1)
+
+    def show(self, what: str, style: str, done: int | None = None, total: int | None = None) -> None:
+        """Say what is going on, in words and colour, and how much of it is done."""
+        self.bar.description, self.bar.bar_style, self.stop.disabled = what, style, what != "training"
+        if total is not None:
+            self.bar.max, self.bar.value = total, done

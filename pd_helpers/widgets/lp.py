@@ -8,7 +8,7 @@ import torch
 from pd_helpers import metrics, plots
 from pd_helpers.runs import Run, prepare
 from pd_helpers.targets import TMS
-from pd_helpers.widgets.lab import SETTLE, Lab, choice, progress_bar
+from pd_helpers.widgets.lab import SETTLE, Lab, Progress, choice
 
 
 class LpLab(Lab):
@@ -37,7 +37,7 @@ class LpLab(Lab):
             field: choice(label, values, min(values, key=lambda v: abs(v - getattr(run.config, field))))
             for field, (label, values) in self.FIELDS.items()
         }
-        self.progress = progress_bar()
+        self.progress = Progress(self.give_up)
         super().__init__([*self.sliders.values(), self.progress], 9.0, 3.6, 1, 2)
         arrows, self._matrix = self.axes[0]
         plots.columns(arrows, torch.zeros(2, 0)).set_title("components, one colour each", fontsize=10)

@@ -13,7 +13,7 @@ from torch import Tensor
 from pd_helpers import metrics, plots
 from pd_helpers.runs import Run, prepare
 from pd_helpers.targets import TMS
-from pd_helpers.widgets.lab import ROW, SETTLE, Lab, choice, progress_bar, slider
+from pd_helpers.widgets.lab import ROW, SETTLE, Lab, Progress, choice, slider
 
 if TYPE_CHECKING:
     import pandas
@@ -58,7 +58,7 @@ class ShrinkageLab(Lab):
         self.top_k = slider(labels["top_k"], config.top_k, 0.061, 0.461, 0.05, 3)
         steps = [s.step for s in run.snapshots]
         self.step = choice("training step", steps, steps[-1])
-        self.progress = progress_bar()
+        self.progress = Progress(self.give_up)
         live = [self.simplicity_coeff, self.schatten_p, self.top_k, self.step, self.progress]
         controls, self.mode, self.grid = live, None, {}
         if sweep is not None:
@@ -139,8 +139,7 @@ class ShrinkageLab(Lab):
 
     def _switch(self) -> None:
         """Go over to the other mode; what was being trained is given up, and begun again on return."""
-        if self._task is not None:
-            self._task.cancel()
+        self.give_up()
         self._stack.children = self._sliders[self.mode.value]
         if self.is_live and any(getattr(self, field).value != getattr(self.run.config, field) for field in self.FIELDS):
             self.replace_task(self._retrain)

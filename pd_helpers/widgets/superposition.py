@@ -6,7 +6,7 @@ import torch
 
 from pd_helpers import plots
 from pd_helpers.targets import TMS, TMSConfig, make_target
-from pd_helpers.widgets.lab import SETTLE, Lab, choice, progress_bar, slider, whole
+from pd_helpers.widgets.lab import SETTLE, Lab, Progress, choice, slider, whole
 
 N_SPARSITY = 2**14
 """Inputs on which the sparsity lab measures the error."""
@@ -65,7 +65,7 @@ class SparsityLab(Lab):
     def __init__(self, config: TMSConfig, seed: int = 0, target: TMS | None = None):
         self.config, self.seed = config, seed
         self.probability = choice("feature probability p", self.PROBABILITIES, config.feature_probability)
-        self.progress = progress_bar()
+        self.progress = Progress(self.give_up)
         super().__init__([self.probability, self.progress], 8.0, 3.3, 1, 2)
         self.target = target or make_target(config, seed, show_progress=False)
         self.draw()
