@@ -109,6 +109,7 @@ SWEEPS = [
     SweepPlan("apd/tms_40-10", "simplicity", {"simplicity_coeff": [0.0, 5.0, 10.0, 20.0, 40.0]}),
     SweepPlan("apd/tms_40-10", "top_k", {"top_k": [0.3, 0.6, 1.0, 1.7, 3.0]}),
     SweepPlan("spd/tms_40-10", "importance", {"importance_coeff": [2e-5, 5e-4]}, keep=False),
+    SweepPlan("spd/tms_40-10_id", "subcomponents", {"C": [100, 200, 400, 800]}, keep=False),
     SweepPlan("apd/resid_mlp_1_rank4", "top_k", {"top_k": [0.4, 4.0]}, keep=False),
     SweepPlan("apd/tms_5-2", "top_k", {"top_k": [0.04, 0.07, 0.1, 0.211, 0.4, 0.7, 1.0], "seed": [0, 1]}, keep=False),
     SweepPlan(
