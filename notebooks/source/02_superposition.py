@@ -95,8 +95,8 @@ pdh.widgets.SparsityLab(config.replace(target_steps=2000), seed=0)
 # <details><summary>What you should have seen</summary>
 #
 # Up to about $p = 0.2$ the pentagon survives, with a smaller bias. Around 0.3 a feature drops out: its arrow shrinks
-# to a point and its bias learns the feature's mean. With everything on, three columns are left: interference now costs
-# more than forgetting. Superposition is a *bet on sparsity*.
+# to a point and its bias learns the feature's mean: interference now costs more than forgetting. With everything on no
+# pattern is left, but arrows of all lengths. Superposition is a *bet on sparsity*.
 # </details>
 
 # %% [markdown]

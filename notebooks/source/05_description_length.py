@@ -457,7 +457,7 @@ pdh.show(
 #
 # At the start: rank 2, singular values 1 and 0.8, and factors turned by 45°. Grey lines in the bars are the values before the power is taken.
 #
-# 1. Turn back to 0°. At rank 3, which exponent brings the sum within one tenth of the rank? At rank 4?
+# 1. Turn back to 0°. At rank 3, which exponent brings the sum within 0.1 of the rank? At rank 4?
 # 2. Rank 1, noise 0.05: which exponent tells rank 1 from noise best? Why not the smallest?
 # 3. Rank 1, no noise, turn 45°: two factors for one singular value. What do they pay at 0.5, and at 1?
 
@@ -467,7 +467,7 @@ pdh.widgets.SchattenLab()
 # %% [markdown]
 # <details><summary>What you should have seen</summary>
 #
-# 1. About 0.15 at rank 3, and 0.05 at rank 4: singular values below 1, here down to 0.4, need very small exponents to count as 1.
+# 1. 0.1 at rank 3, where 0.15 just misses, and 0.05 at rank 4: singular values below 1, here down to 0.4, need very small exponents to count as 1.
 # 2. Somewhere in the middle. At 2 the noise hardly counts, but neither would a second rank; near 0 noise counts as much as anything.
 # 3. At 0.5 they pay $2 \cdot \sqrt{0.5} = 1.41$ instead of 1; at 1 exactly 1.
 # </details>
