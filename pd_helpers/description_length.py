@@ -98,7 +98,7 @@ def sum_of_powers(values: Float[Tensor, "*C R"], p: float) -> Float[Tensor, "*C"
 
 
 def schatten(P: Float[Tensor, "*C d_out d_in"], p: float) -> Float[Tensor, "*C"]:
-    """Σ_m λ_m^p over the singular values λ, the true ‖P‖_p^p of eq. 19; the rank as p → 0."""
+    """Σ_m σ_m^p over the singular values σ, the true ‖P‖_p^p of eq. 19; the rank as p → 0."""
     return sum_of_powers(torch.linalg.svdvals(P), p)
 
 

@@ -11,7 +11,7 @@ lab = pdh.widgets.DescriptionLengthLab(torch.tensor(rows).bool())  # splits at 0
 
 def test_components_split_as_the_slider_moves(jupyter):
     serve_cells(jupyter, "bits", LAB, "lab")
-    alpha = jupyter.slider("bits per attribution α")
+    alpha = jupyter.slider("bits per number α")
     assert jupyter.text(".pdh-groups") == "{0 1}"
     before = jupyter.image("img.pdh-picture")
     alpha.press("End")

@@ -85,7 +85,7 @@ pdh.widgets.MechanismLab(target)
 # <details><summary>What you should have seen</summary>
 #
 # Output 0 falls, and faster than in a straight line: $W$ is used twice, once reading and once writing, so the
-# output carries $m^2$. Below about $m = 0.45$ the negative bias wins and the output is exactly zero. Outputs 1
+# output carries $m^2$. Below about $m = 0.43$ the negative bias wins and the output is exactly zero. Outputs 1
 # and 3 belong to the neighbouring corners of the pentagon; what little they show is *interference*, and it shrinks
 # as well, since feature 0 caused it.
 #

@@ -12,7 +12,7 @@
 # **The question:** a network is made of matrices, and there are classical ways to take a matrix apart. Why not use those?
 #
 # *After this notebook you can* write a matrix as a sum of rank-one terms in four ways, say what each term reads and writes,
-# forward and backward, prove that two factors cannot name five arrows, and explain why a matrix alone does not say how it wants to be
+# forward and backward, prove that two terms cannot name five arrows, and explain why a matrix alone does not say how it wants to be
 # cut.
 #
 # | read | do | run on two cores | before this | difficulty |
@@ -31,8 +31,8 @@ from pd_helpers import metrics
 # %% [markdown]
 # ## Five arrows
 #
-# Here is a matrix with two rows and five columns. Where it comes from will be told in the next notebook. Each column is a point in the plane, and we draw it as an
-# arrow.
+# Here is a matrix with two rows and five columns. You may recognise it from notebook 00; forget for a while what it came from, and take it as a matrix. Each
+# column is a point in the plane, and we draw it as an arrow.
 
 # %%
 W = fz.five_arrows()  # (2, 5)
@@ -156,8 +156,8 @@ table.rename_axis("NMF terms").round(3)
 fig, axes = pdh.plots.figure(9, 3.1, 1, 4)
 terms = fz.nmf_terms(W, 4)
 for c, (ax, term) in enumerate(zip(axes[0], terms, strict=True)):
-    pdh.plots.columns(ax, W, colors=["0.75"] * 5, width=4, reach=0.35)
-    pdh.plots.columns(ax, term, labels=False).set_title(f"NMF term {c}", fontsize=10)
+    pdh.plots.columns(ax, W, colors=["0.75"] * 5, width=4, reach=0.35, limit=1.6)
+    pdh.plots.columns(ax, term, labels=False, limit=1.6).set_title(f"NMF term {c}", fontsize=10)
     ax.set(xticklabels=[], yticklabels=[])
 directions = terms.sum(dim=2) / terms.sum(dim=2).norm(dim=1, keepdim=True)
 pdh.show(
@@ -175,7 +175,7 @@ pdh.show(
 # look for it.
 
 # %% [markdown]
-# ## Two factors cannot name five arrows
+# ## Two terms cannot name five arrows
 #
 # Perhaps we only need a better method with two terms? No.
 #
@@ -249,7 +249,7 @@ pd.DataFrame(
 )
 
 # %% [markdown]
-# Any five directions will do. From the point of view of $W$ all of these are equally good: exact, five terms, rank one each. What makes the first one special is the last column of the table: an arrow
+# Any five directions will do, unless all lie on one line. From the point of view of $W$ all of these are equally good: exact, five terms, rank one each. What makes the first one special is the last column of the table: an arrow
 # needs *one* term, and so an input with one number on needs one.
 #
 # And that is not a property of $W$. It is a property of $W$ **and of the inputs**. If all five numbers were always on together, every
@@ -384,4 +384,4 @@ pdh.checks.weight_gradient(weight_gradient)
 # Give it more iterations (`max_iter`). The helper used here allows 20,000.
 # </details>
 #
-# **Next:** [02 · Superposition](02_superposition.ipynb) tells where the five arrows come from.
+# **Next:** [02 · Superposition](02_superposition.ipynb) trains the network that the five arrows come from.

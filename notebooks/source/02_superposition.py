@@ -29,7 +29,7 @@ import pd_helpers as pdh
 # ## Sparse data
 #
 # The world has more things in it than a layer has dimensions, but few of them are there at once. The toy data say
-# exactly that. Each of $n$ features is on with a small **feature probability** $p$; when it is on, its value is uniform
+# exactly that. Each of $m_2$ features is on with a small **feature probability** $p$; when it is on, its value is uniform
 # between 0 and 1; otherwise it is exactly zero.
 
 # %%
@@ -73,12 +73,12 @@ print("b =", b.numpy().round(2), " column lengths:", W.norm(dim=0).numpy().round
 #
 # - on the diagonal of $W^\top W$, a feature reaches its own output with a factor of about 1.28;
 # - corners far apart (144°) get about −1.04 from each other, and the ReLU cuts that off at no cost;
-# - neighbours (72°) get +0.4 from each other. That is **interference**: a small lie. The bias of about −0.24 removes
+# - neighbours (72°) get +0.4 from each other. That is **interference**: a small lie. The bias of about −0.25 removes
 #   most of it, which is why the diagonal has to be larger than 1.
 #
 # While features are rare, two neighbours are seldom on together, and the lie costs little. Is it always a pentagon?
-# We trained this network from 100 seeds: every one gave a pentagon, with angles between 70.6° and 73.2°. In the paper's
-# hands it is "to a lesser extent" brittle as well; with these settings we did not see it fail.
+# We trained this network from 100 seeds: every one gave a pentagon, with angles between 70.6° and 73.2°. (The APD paper
+# calls training it brittle, though "to a lesser extent" than decomposing it.)
 
 # %% [markdown]
 # ## How sparse is sparse enough?
@@ -95,15 +95,16 @@ pdh.widgets.SparsityLab(config.replace(target_steps=2000), seed=0)
 # <details><summary>What you should have seen</summary>
 #
 # Up to about $p = 0.2$ the pentagon survives, with a smaller bias. Around 0.3 a feature drops out: its arrow shrinks
-# to a point and its bias learns the feature's mean. With everything on, three columns are left: interference now costs
-# more than forgetting. Superposition is a *bet on sparsity*.
+# to a point and its bias learns the feature's mean: interference now costs more than forgetting. With everything on no
+# pattern is left, but arrows of all lengths. Superposition is a *bet on sparsity*.
 # </details>
 
 # %% [markdown]
 # ## The ground-truth mechanisms
 #
 # If only feature $c$ is on, then $W x = W_{:,c}\, x_c$: no other column of $W$ is touched. So column $c$, alone in a
-# matrix of zeros, is a fair candidate for "the part of the network that handles feature $c$" (APD, equations 1 and 2):
+# matrix of zeros, is a fair candidate for "the part of the network that handles feature $c$" (equations 1 and 2 of the
+# APD paper):
 #
 # $$Z^{(c)}_{:,j} = \begin{cases} W_{:,c} & j = c \\ 0 & \text{otherwise} \end{cases}
 # \qquad\Longleftrightarrow\qquad Z^{(c)} = W_{:,c}\, e_c^\top .$$
@@ -139,10 +140,11 @@ for c in range(5):
     )
     error = (whole - alone).square().mean(dim=1)
     axes[0, 1].plot(values, error, color=pdh.plots.color(c), ls=["-", "--", "-.", ":", "-"][c])
-axes[0, 0].set(xlabel="value of the only feature on", ylabel="its own output", title="W (thick) and Z alone (thin)")
+axes[0, 0].set(xlabel="value of the only feature on", ylabel="its own output")
+axes[0, 0].set_title("W (thick) and Z alone (thin)", fontsize=10)
 axes[0, 0].legend(frameon=False, fontsize=8)
 axes[0, 1].set(xlabel="value of the only feature on", ylabel="mean squared error", ylim=(0, 0.02))
-axes[0, 1].set_title("what replacing W by Z changes, over all outputs")
+axes[0, 1].set_title("what replacing W by Z changes, over all outputs", fontsize=10)
 pdh.show(
     fig,
     alt="Left: each feature's own output against its value, the same with W and with its mechanism alone. Right: the mean "
@@ -177,7 +179,7 @@ print(f"mechanisms used per input: {masks.sum(dim=1).mean():.2f} of 5")
 
 # %% [markdown]
 # `pdh.decompose` is the starting point of both methods: it keeps the target, gives each chosen layer its components
-# $P_c = U_c V_c$, and runs the network under any masks. Here we set $U$ and $V$ by hand. APD and SPD have to find them.
+# $P_c = U_c V_c$ ($V_c$ reads, $U_c$ writes), and runs the network under any masks. Here we set $U$ and $V$ by hand. APD and SPD have to find them.
 #
 # One detail matters later. $W$ is *one* matrix used *twice*, as $W$ and as $W^\top$. Masking a component removes it in
 # both places at once in APD, where a component is a vector in the space of all parameters; SPD masks each use on its

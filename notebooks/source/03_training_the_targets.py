@@ -38,12 +38,10 @@ from pd_helpers.residual_mlp import monosemantic_baseline
 # |---|---|---|---|---|---|
 # | **TMS 5-2**, **40-10** | $\mathrm{ReLU}(W^\top W x + b)$ | 5 features in 2 dimensions, 40 in 10 | each feature on with $p = 0.05$, then in $[0, 1]$ | $x$ | [07](07_apd_superposition.ipynb), [13](13_spd_superposition.ipynb) |
 # | **TMS + ID** | the same with a fixed identity in the middle | as above | as above | $x$ | [13](13_spd_superposition.ipynb) |
-# | **ResidMLP-1** | residual MLP, one layer | 100 features, 50 neurons | each on with $p = 0.01$, then in $[-1, 1]$ | $x_i + \mathrm{ReLU}(x_i)$ | 08, 14 |
-# | **ResidMLP-2** | two layers | 100 features, 25 + 25 neurons | as above | the same | 09, 15 |
-# | **ResidMLP-3** | three layers | 102 features, 17 + 17 + 17 neurons | as above | the same | 15 |
-# | **gated** | residual MLP with biases, two layers, *written by hand* | 4 functions, 20 + 20 neurons | $x$ in $[0, 5]$, four control bits, each on with $p = 0.05$ | $\sum_i b_i F_i(x)$ | 10 |
-#
-# A number without a link is a notebook that is not written yet.
+# | **ResidMLP-1** | residual MLP, one layer | 100 features, 50 neurons | each on with $p = 0.01$, then in $[-1, 1]$ | $x_i + \mathrm{ReLU}(x_i)$ | [08](08_apd_compressed_computation.ipynb), [14](14_spd_compressed_computation.ipynb) |
+# | **ResidMLP-2** | two layers | 100 features, 25 + 25 neurons | as above | the same | [09](09_apd_cross_layer.ipynb), [15](15_spd_cross_layer.ipynb) |
+# | **ResidMLP-3** | three layers | 102 features, 17 + 17 + 17 neurons | as above | the same | [15](15_spd_cross_layer.ipynb) |
+# | **gated** | residual MLP with biases, two layers, *written by hand* | 4 functions, 20 + 20 neurons | $x$ in $[0, 5]$, four control bits, each on with $p = 0.05$ | $\sum_i b_i F_i(x)$ | [10](10_apd_gated_functions.ipynb) |
 #
 # You know the first kind. The **toy model of superposition** stores more features than it has dimensions, and its
 # mechanisms are the columns of $W$: [notebook 02](02_superposition.ipynb) is all about it. It *stores*; it hardly computes.
@@ -55,7 +53,7 @@ from pd_helpers.residual_mlp import monosemantic_baseline
 #
 # The first new network has $n = 100$ inputs and should double every positive one:
 #
-# $$y_i = x_i + \mathrm{ReLU}(x_i), \qquad i = 1, \dots, 100.$$
+# $$y_i = x_i + \mathrm{ReLU}(x_i), \qquad i = 0, \dots, 99.$$
 #
 # That is easy with 100 neurons, one for each ReLU. It gets 50.
 
@@ -285,7 +283,7 @@ pdh.show(fig, alt)
 #
 # Nothing forbids a larger output. Multiply $W_\text{out}$ by 1.6, and output 42 would be 2.
 #
-# **Predict before you run.** We scale what the MLP adds by a factor $s$. Where is the loss smallest? Which part of it grows
+# **Predict before you run.** We scale what the MLP adds by a factor $s$ (a number here, not the stream). Where is the loss smallest? Which part of it grows
 # with $s$?
 
 # %%
@@ -374,8 +372,8 @@ pd.DataFrame({"loss": rivals | repaired}).style.format("{:.2e}")
 
 # %% [markdown]
 # It *rises*, above the baseline. The network's advantage exists only together with the noise that it corrects. The
-# authors who noticed this asked whether there is any computation in superposition here at all. A later notebook, 04, is about
-# that. For now, keep in mind what you are going to decompose: a network that does two jobs with the same neurons.
+# authors who noticed this asked whether there is any computation in superposition here at all. [Notebook 04](04_compressed_computation.ipynb) is
+# about that. For now, keep in mind what you are going to decompose: a network that does two jobs with the same neurons.
 
 # %% [markdown]
 # ## Which neurons do it?
@@ -739,8 +737,9 @@ pdh.show(
 #
 # <details><summary>What does the hand-written network do when a bit is one half?</summary>
 #
-# It was never asked, but we can tell. All ramps of $F_i$ start later by $K/2$, so the output is the interpolated
-# function *moved to the right* by $K/2 \approx 2.8$, and 0 before the ramps begin. A bit is a switch, not a volume control. This
+# It was never asked, but we can tell. The ramp that started at $t_j$ starts half way from there to 5, at $(5 + t_j)/2$, with the
+# same weight. So the output is 0 up to $x \approx 2.2$, and from 2.5 on it is $\tfrac12 F_i(2x - 5)$: the whole function,
+# half as wide and half as high. A bit is a switch, not a volume control. This
 # matters for attributions (notebook 06), which ask what a *small* change does.
 # </details>
 #
@@ -775,5 +774,5 @@ pdh.show(
 # The ramp before 0 is missing, or has the weight 0. It has to lift the line to $F(0)$.
 # </details>
 #
-# **Next:** [05 · Description length](05_description_length.ipynb) asks what makes a decomposition good;
+# **Next:** [04 · Compressed computation](04_compressed_computation.ipynb) asks what the 50 neurons really do;
 # [07 · APD on superposition](07_apd_superposition.ipynb) decomposes the first of these targets.

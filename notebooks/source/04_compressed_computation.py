@@ -33,7 +33,7 @@ from pd_helpers.training import progress
 # ## A good result, and a doubt
 #
 # [Notebook 03](03_training_the_targets.ipynb) trained a residual MLP with 50 neurons to answer $x_i + \mathrm{ReLU}(x_i)$ for 100
-# features. It beat the **naive solution**, which gives each of 50 features a neuron of its own and ignores the other 50.
+# features. It beat the **naive solution**, there called the monosemantic baseline: 50 features have a neuron each, the other 50 are ignored.
 #
 # APD's paper takes that as a sign of **computation in superposition**: more functions computed than there are neurons,
 # each spread over many. A later paper doubts it: *Compressed Computation is (probably) not Computation in
@@ -247,7 +247,7 @@ losses.round(4)
 # - **Mixed labels: below it where inputs are sparse**, and each close to its published number: at $p = 0.01$ 0.065 for symmetric and 0.0755 for
 #   asymmetric mixing, at $p = 0.001$ 0.0602 and 0.072. For the embedding 0.0643 and 0.0597 are published; ours come that close with the *other*
 #   sign only. We return to this.
-# - At $p = 1$ hardly any kind is better than clean labels: with everything on there is little left to win.
+# - At $p = 1$ two of the four kinds are slightly better than clean labels, and two are worse: with everything on there is little left to win.
 #
 # So the gain needs the mixing. It does not need the embedding: random numbers do as well.
 
@@ -406,7 +406,7 @@ pdh.show(
 #
 # And there is no size of mixing at which it gets better: the orange line only rises. The dip in the loss is the dip of the
 # blue line. Why does it dip at all, with more to fit? Because $M$ makes the 100 directions unequal. Along some, $1 + 2\lambda$ is near
-# 2 and much is to be won; along others it is near 0 and nothing is lost by leaving them out. Rank 50 then goes further. When $\sigma$ is larger still, the
+# 2 ($\lambda$ is the eigenvalue of $M$) and much is to be won; along others it is near 0 and nothing is lost by leaving them out. Rank 50 then goes further. When $\sigma$ is larger still, the
 # lowest $1 + 2\lambda$ turn negative, and leaving those out costs again.
 #
 # That the nonlinear part gets worse is hardly an accident either: the neurons' directions are chosen for the linear job, and
@@ -416,8 +416,7 @@ pdh.show(
 # ## What the fifty neurons span
 #
 # If the network's business is the best rank-50 matrix for $I + 2M$, we know which directions it must keep: for symmetric $M$, the **eigenvectors
-# of $M$ with the largest eigenvalues**. In their direction $1 + 2\lambda$ is large, and those that are dropped have $1 + 2\lambda$ near
-# zero: nothing is lost there.
+# of $M$ with the largest eigenvalues**. In their direction $1 + 2\lambda$ is large; where it is smaller, least is lost.
 #
 # ### Exercise 3 · Projecting on the top directions
 #
@@ -475,7 +474,7 @@ pdh.show(
 )
 
 # %% [markdown]
-# - **Left.** For symmetric $M$ of every kind, the first forty eigenvectors are kept (cosine above 0.96), the fall is around number 50, and
+# - **Left.** For symmetric $M$ of every kind, the first forty eigenvectors are kept (cosine 0.96 or more), the fall is around number 50, and
 #   little is left at the end. Published: near 1 for about 40, and 0 to 0.2 after 50. Ours falls a little less sharply: just after 50 there are
 #   cosines of 0.5 and more.
 # - **Middle.** For asymmetric $M$, its own singular directions do *not* fit well. Those of $I + 2M$ do. This is what the
@@ -524,7 +523,7 @@ pdh.show(
 
 # %% [markdown]
 # The formula says it before any fit: the best $W_\text{out} W_\text{in}$ without limit on its rank is $I + 2M$, so entries off the diagonal should have **slope
-# 2** against those of $M$. We find 1.9 to 2.1; the paper's plot has 1.86. On the diagonal $1 + 2M_{ii}$ would be best. Rank 50 cannot do that, and
+# 2** against those of $M$. We find 1.94 to 2.15; the paper's plot has 1.86. On the diagonal $1 + 2M_{ii}$ would be best. Rank 50 cannot do that, and
 # features whose $M_{ii}$ is larger are worth more, so the slope is steeper there and starts lower: 2.55 M + 0.70 for symmetric and 4.01 M + 0.61 for
 # asymmetric mixing, from 100 points each, where the paper's plot has 3.38 M + 0.62.
 
@@ -533,13 +532,13 @@ pdh.show(
 #
 # How far does one get by linear algebra alone? Factor the matrix that positive one-hot inputs want,
 #
-# $$I + M \approx V U, \qquad U \ge 0,$$
+# $$I + M \approx U V, \qquad V \ge 0,$$
 #
-# and set $W_\text{in} = U$ (50 × 100), $W_\text{out} = V$ (100 × 50). Positive inputs then pass the ReLU as if it were not there, negative ones give zero.
+# and set $W_\text{in} = V$ (50 × 100), $W_\text{out} = U$ (100 × 50). Positive inputs then pass the ReLU as if it were not there, negative ones give zero.
 # This is **semi-NMF**: non-negative matrix factorisation ([notebook 01](01_matrix_decomposition.ipynb)) with only one factor bound to be non-negative. We start from
 # scikit-learn's NMF. There is no training on inputs.
 #
-# Without the constraint $U \ge 0$, and for one feature at a time, the best such factors follow from $M$'s singular values. Call that the
+# Without the constraint $V \ge 0$, and for one feature at a time, the best such factors follow from $M$'s singular values. Call that the
 # *rank-50 fit*.
 #
 # **Predict before you run.** Naive, rank-50 fit, semi-NMF, trained: in which order?
@@ -571,7 +570,7 @@ pdh.show(
 
 # %% [markdown]
 # Linear algebra alone gets most of the way: at $\sigma = 0.03$ semi-NMF reaches 0.070 where the trained network has 0.066. It lies
-# between trained and naive for every $\sigma$ up to 0.05. It knows nothing of the inputs but $I + M$.
+# between the trained network and the naive 1/12 for every $\sigma$ up to 0.05. It knows nothing of the inputs but $I + M$.
 #
 # - Published: best at $\sigma \approx 0.01$ with 0.0778. At that $\sigma$ ours has 0.077, about the same; but ours goes on falling up to
 #   $\sigma = 0.03$. We do not know what holds the published one back. Ours takes 500 rounds from scikit-learn's start.
@@ -737,4 +736,4 @@ table.style.set_properties(**{"text-align": "left"})
 # Your $M$ has the other sign, or your eigenvectors are in rising order.
 # </details>
 #
-# Next: [05 · Description length](05_description_length.ipynb). The map of the course is in [00 · Start here](00_start_here.ipynb).
+# **Next:** [05 · Description length](05_description_length.ipynb) asks what makes a decomposition good.

@@ -166,7 +166,7 @@ table
 # (With several layers, a component's ranks are added over layers. Elsewhere in the course $\alpha$ means nothing else.) The best decomposition, by this
 # **principle of minimum description length** (MDL), takes the fewest bits on average.
 #
-# **Predict before you run.** Numbers cost 1 bit each. Does it pay to know the mechanisms, or is it shorter to say "the whole network was on", and two numbers? And
+# **Predict before you run.** Numbers cost 1 bit each. Does it pay to know the mechanisms, or is it shorter to say "the whole network was on", and ten numbers? And
 # at 8 bits?
 
 # %%
@@ -347,7 +347,7 @@ pdh.widgets.DescriptionLengthLab(used)
 #
 # | idealised | what it counts | in its place | notebook |
 # |---|---|---|---|
-# | faithful (eq. 14) | parameters that do not add up | mean squared difference $\theta^* - \sum_c P_c$ | 07 |
+# | faithful (eq. 14) | parameters that do not add up | mean squared difference between $\theta^*$, the network's parameters, and $\sum_c P_c$ | 07 |
 # | $\log_2 C \cdot$ minimality | active components | keep only the few with the largest *attributions*, and ask the output to be right | 06, 07 |
 # | $\alpha\,\cdot$ simplicity | their ranks | the *Schatten norm* | here |
 #
@@ -357,11 +357,11 @@ pdh.widgets.DescriptionLengthLab(used)
 # %% [markdown]
 # ## A rank with a slope
 #
-# The rank of $P$ is the number of its singular values $\lambda_m$ that are not zero. Raise each to a power and add (equation 19):
+# The rank of $P$ is the number of its singular values $\sigma_m$ that are not zero. Raise each to a power and add (equation 19):
 #
-# $$\lVert P \rVert_{p_S}^{p_S} = \sum_m \lambda_m^{\,p_S} .$$
+# $$\lVert P \rVert_{p_S}^{p_S} = \sum_m \sigma_m^{\,p_S} .$$
 #
-# At $p_S = 2$ this is the squared length of $P$. At $p_S = 1$, the sum of singular values. And for $p_S \to 0$ every $\lambda_m > 0$ becomes 1: the rank.
+# At $p_S = 2$ this is the squared length of $P$. At $p_S = 1$, the sum of singular values. And for $p_S \to 0$ every $\sigma_m > 0$ becomes 1: the rank. (The paper writes $\lambda_m$; our $\lambda$ are coefficients.)
 #
 # **Predict before you run.** Below are matrices of rank 1, 2, 3 and 4, **all of the same length**. Where, as $p_S$ goes from 2 to 0, do they begin to differ? What will a
 # little noise on the one of rank 1 do?
@@ -389,7 +389,7 @@ for i, (name, P) in enumerate(same_length.items()):
     )
 ax.axvline(0.9, color="0.4", lw=1)
 ax.annotate("0.9, as often in APD", (0.9, 3.2), xytext=(5, 0), textcoords="offset points", fontsize=10)
-ax.set(xlabel="Schatten exponent $p_S$", ylabel="sum of λ to the power $p_S$", xlim=(0, 2), ylim=(0, 4.2))
+ax.set(xlabel="Schatten exponent $p_S$", ylabel="sum of σ to the power $p_S$", xlim=(0, 2), ylim=(0, 4.2))
 ax.legend(frameon=False, fontsize=9, loc="upper right")
 ax.spines[["top", "right"]].set_visible(False)
 at = {
@@ -448,7 +448,7 @@ pdh.show(
 
 # %% [markdown]
 # Below 1 mixing costs, so training is pushed towards singular vectors, as the paper says. **At exactly 1 mixing is free.** Above 1 it even pays. Why: turned factors have lengths that are
-# *averages* of the singular values, $\cos^2\!\varphi\,\lambda_1 + \sin^2\!\varphi\,\lambda_2$. An average of $\lambda^{p}$ is less than the average to the power $p$ below 1, equal at 1, and more
+# *averages* of the singular values, $\cos^2\!\varphi\,\sigma_1 + \sin^2\!\varphi\,\sigma_2$. An average of $\sigma^{p}$ is less than the average to the power $p$ below 1, equal at 1, and more
 # above.
 #
 # So with $p_S = 1$, which the paper uses for its smallest network, nothing pushes factors to be singular vectors. It does no harm: the *sum* is then right for any such factors.
@@ -457,7 +457,7 @@ pdh.show(
 #
 # At the start: rank 2, singular values 1 and 0.8, and factors turned by 45°. Grey lines in the bars are the values before the power is taken.
 #
-# 1. Turn back to 0°. At rank 3, which exponent brings the sum within one tenth of the rank? At rank 4?
+# 1. Turn back to 0°. At rank 3, which exponent brings the sum within 0.1 of the rank? At rank 4?
 # 2. Rank 1, noise 0.05: which exponent tells rank 1 from noise best? Why not the smallest?
 # 3. Rank 1, no noise, turn 45°: two factors for one singular value. What do they pay at 0.5, and at 1?
 
@@ -467,7 +467,7 @@ pdh.widgets.SchattenLab()
 # %% [markdown]
 # <details><summary>What you should have seen</summary>
 #
-# 1. About 0.15 at rank 3, and 0.05 at rank 4: singular values below 1, here down to 0.4, need very small exponents to count as 1.
+# 1. 0.1 at rank 3, where 0.15 just misses, and 0.05 at rank 4: singular values below 1, here down to 0.4, need very small exponents to count as 1.
 # 2. Somewhere in the middle. At 2 the noise hardly counts, but neither would a second rank; near 0 noise counts as much as anything.
 # 3. At 0.5 they pay $2 \cdot \sqrt{0.5} = 1.41$ instead of 1; at 1 exactly 1.
 # </details>
@@ -515,7 +515,7 @@ pdh.checks.merge_threshold(merge_threshold)
 # %% [markdown]
 # ### 3 · The true Schatten norm
 #
-# $\sum_m \lambda_m^{p}$ from the singular values of one matrix. *Difficulty: gentle. Time: 3 minutes.*
+# $\sum_m \sigma_m^{p}$ from the singular values of one matrix. *Difficulty: gentle. Time: 3 minutes.*
 
 
 # %%

@@ -439,7 +439,7 @@ pdh.show(
 )
 
 # %% [markdown]
-# On these inputs 1.1 features are on, on average. With 1.1 components per input the mechanisms have a third of the singular
+# On these inputs 1.1 features are on, on average. With 1.1 components per input, chosen by attribution, the mechanisms have a third of the singular
 # vectors' error, and a fiftieth of the random split's: they are the most **minimal** cut of the three. And 1.1 of the two singular
 # vectors is more than half of all there is, while 1.1 of the five mechanisms is less than a quarter.
 # (That is also why the two meet at about 1.3: by then hardly any input lacks a singular vector that it needs.)
@@ -482,7 +482,7 @@ table.style.format("{:.1e}")
 #
 # $$P_c = P'_c + \frac{1}{C}\Big(\theta^* - \sum_{c'} P'_{c'}\Big).$$
 #
-# These add up to $\theta^*$ by construction. If $C$ is large, the second term is small, and each $P_c$ is nearly its expert.
+# These add up to $\theta^*$, the target's weights, by construction. If $C$ is large, the second term is small, and each $P_c$ is nearly its expert.
 #
 # Where do we get experts that are not parts of $W$? Turn column $c$ of $W$ in the hidden plane by some angle, 60° to 120°, left or right. Since
 # the same matrix reads and writes, $\lVert w\rVert^2$ is all that matters, and the turned column alone does feature
@@ -507,9 +507,8 @@ for c in range(5):
             experts.append(expert)
 experts = torch.stack(experts)  # (40, 2, 5)
 
-spread = (W - experts.sum(dim=0)) / len(experts)
-P = experts + spread
-assert torch.equal(P, ablation.pathological({"embed": experts}, {"embed": W})["embed"])
+P = ablation.pathological({"embed": experts}, {"embed": W})["embed"]  # eq. 10; you will write it in exercise 2
+spread = P[0] - experts[0]
 print(f"{len(P)} components; an expert has length {experts[0].norm():.2f}, what is added to each {spread.norm():.3f}")
 
 # %% [markdown]

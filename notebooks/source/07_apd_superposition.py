@@ -32,7 +32,7 @@ import pd_helpers as pdh
 # We are looking for $C$ **components** $P_1, \dots, P_C$, each a vector in the space of all the network's parameters. For
 # our toy model that is a matrix shaped like $W$. Each is stored as a product of two **factors**,
 # $P_c = U_c V_c$: $V_c$ reads what comes in, $U_c$ writes what goes out. (The APD paper and its code call these factors
-# the other way round.) We take five components, as the paper does.
+# the other way round.) $U_c$ has $R$ columns and $V_c$ as many rows, here 3; more than $R$ the rank of $P_c$ cannot be. We take five components, as the paper does.
 #
 # Let us train a target and set up a decomposition at step 0, before any training.
 
@@ -186,7 +186,7 @@ pdh.show(fig, alt)
 # The second is what APD is after (the paper's figure 1, drawn from this run): the network is a sum of parts, and every
 # input needs few of them.
 #
-# Each component has one long arrow: it *is* the mechanism of one feature. The sum is exactly the target. But look at
+# Each component has one long arrow: it *is* the mechanism of one feature. The sum is the target, as far as the eye can see. But look at
 # the small stubs at the centre of each component: it holds a little of the other columns as well. What a column
 # is short of in its own component has to be somewhere, or the sum would not be faithful. Where?
 
@@ -274,7 +274,7 @@ pd.DataFrame(rows).T.rename_axis("component").round(3)
 # ## Why do they shrink?
 #
 # Simplicity charges an active component for its length; minimality wants the output right. Let us work out where the
-# two balance. Suppose one feature is on, with value $x$, and its component holds the column $w$ scaled by $s$. The tied
+# two balance. Suppose one feature is on, with value $x$, and its component holds the column $w$ scaled by $s$ (a number; masks have an index). The tied
 # network scales its output by $s^2$:
 #
 # - minimality: the error of the output is $(1 - s^2)\lVert w\rVert^2 x$. Its square, averaged over $x$ in $[0,1]$
@@ -321,7 +321,7 @@ measured[["simplicity_coeff", "mmcs", "ml2r"]].set_index("simplicity_coeff").T.r
 # %% [markdown]
 # A calculation on the back of an envelope, with no training in it, lands on the paper's 0.893. It also says that beyond
 # a certain $\lambda_S$ **no balance exists**: components must collapse. And they do. The components that are
-# left no longer hold single columns, MMCS falls below 0.96, and the sum is still nearly faithful.
+# left no longer hold single columns, MMCS falls to 0.96 and less, and the sum is still nearly faithful.
 #
 # The calculation leaves out the bias, the neighbours' interference, and the small values that top-k drops. That is
 # why the measured points do not lie on the line exactly, and why the collapse comes a little early, by $\lambda_S = 1.4$.
@@ -509,7 +509,7 @@ def show_shares(share: torch.Tensor) -> None:
 show_shares(shares(*large[0].first_layer))
 
 # %% [markdown]
-# One component for one feature, and below the dotted line some that hold no feature. Are those empty? Let us add up the
+# One component for one feature, for 39 of the 40, and below the dotted line some that hold no feature. Are those empty? Let us add up the
 # shares of each column over three kinds of components: its own, the others that are used on some input, and those that
 # never are.
 
@@ -666,7 +666,7 @@ pdh.show(
 # The larger half. The batch top-k acts like a threshold near the middle: features well above it are served, small ones
 # are ignored, and the output lacks them. So this error says little about the components; it says that $k$ is less than
 # these inputs need. Allow two per input and it falls, though nothing was trained for that. But it does not vanish until
-# all fifty are on: what shrinkage took from a component sits in all the others.
+# most of the fifty are on: what shrinkage took from a component sits in all the others.
 
 # %% [markdown]
 # ## A hidden identity
@@ -712,10 +712,10 @@ pdh.show(
 
 # %% [markdown]
 # To carry a column $w$ through the middle on its own, a component needs $\hat w^\top Q_c\, \hat w \approx 1$, where
-# $\hat w$ is $w$ at length 1. At rank one that is $Q_c = \hat w \hat w^\top$, with trace 1, and five of them have trace
+# $\hat w$ is $w$ at length 1. The shortest such matrix of rank one is $Q_c = \hat w \hat w^\top$, with trace 1, and five of them have trace
 # 5. **But $I$ has trace 2.** Five components cannot each bring an identity of their own.
 #
-# They do not. A few components hold nearly all of $I$. But without the identity a column does nothing, and so columns are
+# They do not. Two components hold nearly all of $I$. But without the identity a column does nothing, and so columns are
 # drawn to where the identity is: some lie in two or three components at once. Others stay in a component that has
 # no identity, and that does nothing unless another one is selected with it.
 #
@@ -769,7 +769,7 @@ pd.concat([pd.DataFrame([plain], index=["without"]), table]).round(4)
 # - **Five, with the larger top-k.** The error is the smallest of all, and every component is a mixture of everything.
 #   Each input may use three of the five, so nothing has to be kept apart.
 # - **Ten, with the old top-k.** APD does find the seven mechanisms: five columns, and two parts of the identity that
-#   hold (nearly) nothing else. But the columns are shorter than ever, the identity's two parts are longer than $I$
+#   hold (nearly) nothing else. But the columns are short (0.74 to 0.84 of their length), the identity's two parts are longer than $I$
 #   itself, and what is too much the others take back. And they do not do the job: top-k pays for less than one
 #   component per input with something on, where three are needed. The error is more than twice that of the network
 #   without identity.
@@ -777,7 +777,7 @@ pd.concat([pd.DataFrame([plain], index=["without"]), table]).round(4)
 #
 # So *failing* does not mean that APD cannot see the identity. It means that no setting here gives both: mechanisms kept
 # apart, and few of them that do the work. A single average, $k$, has to serve mechanisms that one input in twenty needs
-# and others that every input needs, and someone has to know it beforehand. And do not trust ML2R where components are to
+# and others that every input with anything on needs, and someone has to know it beforehand. And do not trust ML2R where components are to
 # spare: a splinter that points exactly the right way wins the cosine against the component that holds the column, so
 # with ten components the score is far worse than what the picture shows.
 #

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 def losses(ax: Axes, history: "pandas.DataFrame", names: Sequence[str] | None = None) -> Axes:
-    """Unweighted losses against training step, on logarithmic axes."""
+    """Unweighted losses against training step, on logarithmic axes; by default those that are not always zero."""
     skipped = {"step", "mmcs", "ml2r"}
-    for k, name in enumerate(names or [n for n in history if n not in skipped]):
+    for k, name in enumerate(names or [n for n in history if n not in skipped and history[n].any()]):
         ax.plot(history["step"], history[name], color=color(k), ls=["-", "--", "-.", ":"][k % 4], label=name)
     ax.set(xlabel="training step", ylabel="loss (unweighted)", yscale="log")
     ax.legend(fontsize=8, frameon=False)

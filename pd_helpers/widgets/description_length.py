@@ -29,7 +29,7 @@ class DescriptionLengthLab(Lab):
         self.active, self._choices = active.bool(), dl.partitions(active.shape[1])
         self._names = math.log2(active.shape[1])
         self._lengths = dl.lengths(self.active, self._choices)
-        self.alpha = slider("bits per attribution α", alpha, 0.0, high, 0.05, 2)
+        self.alpha = slider("bits per number α", alpha, 0.0, high, 0.05, 2)
         super().__init__([self.alpha], 9.0, 3.7, 1, 2)
         self.alpha.observe(lambda _: self.draw(), "value")
         self.draw()
@@ -59,7 +59,7 @@ class DescriptionLengthLab(Lab):
             if best[i] != best[i - 1]:
                 curves.axvline(float(alphas[i - 1 : i + 1].mean()), color="0.75", ls=":", lw=1)
         curves.plot([alpha], [bits.min()], "o", ms=9, mfc="none", mec="0.1", mew=1.5)
-        curves.set(xlabel="bits per attribution α", ylabel="bits per input", xlim=(0, self.alpha.max))
+        curves.set(xlabel="bits per number α", ylabel="bits per input", xlim=(0, self.alpha.max))
         curves.set_ylim(0, 1.3 * float(all_bits[:, 0].max()))
         curves.set_title("description length; dotted: a group changes", fontsize=10)
         curves.legend(frameon=False, fontsize=9, loc="upper left")
