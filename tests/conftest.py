@@ -1,10 +1,15 @@
 """What every test runs under; the fixtures that need a browser are in browser.py."""
 
 import os
+from pathlib import Path
 
 # Two threads, as on the smallest machine the course is written for. Set before torch is imported, so that
 # tests that do not need torch do not load it; kernels and command lines started by tests inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
+# Kernels import guard/sitecustomize.py: no network, no writing elsewhere.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, [str(Path(__file__).with_name("guard")), os.environ.get("PYTHONPATH")])
+)
 
 import matplotlib
 from jaxtyping import install_import_hook

@@ -67,7 +67,8 @@ target
 W = target.embed.weight
 fig, axes = pdh.plots.figure(8, 3, 1, 2)
 pdh.plots.columns(axes[0, 0], W).set_title("the columns of W as arrows", fontsize=10)
-pdh.plots.matrix(axes[0, 1], W).set(title="the same numbers", xlabel="feature", ylabel="dimension")
+pdh.plots.matrix(axes[0, 1], W).set(xlabel="feature", ylabel="dimension")
+axes[0, 1].set_title("the same numbers", fontsize=10)
 pdh.show(fig, alt="The five columns of W as arrows in a plane: they point to the corners of a regular pentagon.")
 
 # %% [markdown]

@@ -598,7 +598,7 @@ for which, look, name in ((~homeless, "o", "has a component"), (homeless, "X", "
     )
 axes[0, 0].axhline(smallest, color="0.2", ls=":", lw=1, label="smallest selected")
 axes[0, 0].set(xlabel="feature, alone at 1", ylabel="largest attribution", ylim=(0, 0.5))
-axes[0, 0].legend(frameon=False, fontsize=8, loc="upper left", ncols=3, columnspacing=1)
+axes[0, 0].legend(frameon=False, fontsize=8, loc="upper left", ncols=2, columnspacing=1)
 axes[0, 1].bar(range(len(pieces)), pieces, color=pdh.plots.color(1))
 axes[0, 1].set(xlabel="components, by their share", ylabel=f"share of column {worst}")
 pdh.show(
