@@ -18,7 +18,7 @@
 #
 # | read | do | run on two cores | before this | difficulty |
 # |---|---|---|---|---|
-# | 40 minutes | 25 minutes | {{minutes}} | [02 · Superposition](02_superposition.ipynb), [07 · APD on superposition](07_apd_superposition.ipynb) | moderate |
+# | 40 minutes | 25 minutes | {{minutes}} | [07 · APD on superposition](07_apd_superposition.ipynb), [12 · SPD from scratch](12_spd_from_scratch.ipynb) | moderate |
 
 # %%
 import joblib
@@ -48,8 +48,8 @@ W, b = target.embed.weight, target.unembed.bias  # (m1, m2) = (2, 5), and (5,)
 # There is a third, less visible one. APD decides which components are active by a *gradient*, and a gradient only says
 # what happens if you change a component a little. The question was what happens if you take it away.
 #
-# **SPD's idea is to ask that question directly: how far can I turn this component down before the output changes?**
-# A small function learns to answer it for every component and every input. Random ablations keep the answers honest.
+# **SPD asks that question directly: how far can I turn this component down before the output changes?**
+# Notebook 12 built it in sixty lines. Here is a summary, with the package's version of each part; then we look at what SPD finds.
 
 # %% [markdown]
 # ## Step 1 · Rank-one pieces
@@ -60,8 +60,6 @@ W, b = target.embed.weight, target.unembed.bias  # (m1, m2) = (2, 5), and (5,)
 #
 # $V_c$ *reads* a direction of the layer's input, $U_c$ *writes* a direction of its output. Simplicity is built in: an
 # outer product has rank one, so there is no need for a loss that keeps it simple and, on the way, short.
-#
-# The paper gives this network $C = 20$ subcomponents. Five would do; the method has to find that out.
 #
 # `pdh.prepare` sets everything up and trains nothing, except for 200 warm-up steps that only make the pieces add up
 # to $W$. (Networks this small are quickest on a CPU, hence `device`.)
@@ -92,14 +90,10 @@ print(f"U {tuple(U.shape)}, V {tuple(V.shape)}; largest |W - sum| = {(W - U.T @ 
 #
 # $$h_c(x) = V_c^\top a(x), \qquad g_c(x) = \sigma\big(\Gamma_c(h_c(x))\big).$$
 #
-# - $a(x)$ is the activation that enters the layer *in the target network*, not in a masked copy.
-# - $\Gamma_c$ is a tiny network that belongs to subcomponent $c$ of this use alone: one number in, 16 hidden units with a
-#   GELU, one number out. (The paper writes $\gamma_c$.)
-# - $\sigma$ squeezes the result into $[0, 1]$. More about it in a moment.
+# $a(x)$ is what enters the layer *in the target network*, $\Gamma_c$ a tiny network of this subcomponent's own, and $\sigma$ squeezes
+# the result into $[0, 1]$.
 #
-# Let us follow one training batch through all of this. Features are on with probability $p = 0.05$, so 77% of the
-# inputs are all zero. For these, every subcomponent reads zero, nothing is written, and the reconstruction is perfect
-# under any mask. The library keeps one of them and counts it as many; so do we.
+# Let us follow one training batch through all of this. Of the all-zero inputs, 77%, the library keeps one and counts it as many; so do we.
 
 # %%
 draw = torch.Generator()
@@ -130,8 +124,7 @@ print({use: tuple(gate.shape) for use, gate in gates.items()})
 # %% [markdown]
 # ### Two sigmoids that leak on different sides
 #
-# The obvious $\sigma$ is the hard sigmoid: 0 below 0, then $x$, then 1. But where it is flat, its slope is zero, and a
-# slope of zero stops learning. SPD uses two variants, each with a slope of 0.01 on the side where it must not get stuck:
+# Where the hard sigmoid is flat, it stops learning. SPD uses two variants, each with a slope of 0.01 on the side where it must not get stuck:
 #
 # - **lower-leaky**, for the masks: reconstruction wants $g$ *up*. A subcomponent that has sunk below 0 must feel that.
 # - **upper-leaky**, for the importance loss: minimality wants $g$ *down*. A subcomponent above 1 must feel that.
@@ -166,18 +159,15 @@ pdh.checks.lower_leaky(lower_leaky)
 # %% [markdown]
 # ## Step 3 · Random masks keep the importances honest
 #
-# A subcomponent with importance $g$ claims: *you may turn me down as far as $g$, and the output will not change.* SPD
-# tests the claim. It draws a **mask** uniformly from $[g, 1]$,
+# A subcomponent with importance $g$ claims: *you may turn me down as far as $g$, and the output will not change.* To test
+# the claim SPD draws a **mask** uniformly from $[g, 1]$,
 #
 # $$m_c(x) = g_c(x) + \big(1 - g_c(x)\big)\, r_c, \qquad r_c \sim \mathcal{U}(0, 1),$$
 #
 # afresh for every input, use and subcomponent, and runs the network with $\sum_c m_c\, U_c V_c^\top$ for $W$.
 #
-# - $g = 1$: the mask is 1. The subcomponent is left alone.
-# - $g = 0$: the mask is anything between 0 and 1. The output had better not care.
-#
-# The randomness sits in $r$, and $m$ is a smooth function of $g$. So the gradient of a reconstruction error flows through
-# $m$ into $g$, and on into $\Gamma$, $V$ and $U$. (This is the *reparametrisation* trick.)
+# The randomness sits in $r$, so the gradient of a reconstruction error flows through
+# $m$ into $g$, and on into $\Gamma$, $V$ and $U$: reparametrisation.
 
 # %% [markdown]
 # ### Exercise 2 · A mask
@@ -313,11 +303,8 @@ pdh.show(
 )
 
 # %% [markdown]
-# Five alive, fifteen near zero, and nobody said five. Why do the spare ones vanish, if length has no price? Because of
-# the masks. A spare piece with $g = 0$ gets a random mask on every input. Whatever it writes is *noise*, and the only way
-# to make no noise is to be short. It could buy silence with a larger $g$, but that costs $\beta_3$.
-#
-# The noise grows with the square of the length, so the push fades as a piece gets short. The last thousandths stay.
+# Five alive, fifteen near zero, and nobody said five. The spare ones vanish for the reason given in notebook 12: under random masks
+# whatever they write is *noise*. Its square is what counts, so the push fades as a piece gets short. The last thousandths stay.
 #
 # Here is how it got there:
 
@@ -477,9 +464,6 @@ pdh.show(
 # %% [markdown]
 # Turning everything on gives the smallest error and the highest price. Claiming no importance for the needed one
 # costs nothing and ruins the output. The learned importances pay for two subcomponent uses, reading and writing, and get almost the whole output.
-#
-# - **Reconstruction pushes $g$ up** where a random mask would do harm.
-# - **Minimality pushes $g$ down** everywhere else.
 
 # %% [markdown]
 # ### How important is important enough?
@@ -615,10 +599,10 @@ print("shares of column 2 from the five alive ones:      ", share[:, feature].nu
 
 # %% [markdown]
 # Each subcomponent also reads a few percent of its two neighbours, and what it supplies to their columns is missing in
-# their own subcomponents. APD does the same, about twice as much.
+# their own subcomponents.
 #
-# It is no accident: it helps to copy the target's interference. We replaced the trained subcomponents by the exact mechanisms
-# of notebook 02, with the same importances. The two reconstruction losses together rose by about 7%, and all of that came from
+# It is no accident: it helps to copy the target's interference. When we replaced the trained subcomponents by the exact mechanisms
+# of notebook 02, with the same importances (not on this page), the two reconstruction losses together rose by about 7%, and all of that came from
 # inputs with a feature above 0.6, where the interference is.
 
 # %% [markdown]
@@ -671,13 +655,11 @@ summary
 # %% [markdown]
 # The last row is the point: **SPD's mechanisms have the right length, APD's are a tenth short**, on the same networks.
 #
-# Why two rows for ML2R? Remember the dips to 0.8 in its history. While writing this we also met a finished run, one of
-# sixteen, with an ML2R of 0.797 and perfectly good subcomponents. ML2R takes, for each column, the component with the best
-# *cosine*, and a cosine ignores length. Fifteen dead subcomponents are fifteen arrows of length 0.005 that point anywhere.
-# Sometimes one of them points within a degree of a column of $W$, better than the true one by a hair. It wins, its
-# ratio is near 0, and a fifth of the mean is gone. Your table may hold such a seed.
-#
-# So the middle row is ML2R as the paper defines it, and the last row asks alive subcomponents only.
+# Why two rows for ML2R? It takes, for each column, the component with the best *cosine*, and a cosine ignores length. Fifteen dead
+# subcomponents are fifteen arrows of length 0.005 that point anywhere. Sometimes one of them fits a column of $W$ better than the
+# true one by a hair. It wins, its ratio is near 0, and a fifth of the mean is gone: the dips to 0.8 in the history above, and one finished
+# run of sixteen that we met while writing this. So the middle row is ML2R as the paper defines it, and the last row asks alive
+# subcomponents only.
 
 # %% [markdown]
 # ### Exercise 4 · MMCS
@@ -757,7 +739,7 @@ pdh.show(
 # so several of them would be important as well. Each is paid for. With two pieces no input ever needs more than two.
 #
 # This is why SPD does not *split features* here: more pieces than the matrix has dimensions would cost more importance, not
-# less.
+# less. (Notebook 14 has a matrix where it is the other way round.)
 
 # %% [markdown]
 # ### Which two?
@@ -1007,10 +989,10 @@ pdh.show(
 pd.DataFrame(parts).T.round(6)
 
 # %% [markdown]
-# That is what we see, for all features whose importance did fall. And faithfulness, which asks for exactly $W$? The
-# surplus is taken off again by the *dead* ones. Each is far too short to be noticed, but all of them together hold a small
-# negative share of the columns. They get random masks on every input, so half of that share is missing on average. It is a
-# trick: the sum is right, and the masked network gets a little more.
+# That is what we see: the lower the importance, the longer the piece, though most make up for a part of the mean mask only. And
+# faithfulness, which asks for exactly $W$? The surplus is taken off again by the *dead* ones. Each is far too short to be noticed,
+# but all of them together hold a small negative share of the columns. They get random masks on every input, so half of that share
+# is missing on average. The sum is right, and the masked network gets a little more.
 #
 # Some importances are exactly 1 all the same. There the tiny network has pushed its output past 1, into the flat part of the
 # sigmoid, and only the leak draws it back. With five features and $p_I = 1$ all five had done so: the masks were exactly 1,
@@ -1099,14 +1081,14 @@ print(f"largest |cosine| between the V of two pieces: {angles:.2f}; between a V 
 #   a small importance is almost free, hence the shades.
 # - **A rotation, but not any rotation.** $U$ and $V$ of a piece are nearly parallel, and the ten are nearly at right
 #   angles to each other. They do not follow the axes. But in total they read *less* than random directions do.
-#   A sum of sizes is small when a few are large and many near zero: each piece has turned away from as many features as it
-#   could. It is what the two pieces did above, as far as ten dimensions and forty features allow.
+#   A sum of sizes is small when a few are large and many near zero. It looks like what the two pieces did above: each turns
+#   away from features, as far as ten dimensions and forty features allow.
 #
 # So "the identity is one mechanism, its ten pieces always act together" is not quite what SPD finds. It finds ten,
 # each needed by some features more than by others. If you use an identity to test a decomposition, count the pieces, look
 # at their sum, and do not expect the axes.
 #
-# One thing more: the ten pieces add up to a little *more* than the identity. It is the trick from before. Their importances
+# One thing more: the ten pieces add up to a little *more* than the identity, as before. Their importances
 # are further below 1, they are longer for it, and the dead ones take the surplus off again. If that is not enough,
 # the columns of $W$ can help: columns of which the masked identity lets through least should be longest.
 
@@ -1121,7 +1103,7 @@ for i, run_i in enumerate(large["spd/tms_40-10_id"]):
     print(f"seed {i}: mean share passed on {passed.mean():.3f}, ML2R {ratios.mean():.3f}, correlation {r:.2f}")
 
 # %% [markdown]
-# So they are. It fits that ML2R is higher with the identity than without it.
+# On the whole they are. It fits that ML2R is higher with the identity than without it.
 
 # %% [markdown]
 # ## SPD's Table 1
@@ -1160,7 +1142,7 @@ pd.DataFrame(table_1)
 # The lengths agree to a percent or two. ML2R is about 1 or just below where $p_I = 1$, above 1 where $p_I = 2$, and highest
 # for `spd/tms_40-10_id`. All this is in the paper's rows too.
 #
-# Where $p_I = 2$, our surplus is only a third to a half of theirs. It is made late in training: a run of 8,000 steps at a
+# Where $p_I = 2$, our surplus is only a third to a half of theirs. Longer training may explain it: a run of 8,000 steps at a
 # lower learning rate, which we also tried, got to 1.006 without the identity. Theirs have 40,000.
 
 # %% [markdown]
@@ -1210,19 +1192,6 @@ for name in ("spd/tms_5-2", "spd/tms_40-10"):
 
 # %% [markdown]
 # ## Questions a careful reader asks
-#
-# <details><summary>Why doesn't it simply set g = 1 everywhere?</summary>
-#
-# Then nothing is ever ablated, reconstruction is perfect, and the importance loss is at its largest: 20 subcomponents in two
-# uses cost 40 β₃ = 0.12 on every input. The learned importances cost about 0.4 β₃ and leave a reconstruction error of about
-# 0.00015. The figure with three bars shows both for one input.
-# </details>
-#
-# <details><summary>And why not g = 0 everywhere?</summary>
-#
-# Then every subcomponent is scaled at random on every input, and the output is noise around the wrong place. Each needed
-# subcomponent would save β₃ = 0.003 per use and cost up to 0.09 in error (an output of 0.66, squared, over five outputs).
-# </details>
 #
 # <details><summary>What does g = 0.4 mean?</summary>
 #
@@ -1313,6 +1282,5 @@ for name in ("spd/tms_5-2", "spd/tms_40-10"):
 # more. On one core they take about twice as long as on two. Nothing but the tables depends on them.
 # </details>
 #
-# **You now have both methods.** To decompose a network of your own, give `pdh.fit` the network, a
-# `pdh.SPDConfig`, a function that draws data, and the layers' names; `help(pdh.fit)` shows how. The map of the course is in
-# [00 · Start here](00_start_here.ipynb).
+# **Next:** [14 · SPD on compressed computation](14_spd_compressed_computation.ipynb) takes apart the network of notebook 08. Or, if you want to try
+# SPD on a network of your own, go to [17 · Your own network](17_your_own_network.ipynb).

@@ -678,12 +678,6 @@ pd.DataFrame(slide, index=["APD", "SPD"]).T
 # No. They are not estimates of a size. An importance says whether the piece may be ablated *without loss*, and it is meant to be 0 or 1. That is what the separation and the last figure ask for.
 # </details>
 #
-# <details><summary>Is complete robustness to ablation even desirable?</summary>
-#
-# It is a strong demand: *any* subset of the unimportant may go. A network could well have backups, where A or B may go but not both. SPD then must call at least one of them important, and cannot say that it has a spare. What
-# ablation-robust pieces give you in return is that a claim about few pieces stays true whatever the rest does.
-# </details>
-#
 # ## When something looks wrong
 #
 # <details><summary>The lab takes a minute for one move</summary>
