@@ -12,13 +12,12 @@
 # **The question:** does Stochastic Parameter Decomposition find the mechanisms without shrinking them, and without being
 # told how many an input needs? Does it find a layer that does nothing?
 #
-# *After this notebook you can* say what a causal importance is and how SPD learns it, compute SPD's four losses by hand
-# and match the library's, read an importance matrix and a learned gate, explain why SPD's mechanisms keep their
+# *After this notebook you can* work out how large an effect must be to be worth its importance, read an importance matrix and a learned gate, explain why SPD's mechanisms keep their
 # length where APD's lose a tenth of it, and say into how many pieces a hidden identity falls, which, and why.
 #
 # | read | do | run on two cores | before this | difficulty |
 # |---|---|---|---|---|
-# | 40 minutes | 25 minutes | {{minutes}} | [07 · APD on superposition](07_apd_superposition.ipynb), [12 · SPD from scratch](12_spd_from_scratch.ipynb) | moderate |
+# | 35 minutes | 25 minutes | {{minutes}} | [07 · APD on superposition](07_apd_superposition.ipynb), [12 · SPD from scratch](12_spd_from_scratch.ipynb) | moderate |
 
 # %%
 import joblib
@@ -29,11 +28,11 @@ from IPython.display import Markdown
 from torch import Tensor
 
 import pd_helpers as pdh
-from pd_helpers import causal_importance, metrics, spd
+from pd_helpers import causal_importance, metrics
 
 preset = pdh.preset("spd/tms_5-2")
 target = pdh.make_target(preset.target, seed=0)  # the network of notebook 02, trained a little longer
-W, b = target.embed.weight, target.unembed.bias  # (m1, m2) = (2, 5), and (5,)
+W = target.embed.weight  # (m1, m2) = (2, 5)
 
 # %% [markdown]
 # ## What APD left open
@@ -49,147 +48,25 @@ W, b = target.embed.weight, target.unembed.bias  # (m1, m2) = (2, 5), and (5,)
 # what happens if you change a component a little. The question was what happens if you take it away.
 #
 # **SPD asks that question directly: how far can I turn this component down before the output changes?**
-# Notebook 12 built it in sixty lines. Here is a summary, with the package's version of each part; then we look at what SPD finds.
+# Notebook 12 built it in sixty lines. Here is a summary; then we look at what it finds.
 
 # %% [markdown]
-# ## Step 1 · Rank-one pieces
+# ## SPD on one page
 #
-# SPD cuts a matrix $W$ into $C$ **subcomponents**, each an outer product of two vectors:
+# - $W \approx \sum_{c=1}^{C} U_c V_c^\top$: **subcomponents** of rank one. $V_c$ reads, $U_c$ writes. Simplicity is built in, so there is
+#   no need for a loss that keeps components simple and, on the way, short.
+# - $h_c(x) = V_c^\top a(x)$, what a subcomponent reads off the layer's input in the *target*, goes through a tiny network of its own,
+#   the gate $\Gamma_c$. The result is its **causal importance** $g_c(x) = \sigma\big(\Gamma_c(h_c(x))\big)$ between 0 and 1.
+# - $g_c$ claims: *you may turn me down as far as $g_c$.* A **mask** $m_c = g_c + (1 - g_c)\, r_c$ with $r_c \sim \mathcal{U}(0, 1)$ tests the claim.
 #
-# $$W \;\approx\; \sum_{c=1}^{C} U_c V_c^\top .$$
-#
-# $V_c$ *reads* a direction of the layer's input, $U_c$ *writes* a direction of its output. Simplicity is built in: an
-# outer product has rank one, so there is no need for a loss that keeps it simple and, on the way, short.
-#
-# `pdh.prepare` sets everything up and trains nothing, except for 200 warm-up steps that only make the pieces add up
-# to $W$. (Networks this small are quickest on a CPU, hence `device`.)
-
-# %%
-fresh = pdh.prepare("spd/tms_5-2", seed=0, target=target, device="cpu")
-U = fresh.components.layers["embed"].U.detach()[:, :, 0]  # (C, m1): writes
-V = fresh.components.layers["embed"].V.detach()[:, 0, :]  # (C, m2): reads
-print(f"U {tuple(U.shape)}, V {tuple(V.shape)}; largest |W - sum| = {(W - U.T @ V).abs().max():.3f}")
-
-# %% [markdown]
-# One thing is special here. The toy model uses $W$ *twice*: $\hat x = \mathrm{ReLU}(W^\top W x + b)$. SPD treats each
-# **use** as a layer of its own:
+# The toy model uses $W$ *twice*, and each **use** is a layer of its own with importances and masks of its own. The vectors are shared.
 #
 # | use | matrix | its input $a$ | subcomponent reads with | and writes with |
 # |---|---|---|---|---|
 # | `embed` | $W$ | $a = x$ | $V_c$ | $U_c$ |
 # | `unembed` | $W^\top$ | $a = Wx$ | $U_c$ | $V_c$ |
 #
-# The vectors $U_c$ and $V_c$ are shared. Importances and masks, which come next, are not: a subcomponent may be needed
-# for reading and not for writing.
-
-# %% [markdown]
-# ## Step 2 · How important is it, on this input?
-#
-# The **causal importance** $g_c(x)$ is a number between 0 and 1. SPD predicts it from a single number, the
-# subcomponent's **inner activation**: what it reads off its layer's input,
-#
-# $$h_c(x) = V_c^\top a(x), \qquad g_c(x) = \sigma\big(\Gamma_c(h_c(x))\big).$$
-#
-# $a(x)$ is what enters the layer *in the target network*, $\Gamma_c$ a tiny network of this subcomponent's own, and $\sigma$ squeezes
-# the result into $[0, 1]$.
-#
-# Let us follow one training batch through all of this. Of the all-zero inputs, 77%, the library keeps one and counts it as many; so do we.
-
-# %%
-draw = torch.Generator()
-draw.set_state(fresh.state.generator.get_state())  # a copy: the library will draw the same numbers later
-
-n = fresh.config.batch_size  # 1024
-batch = fresh.data(n, draw)  # (1024, m2)
-x = torch.cat([batch[batch.any(dim=1)], torch.zeros(1, 5)])  # (rows, m2), the last row for all empty inputs
-weights = torch.ones(len(x))
-weights[-1] = n - (len(x) - 1)
-after_batch = draw.get_state()
-print(f"{len(x) - 1} inputs with something on, {weights[-1]:.0f} empty ones")
-
-# %%
-h = {"embed": x @ V.T, "unembed": (x @ W.T) @ U.T}  # use → (rows, C)
-
-
-@torch.no_grad()
-def importance_mlp(h: Tensor, mlp: causal_importance.ImportanceMLP) -> Tensor:
-    """Γ_c(h_c) for all subcomponents of one use: (rows, C) → (rows, C)."""
-    hidden = F.gelu(h[:, :, None] * mlp.w_in + mlp.b_in)  # (rows, C, 16)
-    return (hidden * mlp.w_out).sum(dim=2) + mlp.b_out
-
-
-gates = {use: importance_mlp(h[use], fresh.importance.mlps[use]) for use in h}
-print({use: tuple(gate.shape) for use, gate in gates.items()})
-
-# %% [markdown]
-# ### Two sigmoids that leak on different sides
-#
-# Where the hard sigmoid is flat, it stops learning. SPD uses two variants, each with a slope of 0.01 on the side where it must not get stuck:
-#
-# - **lower-leaky**, for the masks: reconstruction wants $g$ *up*. A subcomponent that has sunk below 0 must feel that.
-# - **upper-leaky**, for the importance loss: minimality wants $g$ *down*. A subcomponent above 1 must feel that.
-#
-# **Predict before you run.** Where do you expect each of the two to be completely flat?
-
-# %%
-fig, alt = pdh.plots.leaky_sigmoids()
-pdh.show(fig, alt)
-
-# %% [markdown]
-# Each is flat exactly where its loss has nothing left to ask for. Above 1 a subcomponent is fully on, and reconstruction
-# cannot want more. Below 0 it costs nothing, and minimality cannot want less.
-
-# %% [markdown]
-# ### Exercise 1 · The lower-leaky sigmoid
-#
-# Write it: slope 0.01 below 0, slope 1 up to 1, then constant. *Difficulty: gentle. Time: 3 minutes.*
-
-
-# %%
-def lower_leaky(gate: Tensor) -> Tensor:
-    """Elementwise; the result has the shape of `gate`."""
-    ### BEGIN SOLUTION
-    return torch.where(gate < 0, 0.01 * gate, gate.clamp(max=1))
-    ### END SOLUTION
-
-
-# %%
-pdh.checks.lower_leaky(lower_leaky)
-
-# %% [markdown]
-# ## Step 3 · Random masks keep the importances honest
-#
-# A subcomponent with importance $g$ claims: *you may turn me down as far as $g$, and the output will not change.* To test
-# the claim SPD draws a **mask** uniformly from $[g, 1]$,
-#
-# $$m_c(x) = g_c(x) + \big(1 - g_c(x)\big)\, r_c, \qquad r_c \sim \mathcal{U}(0, 1),$$
-#
-# afresh for every input, use and subcomponent, and runs the network with $\sum_c m_c\, U_c V_c^\top$ for $W$.
-#
-# The randomness sits in $r$, so the gradient of a reconstruction error flows through
-# $m$ into $g$, and on into $\Gamma$, $V$ and $U$: reparametrisation.
-
-# %% [markdown]
-# ### Exercise 2 · A mask
-#
-# Given importances `g` and random numbers `r`, both (rows, C), return the masks. *Difficulty: gentle. Time: 2 minutes.*
-
-
-# %%
-def sample_masks(g: Tensor, r: Tensor) -> Tensor:
-    """Uniform on [g, 1] when r is uniform on [0, 1]."""
-    ### BEGIN SOLUTION
-    return g + (1 - g) * r
-    ### END SOLUTION
-
-
-# %%
-pdh.checks.sample_masks(sample_masks)
-
-# %% [markdown]
-# ## Step 4 · Four losses
-#
-# Write $f(x \mid W)$ for the target's output and $f(x \mid m)$ for the output under masks $m$.
+# Write $f(x \mid W)$ for the target's output and $f(x \mid m)$ for the output under masks $m$. The four losses:
 #
 # | loss | what it says | formula |
 # |---|---|---|
@@ -201,11 +78,20 @@ pdh.checks.sample_masks(sample_masks)
 # $$L = L_\text{faithfulness} + \beta_1 L_\text{recon} + \beta_2 L_\text{layerwise} + \beta_3 L_\text{importance},
 # \qquad \beta_1 = \beta_2 = 1,\; \beta_3 = 0.003,\; p_I = 1.$$
 #
-# The second and third push $g$ *up*: an important piece that is turned down by chance spoils the output. The fourth
-# pushes $g$ *down*. There is no fifth: **nothing in $L$ puts a price on the length of $U_c$ or $V_c$.**
+# The second and third push $g$ *up*, the fourth pushes it *down*. For the masks $\sigma$ leaks below 0, for the fourth loss above 1, so that
+# neither push dies where it is needed:
+
+# %%
+fig, alt = pdh.plots.leaky_sigmoids()
+pdh.show(fig, alt)
 
 # %% [markdown]
-# ### Exercise 3 · Importance minimality
+# There is no fifth loss: **nothing in $L$ puts a price on the length of $U_c$ or $V_c$.**
+#
+# Training begins with a **warm-up**, 200 steps that only make the pieces add up to $W$.
+
+# %% [markdown]
+# ### Exercise 1 · Importance minimality
 #
 # One use, importances `g` (rows, C), exponent `p`: sum over subcomponents, mean over inputs.
 # *Difficulty: gentle. Time: 2 minutes.*
@@ -221,55 +107,6 @@ def importance_minimality(g: Tensor, p: float) -> Tensor:
 
 # %%
 pdh.checks.importance_minimality(importance_minimality)
-
-# %% [markdown]
-# ### All four by hand
-#
-# Now on our batch, in plain torch. First the masked network. A mask multiplies what a subcomponent has read, before
-# it writes:
-
-
-# %%
-def output(m: dict[str, Tensor]) -> Tensor:
-    """The network's output on x under masks, use → (rows, C); a use without a mask keeps the target's own W."""
-    hidden = (m["embed"] * (x @ V.T)) @ U if "embed" in m else x @ W.T  # (rows, m1)
-    z = (m["unembed"] * (hidden @ U.T)) @ V if "unembed" in m else hidden @ W  # (rows, m2)
-    return F.relu(z + b)
-
-
-def masks(r: Tensor) -> dict[str, Tensor]:
-    """m uniform on [g, 1], from random numbers (rows, 40): the first 20 columns for embed, the rest for unembed."""
-    g = {use: causal_importance.lower_leaky(gate) for use, gate in gates.items()}
-    return {use: g[use] + (1 - g[use]) * part for use, part in zip(g, r.split(20, dim=1), strict=True)}
-
-
-def mse(y: Tensor) -> Tensor:
-    """Mean over all 1024 inputs and 5 outputs; empty inputs add nothing."""
-    return (y - output({})).square().sum() / (n * 5)
-
-
-# %% [markdown]
-# Then the losses. Masks are drawn twice: once for masking both uses together, once more for masking them one at a time.
-# The library's first step follows, on the same random numbers and from a second, identical start.
-
-# %%
-draw.set_state(after_batch)
-together, one_at_a_time = map(masks, torch.rand((2, len(x), 40), generator=draw))
-by_hand = {
-    "faithfulness": (W - U.T @ V).square().mean(),
-    "recon": mse(output(together)),
-    "recon_layerwise": sum(mse(output({use: m})) for use, m in one_at_a_time.items()) / 2,
-    "importance": sum(weights @ causal_importance.upper_leaky(gate).sum(dim=1) for gate in gates.values()) / n,
-}
-again = pdh.prepare("spd/tms_5-2", seed=0, target=target, device="cpu")
-library = next(spd.train(again.components, again.importance, again.data, again.config, again.state))
-
-for name, value in by_hand.items():
-    print(f"{name:16} by hand {value:.6g}, library {getattr(library, name):.6g}")
-    torch.testing.assert_close(value, getattr(library, name), rtol=1e-4, atol=1e-7)
-
-# %% [markdown]
-# They agree. That is all of SPD: the rest is Adam. The library's loop, `pd_helpers.spd.train`, reads in this very order.
 
 # %% [markdown]
 # ## Train it
@@ -662,7 +499,7 @@ summary
 # subcomponents only.
 
 # %% [markdown]
-# ### Exercise 4 · MMCS
+# ### Exercise 2 · MMCS
 #
 # Write the score that compares directions. For each column of `W`, take the largest cosine similarity with that column of
 # any component, then the mean over columns. *Difficulty: moderate. Time: 8 minutes.*
@@ -792,6 +629,23 @@ pdh.show(
 # away from. In a plane there is just one such direction. So the piece that serves this feature alone *writes along it*.
 #
 # Which features are spared is up to chance. That two are is the best that can be had, and training should come close.
+#
+# ### Exercise 3 · Complete the identity
+#
+# The rows of `V` (m, m) are the read directions of $m$ pieces of an $m \times m$ identity. Return the write directions, the rows of `U`, with which
+# $\sum_c U_c V_c^\top = I$. *Difficulty: moderate. Time: 6 minutes.*
+
+
+# %%
+def write_directions(V: Tensor) -> Tensor:
+    """U (m, m): row c belongs to row c of V."""
+    ### BEGIN SOLUTION
+    return torch.linalg.inv(V).T
+    ### END SOLUTION
+
+
+# %%
+pdh.checks.write_directions(write_directions)
 
 # %% [markdown]
 # ### The whole network
@@ -1268,12 +1122,6 @@ for name in ("spd/tms_5-2", "spd/tms_40-10"):
 # By one to three percent, with $p_I = 2$: that is to be expected, see *Longer than the target*. By more: a subcomponent
 # serves two features, and to serve both columns it has to be longer than either. Look at the figure with the lengths: one
 # stands out.
-# </details>
-#
-# <details><summary>My four losses by hand do not match the library's</summary>
-#
-# Draw random numbers in the same order: data first, then one table (2, rows, 40), whose first half masks both uses together.
-# And look at which sigmoid you use where: lower-leaky for masks, upper-leaky for the importance loss.
 # </details>
 #
 # <details><summary>The table takes minutes</summary>
