@@ -46,7 +46,26 @@ W = target.embed.weight  # (2, 5), five columns in the plane
 # L_\text{simplicity} = \sum_c s_c(x) \sum_l \lVert P_{c,l} \rVert_{p_S}^{p_S}.$$
 #
 # (The paper calls the exponents $p_1$ and $p_2$.) There is no second forward pass, and nothing is reconstructed: only faithfulness ties the components to
-# the network. For $p_A \le 1$ the penalty should make attributions sparse. Here are both losses at step 0, by hand and by the core.
+# the network. For $p_A \le 1$ the penalty should make attributions sparse.
+#
+# ### Exercise 1 · The minimality loss
+#
+# From attributions `A` (rows, C) of the rows that are not all zero, and the batch size, compute the Lp formulation's minimality loss. *Difficulty: gentle. Time: 5 minutes.*
+
+
+# %%
+def lp_minimality(A: Tensor, p: float, batch_size: int) -> Tensor:
+    """A (rows, C) ≥ 0 → a number."""
+    ### BEGIN SOLUTION
+    return A.pow(p).sum() / batch_size
+    ### END SOLUTION
+
+
+# %%
+pdh.checks.lp_minimality(lp_minimality)
+
+# %% [markdown]
+# Here are both losses at step 0, by hand and by the core.
 
 # %%
 run = pdh.prepare("apd/tms_5-2_lp", seed=0, target=target, device="cpu")
@@ -304,7 +323,7 @@ pdh.show(
 )
 n_full = int((sweep["own"] == 5).sum())
 print(
-    f"{n_full} of {len(sweep)} runs give every column a component of its own; {int((sweep['own'] == 0).sum())} give none one."
+    f"{n_full} of {len(sweep)} runs give every column a component of its own; in {int((sweep['own'] == 0).sum())} no column has one."
 )
 
 # %% [markdown]
@@ -379,25 +398,8 @@ pd.DataFrame(rows).set_index("").round(3)
 # SPD, from notebook 12 on, keeps a penalty and changes what it is on: not an attribution but a trained guess of importance, which cannot be made smaller by making a
 # component smaller. And reconstruction is back, under random masks.
 #
-# ## Exercises
+# ## More exercises
 #
-# ### 1 · The minimality loss
-#
-# From attributions `A` (rows, C) of the rows that are not all zero, and the batch size, compute the Lp formulation's minimality loss. *Difficulty: gentle. Time: 5 minutes.*
-
-
-# %%
-def lp_minimality(A: Tensor, p: float, batch_size: int) -> Tensor:
-    """A (rows, C) ≥ 0 → a number."""
-    ### BEGIN SOLUTION
-    return A.pow(p).sum() / batch_size
-    ### END SOLUTION
-
-
-# %%
-pdh.checks.lp_minimality(lp_minimality)
-
-# %% [markdown]
 # ### 2 · The price of pieces
 #
 # A component of rank one, with length `length` and attribution `a` on some input, is cut into `n` equal pieces. How do its contributions to

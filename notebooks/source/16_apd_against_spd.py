@@ -330,7 +330,7 @@ pdh.show(
     fig,
     alt="Mean length ratio against the penalty, as multiples of the published value, where MMCS exceeds 0.9. At the published value: "
     + ", ".join(f"{label} {value:.3f}" for label, value in at_one.items())
-    + ". APD's curves fall as the penalty grows; SPD's stay near 1 from the published price upwards, and are short below it.",
+    + ". APD's curves fall as the penalty grows, from a third of the published value on; SPD's stay near 1 from the published price upwards, and are short below it.",
 )
 
 # %% [markdown]
