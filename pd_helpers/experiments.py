@@ -235,6 +235,18 @@ def serving(run: Decomposed) -> Float[Tensor, "n_functions C"]:
     return F.cosine_similarity(torch.cat(mechanisms, dim=1).unsqueeze(1), torch.cat(parts, dim=1), dim=2)
 
 
+@torch.no_grad()
+def purity(run: Decomposed) -> Float[Tensor, "C n_functions"]:
+    """Share of each component's squared weights that serve each function in the target (APD fig. 13's colours)."""
+    net = _gated(run)
+    functions, served, whole = torch.arange(len(net.coefficients)).view(-1, 1, 1, 1), 0.0, 0.0
+    for path, owner in net.owners().items():
+        squares = run.components.layers[path].P.square()  # (C, d_out, d_in)
+        served = served + torch.where(owner == functions.to(owner), squares, 0.0).sum(dim=(2, 3))
+        whole = whole + squares.sum(dim=(1, 2))
+    return (served / whole).T
+
+
 class Alone(NamedTuple):
     """What the network computes with one component only."""
 

@@ -38,9 +38,9 @@ def test_other_answers_are_not_accepted(check: Check):
 
 
 def test_inputs_of_an_exercise_are_safe_from_the_attempt():
-    def spoils_its_input(g, r):
-        answer = g + (1 - g) * r
+    def spoils_its_input(g, p):
+        answer = g.pow(p).sum(dim=1).mean()
         g.zero_()
         return answer
 
-    assert "correct" in CHECKS["sample_masks"].verdict(spoils_its_input)
+    assert "correct" in CHECKS["importance_minimality"].verdict(spoils_its_input)

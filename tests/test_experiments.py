@@ -340,6 +340,21 @@ def test_components_split_by_function_serve_one_each(scale):
     torch.testing.assert_close(experiments.serving(run), torch.eye(6)[[2, 0, 3, 5]], rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("scale", [1.0, 0.3])
+def test_components_split_by_function_are_pure(scale):
+    found = experiments.purity(of_functions([2, 0, 3, 5], scale))
+    torch.testing.assert_close(found[[2, 0, 3, 5]], torch.eye(4), rtol=0, atol=1e-5)
+
+
+def test_weights_that_serve_no_function_count_against_purity():
+    run = of_functions([2, 0, 3, 5])
+    for path, layer in run.components.layers.items():  # component 2 gets as much again where no function has a weight
+        P, (row, column) = layer.P.detach().clone(), (run.target.owners()[path] == -1).nonzero()[0]
+        P[2, row, column] = P[2].norm()
+        layer.assign_(P)
+    torch.testing.assert_close(experiments.purity(run)[2], torch.tensor([0.5, 0, 0, 0]), rtol=0, atol=1e-3)
+
+
 def test_a_component_with_all_of_a_functions_weights_computes_it_alone_and_is_silent_for_others():
     run = of_functions([2, 0, 3, 5])
     torch.testing.assert_close(experiments.alone(run).errors, 1 - torch.eye(6)[[2, 0, 3, 5]], rtol=0, atol=1e-4)

@@ -66,8 +66,7 @@ in_target = share_of_layer_0(contributions.target)
 print(f"share of layer 0: mean {in_target.mean():.2f}, from {in_target.min():.2f} to {in_target.max():.2f}")
 
 # %% [markdown]
-# No. **Every** feature is computed in both layers, in proportions from 1:9 to 9:1. (The network has no reason to separate them. With
-# neurons to share, the more the better.) A method that decomposes one layer at a time would find two parts for each feature
+# No. **Every** feature is computed in both layers, in proportions from 1:9 to 9:1. A method that decomposes one layer at a time would find two parts for each feature
 # and never say that they belong together.
 #
 # An APD component is a vector over *all* parameters, here four matrices: $P_{\text{in},c}$ and $P_{\text{out},c}$ of either layer. It is on or off as a
@@ -129,8 +128,8 @@ with torch.no_grad():
     torch.testing.assert_close((hidden[0] + hidden[1]) / 2, core)
 
 # %% [markdown]
-# A price that is added up over layers charges the same for a mechanism in one layer as for one in two. It neither favours nor forbids
-# cross-layer components. But a component that is on in both layers takes one place of the top-k, and two components take two.
+# A price that is added up over layers charges the same for one component in two layers as for its two halves in one layer each. It neither
+# favours nor forbids cross-layer components. But the one component takes one place of the top-k, and the halves take two.
 # **Top-k is what binds layers together.**
 #
 # ## Neuron by neuron
@@ -238,8 +237,8 @@ table = {
 pd.DataFrame(table).T.style.format("{:.2e}")
 
 # %% [markdown]
-# As in the paper, scrubbing costs more than with one layer, but much less than anti-scrubbing. Ours costs a fifth more than the paper's. We train with ten
-# times fewer steps; we do not know whether that is why.
+# As in the paper, scrubbing costs more than with one layer, but much less than anti-scrubbing. Ours costs a fifth more than the paper's. We train for
+# fewer steps (the table at the end); we do not know whether that is why.
 #
 # ## One component for one feature?
 #
@@ -298,7 +297,7 @@ print(f"mean difference {(a - b).abs().mean():.2f}")
 #
 # **Predict before you run.** Of each component that comes first for some feature we compare the two largest singular values, $\sigma_2/\sigma_1$, in each
 # of its matrices, and take the largest ratio. If it is 0, the component has rank one everywhere. What do you expect for one feature, and what for two? We look at
-# two decompositions: one-layer network at top-k 1, where many components are doubled, and the one above.
+# two decompositions: that of the one-layer network at top-k 1, where many components are doubled, and the one above.
 
 
 # %%
@@ -342,7 +341,7 @@ pdh.show(
 )
 
 # %% [markdown]
-# Components for one feature have rank one by themselves, or nearly: that is what the Schatten norm is for. Those for two have a second piece. With one layer it is almost as large as the
+# Most components for one feature have rank one by themselves, or nearly: that is what the Schatten norm is for. Those for two have a second piece. With one layer it is almost as large as the
 # first. So a limit of one should leave the former alone, and make the latter impossible. That is the paper's appendix C.4.
 #
 # ## The rank lab
@@ -378,7 +377,7 @@ for key, run in runs.items():
 pd.DataFrame(rows).rename_axis("rank", axis=1)
 
 # %% [markdown]
-# **At rank one nothing is doubled**: 100 features, 100 components. As the argument said. It also takes a third of the time.
+# **At rank one nothing is doubled**: 100 features, 100 components, as the argument said. It also takes a third of the time.
 #
 # The paper claims a second benefit, that features are hardly split any more. We see less of it. There are fewer split features, but
 # not few; the error with one component is smaller, but not small. The argument does not promise it either: a rank-one mechanism can be copied like any other.

@@ -123,19 +123,19 @@ print(
 )
 
 # %% [markdown]
-# So this is the honest rate, for these settings: a tenth of the paper's steps and less, on a CPU. A run gets one, two or three of the four functions right, and none gets all four. That fits the paper's words
+# So this is the honest rate, for these settings. A run gets one, two or three of the four functions right, and none gets all four. That fits the paper's words
 # better than its picture does: a cherry-picked run is one of many.
 #
 # | | paper | here | why different |
 # |---|---|---|---|
 # | success | one run shown, "approximately correct" | counted over 20 seeds, above | a rate says more than a picture |
-# | steps, batch | 200,000 of 10,000 | 12,000 of 1,000 | a minute instead of an hour |
+# | steps, batch | 200,000 of 10,000 | 12,000 of 1,000 | minutes a run; the paper's steps see 170 times as many inputs |
 # | learning rate | 0.003 | 0.01 | as far in fewer steps |
 # | start | components small and random | faithful at first (400 steps), all active at first, then fewer | the section on gates below |
 #
 # ## One that nearly succeeds, and one that fails
 #
-# Here are the best and the worst of the twenty, the same size and the same care. Broad lines are the functions. Dashed: the output of the component that serves each, alone
+# Here are the best and the worst of the twenty. Broad lines are the functions. Dashed: the output of the component that serves each, alone
 # (paper: figure 12, dashed, with all active components).
 
 # %%
@@ -156,31 +156,14 @@ pdh.show(
 # %% [markdown]
 # And the weights, in the style of figure 13: the components of the best run. A line has the colour of the function that the weight serves *in the target*. Purple, dotted: no function has a weight there.
 
-
 # %%
-def weights_of(run: pdh.Run, c: int) -> dict[str, Tensor]:
-    """Layer → the matrix of component c."""
-    return {path: layer.P[c].detach() for path, layer in run.components.layers.items()}
-
-
-def colours(run: pdh.Run) -> Tensor:
-    """Share of each component's squared weights that serves each function, and none: (C, 5)."""
-    owners, rows = run.target.owners(), []
-    for c in range(4):
-        squares = {path: P.square() for path, P in weights_of(run, c).items()}
-        total = sum(s.sum() for s in squares.values())
-        rows.append(
-            [(sum(s[owners[path] == i].sum() for path, s in squares.items()) / total).item() for i in (0, 1, 2, 3, -1)]
-        )
-    return torch.tensor(rows)
-
-
 for seed in (best, worst):
-    fig, axes = pdh.plots.figure(9.4, 5.2, 2, 2)
-    shares = colours(runs[seed])
+    fig, axes = pdh.plots.figure(9.2, 5.2, 2, 2)
+    shares = experiments.purity(runs[seed])  # (C, 4)
     for i, ax in enumerate(axes.flat):
         c = int(alone[seed].served_by[i])
-        pdh.plots.gated_network(ax, runs[seed].target, weights_of(runs[seed], c), scale=0.6)
+        weights = {path: layer.P[c].detach() for path, layer in runs[seed].components.layers.items()}
+        pdh.plots.gated_network(ax, runs[seed].target, weights, scale=0.6)
         ax.set_title(
             f"seed {seed}: component {c}, serving $F_{i}$: {shares[c, i]:.0%} of its weight is that colour", fontsize=9
         )
@@ -193,7 +176,7 @@ for seed in (best, worst):
 
 # %% [markdown]
 # In the best run every component has a main colour, and it is another one each time. It is not pure: there are lines of other colours, and purple ones. The paper reports both for its own example, and that
-# parts of some components "seem to be absorbed into other parameter components". In the worst run two functions want the same component, or a function has none.
+# parts of some components "seem to be absorbed into other parameter components". In the worst run one function is served, and for two others no component gives any output at all.
 #
 # ## Why are gates hard?
 #
@@ -253,7 +236,7 @@ pdh.show(
 # That is why our preset begins in two unusual ways: it makes the components faithful before anything else, and it keeps all four active at first, so that together they are the network, then allows fewer and
 # fewer. And it explains shrinkage's sting: shortening a component by a tenth, as APD's simplicity does, costs a fifth of the output in TMS. Here (right panel) it leaves a fifth.
 #
-# What happens when two functions fall to the same component? It can serve both, since the other's bit is off. Only simplicity objects, and there is no way down from there: moving one function's weights over, a little at a time,
+# What happens when two functions fall to the same component? It can serve both, since the other's bit is off. Only simplicity objects, and the way out is blocked: moving one function's weights over, a little at a time,
 # puts its neurons to sleep first.
 #
 # ## Lab: seed and coefficient
@@ -365,7 +348,7 @@ pdh.checks.purity(purity)
 #
 # <details><summary>All errors of a function are exactly 1.</summary>
 #
-# Every component is silent for it: all its neurons are asleep in each of them. It cannot recover; another seed may.
+# Every component is silent for it: all its neurons are asleep in each of them. Only faithfulness still moves these weights. Another seed may do better.
 # </details>
 #
 # <details><summary>Faithfulness is 0.03. Is that not bad?</summary>

@@ -46,7 +46,26 @@ W = target.embed.weight  # (2, 5), five columns in the plane
 # L_\text{simplicity} = \sum_c s_c(x) \sum_l \lVert P_{c,l} \rVert_{p_S}^{p_S}.$$
 #
 # (The paper calls the exponents $p_1$ and $p_2$.) There is no second forward pass, and nothing is reconstructed: only faithfulness ties the components to
-# the network. For $p_A \le 1$ the penalty should make attributions sparse. Here are both losses at step 0, by hand and by the core.
+# the network. For $p_A \le 1$ the penalty should make attributions sparse.
+#
+# ### Exercise 1 · The minimality loss
+#
+# From attributions `A` (rows, C) of the rows that are not all zero, and the batch size, compute the Lp formulation's minimality loss. *Difficulty: gentle. Time: 5 minutes.*
+
+
+# %%
+def lp_minimality(A: Tensor, p: float, batch_size: int) -> Tensor:
+    """A (rows, C) ≥ 0 → a number."""
+    ### BEGIN SOLUTION
+    return A.pow(p).sum() / batch_size
+    ### END SOLUTION
+
+
+# %%
+pdh.checks.lp_minimality(lp_minimality)
+
+# %% [markdown]
+# Here are both losses at step 0, by hand and by the core.
 
 # %%
 run = pdh.prepare("apd/tms_5-2_lp", seed=0, target=target, device="cpu")
@@ -175,7 +194,7 @@ for p in (0.5, 0.7, 0.9, 1.0):
     print(f"p_A = {p:g}: simplicity of own {lengths.mean():.2f}, of one {nuclear:.2f}, of copies {5**-p * nuclear:.2f}")
 
 # %% [markdown]
-# For $p_A = 0.9$ five copies of the whole network are *simpler* than the five mechanisms. At 0.5 they are not, by a little.
+# For $p_A = 0.9$ five copies of the whole network are *simpler* than the five mechanisms. At 0.7 they are not, by a little.
 #
 # And now the losses as the core computes them, over the data. Here inputs have two features on as well.
 
@@ -228,8 +247,8 @@ at_start = pd.DataFrame(
 at_start.style.format("{:.4f}").highlight_min(axis=1, props="font-weight: bold; text-decoration: underline")
 
 # %% [markdown]
-# The lowest loss of each row is underlined. At the first setting it belongs to the *copies*. At the second to *one for all*, which beats the mechanisms since
-# inputs with two features on need only one component. **There the objective itself is wrong: perfect training would end at a worthless
+# The lowest loss of each row is underlined. At the first setting it belongs to the *copies*. At the second to *one for all*: an input
+# with two features on pays for one component there, and for two mechanisms. **There the objective itself is wrong: perfect training would end at a worthless
 # decomposition.** Only at the third setting are the mechanisms the cheapest of the three.
 #
 # ## The objective, or the training?
@@ -269,9 +288,9 @@ pdh.show(
 
 # %% [markdown]
 # They do not meet. From the mechanisms, training stays there, with almost no shrinkage. From everywhere else, a random start included, it ends
-# somewhere else with a *higher* loss. **So here it is the training.** A power below 1 is steepest near zero: whoever has a little more of an effect gets
-# all of it, and whoever has none has no way back. That decides very early and for good who holds what, and the early
-# choice knows nothing of mechanisms.
+# somewhere else with a *higher* loss: columns shared by two or three components each. **So here it is the training.** Our suspect, not tested here, is
+# the power below 1. It is steepest near zero, so a component with next to no effect pays most for its first bit of it, and who holds what
+# is settled early, before anything knows of mechanisms.
 #
 # ## The whole map
 #
@@ -304,7 +323,7 @@ pdh.show(
 )
 n_full = int((sweep["own"] == 5).sum())
 print(
-    f"{n_full} of {len(sweep)} runs give every column a component of its own; {int((sweep['own'] == 0).sum())} give none one."
+    f"{n_full} of {len(sweep)} runs give every column a component of its own; in {int((sweep['own'] == 0).sum())} no column has one."
 )
 
 # %% [markdown]
@@ -326,14 +345,14 @@ pdh.widgets.LpLab(pdh.run("apd/tms_5-2_lp", seed=0, target=target, device="cpu",
 # <details><summary>What you should have seen</summary>
 #
 # 1. One component holds the whole pentagon, and every share is above 0.9. MMCS is 1 and ML2R close to 1: **both scores are perfect.**
-# 2. Five arrows lie upon each other, all short: ML2R is a little below 0.2, one part in five. MMCS is 1 again.
+# 2. Five bundles of arrows lie upon each other, all short: ML2R is a little below 0.2, one part in five. MMCS is 1 again.
 # 3. We have not found a setting from this start that gives all five, and would like to hear of one.
 # </details>
 #
 # ## Compared honestly
 #
-# Five features are few. Here are forty in ten dimensions: six settings of the Lp formulation, trained now, beside the top-k run that comes with the package. These six
-# are nearly all we tried (nine), far fewer trials than went into top-k.
+# Five features are few. Here are forty in ten dimensions: six settings of the Lp formulation, trained now, beside the top-k run that comes with the package. We tried
+# nine in all, far fewer than went into top-k.
 
 # %%
 shipped = pdh.shipped("apd/tms_40-10")
@@ -363,7 +382,7 @@ for p, minimality_coeff, simplicity_coeff in TRIED:
 pd.DataFrame(rows).set_index("").round(3)
 
 # %% [markdown]
-# The same two failures, larger. The first row below top-k is *one for all*: forty columns in one component, with an MMCS of 1.000 and an ML2R nearer to 1 than top-k's. The last rows are *copies*: every component holds 2 or 3% of every column.
+# The same two failures, larger. The first row below top-k is *one for all*: forty columns in one component, with an MMCS of 1.000 and an ML2R nearer to 1 than top-k's. The last two rows are *copies*: every component holds 2 or 3% of every column.
 #
 # What remains in favour of the penalty: it needs no $k$, it costs no second forward pass, and where it holds a column it holds it at full
 # length. What speaks against it is the column *of their own*. And $\lambda_M$ has to be guessed now instead of $k$: the map above is not friendlier than
@@ -374,30 +393,13 @@ pd.DataFrame(rows).set_index("").round(3)
 # 1. *The penalty is never content.* Top-k allows $k$ components and asks for no fewer. The penalty pays for every attribution that can be saved, and one component for
 #    everything saves most: with two features on, or with a neighbour's interference, still only one is active.
 # 2. *Both losses fall when components get smaller*, so copies are simple and everything shrinks where $\lambda_M$ is large.
-# 3. *A concave power decides early*, and cannot take back what it decided: even where the mechanisms have the lowest loss, training does not find them.
+# 3. *Training does not get there*: even where the mechanisms have the lowest loss, no other start finds them.
 #
 # SPD, from notebook 12 on, keeps a penalty and changes what it is on: not an attribution but a trained guess of importance, which cannot be made smaller by making a
 # component smaller. And reconstruction is back, under random masks.
 #
-# ## Exercises
+# ## More exercises
 #
-# ### 1 · The minimality loss
-#
-# From attributions `A` (rows, C) of the rows that are not all zero, and the batch size, compute the Lp formulation's minimality loss. *Difficulty: gentle. Time: 5 minutes.*
-
-
-# %%
-def lp_minimality(A: Tensor, p: float, batch_size: int) -> Tensor:
-    """A (rows, C) ≥ 0 → a number."""
-    ### BEGIN SOLUTION
-    return A.pow(p).sum() / batch_size
-    ### END SOLUTION
-
-
-# %%
-pdh.checks.lp_minimality(lp_minimality)
-
-# %% [markdown]
 # ### 2 · The price of pieces
 #
 # A component of rank one, with length `length` and attribution `a` on some input, is cut into `n` equal pieces. How do its contributions to
@@ -445,7 +447,7 @@ pdh.checks.own_columns(own_columns)
 #
 # <details><summary>Why not $p_A$ far below 1, where pieces are dear?</summary>
 #
-# Pieces get dearer, and so does every other way of changing one's mind. At 0.3 whoever is ahead after a few steps stays ahead. Try it in the lab.
+# Pieces get dearer, and so does a component's way to a column that another one holds. The lab goes down to 0.3: try it.
 # </details>
 #
 # <details><summary>The mechanisms stay once they are found. Could training start near them?</summary>

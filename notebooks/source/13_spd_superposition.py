@@ -12,13 +12,12 @@
 # **The question:** does Stochastic Parameter Decomposition find the mechanisms without shrinking them, and without being
 # told how many an input needs? Does it find a layer that does nothing?
 #
-# *After this notebook you can* say what a causal importance is and how SPD learns it, compute SPD's four losses by hand
-# and match the library's, read an importance matrix and a learned gate, explain why SPD's mechanisms keep their
+# *After this notebook you can* work out how large an effect must be to be worth its importance, read an importance matrix and a learned gate, explain why SPD's mechanisms keep their
 # length where APD's lose a tenth of it, and say into how many pieces a hidden identity falls, which, and why.
 #
 # | read | do | run on two cores | before this | difficulty |
 # |---|---|---|---|---|
-# | 40 minutes | 25 minutes | {{minutes}} | [02 · Superposition](02_superposition.ipynb), [07 · APD on superposition](07_apd_superposition.ipynb) | moderate |
+# | 35 minutes | 25 minutes | {{minutes}} | [07 · APD on superposition](07_apd_superposition.ipynb), [12 · SPD from scratch](12_spd_from_scratch.ipynb) | moderate |
 
 # %%
 import joblib
@@ -29,11 +28,11 @@ from IPython.display import Markdown
 from torch import Tensor
 
 import pd_helpers as pdh
-from pd_helpers import causal_importance, metrics, spd
+from pd_helpers import causal_importance, metrics
 
 preset = pdh.preset("spd/tms_5-2")
 target = pdh.make_target(preset.target, seed=0)  # the network of notebook 02, trained a little longer
-W, b = target.embed.weight, target.unembed.bias  # (m1, m2) = (2, 5), and (5,)
+W = target.embed.weight  # (m1, m2) = (2, 5)
 
 # %% [markdown]
 # ## What APD left open
@@ -48,158 +47,26 @@ W, b = target.embed.weight, target.unembed.bias  # (m1, m2) = (2, 5), and (5,)
 # There is a third, less visible one. APD decides which components are active by a *gradient*, and a gradient only says
 # what happens if you change a component a little. The question was what happens if you take it away.
 #
-# **SPD's idea is to ask that question directly: how far can I turn this component down before the output changes?**
-# A small function learns to answer it for every component and every input. Random ablations keep the answers honest.
+# **SPD asks that question directly: how far can I turn this component down before the output changes?**
+# Notebook 12 built it in sixty lines. Here is a summary; then we look at what it finds.
 
 # %% [markdown]
-# ## Step 1 · Rank-one pieces
+# ## SPD on one page
 #
-# SPD cuts a matrix $W$ into $C$ **subcomponents**, each an outer product of two vectors:
+# - $W \approx \sum_{c=1}^{C} U_c V_c^\top$: **subcomponents** of rank one. $V_c$ reads, $U_c$ writes. Simplicity is built in, so there is
+#   no need for a loss that keeps components simple and, on the way, short.
+# - $h_c(x) = V_c^\top a(x)$, what a subcomponent reads off the layer's input in the *target*, goes through a tiny network of its own,
+#   the gate $\Gamma_c$. The result is its **causal importance** $g_c(x) = \sigma\big(\Gamma_c(h_c(x))\big)$ between 0 and 1.
+# - $g_c$ claims: *you may turn me down as far as $g_c$.* A **mask** $m_c = g_c + (1 - g_c)\, r_c$ with $r_c \sim \mathcal{U}(0, 1)$ tests the claim.
 #
-# $$W \;\approx\; \sum_{c=1}^{C} U_c V_c^\top .$$
-#
-# $V_c$ *reads* a direction of the layer's input, $U_c$ *writes* a direction of its output. Simplicity is built in: an
-# outer product has rank one, so there is no need for a loss that keeps it simple and, on the way, short.
-#
-# The paper gives this network $C = 20$ subcomponents. Five would do; the method has to find that out.
-#
-# `pdh.prepare` sets everything up and trains nothing, except for 200 warm-up steps that only make the pieces add up
-# to $W$. (Networks this small are quickest on a CPU, hence `device`.)
-
-# %%
-fresh = pdh.prepare("spd/tms_5-2", seed=0, target=target, device="cpu")
-U = fresh.components.layers["embed"].U.detach()[:, :, 0]  # (C, m1): writes
-V = fresh.components.layers["embed"].V.detach()[:, 0, :]  # (C, m2): reads
-print(f"U {tuple(U.shape)}, V {tuple(V.shape)}; largest |W - sum| = {(W - U.T @ V).abs().max():.3f}")
-
-# %% [markdown]
-# One thing is special here. The toy model uses $W$ *twice*: $\hat x = \mathrm{ReLU}(W^\top W x + b)$. SPD treats each
-# **use** as a layer of its own:
+# The toy model uses $W$ *twice*, and each **use** is a layer of its own with importances and masks of its own. The vectors are shared.
 #
 # | use | matrix | its input $a$ | subcomponent reads with | and writes with |
 # |---|---|---|---|---|
 # | `embed` | $W$ | $a = x$ | $V_c$ | $U_c$ |
 # | `unembed` | $W^\top$ | $a = Wx$ | $U_c$ | $V_c$ |
 #
-# The vectors $U_c$ and $V_c$ are shared. Importances and masks, which come next, are not: a subcomponent may be needed
-# for reading and not for writing.
-
-# %% [markdown]
-# ## Step 2 · How important is it, on this input?
-#
-# The **causal importance** $g_c(x)$ is a number between 0 and 1. SPD predicts it from a single number, the
-# subcomponent's **inner activation**: what it reads off its layer's input,
-#
-# $$h_c(x) = V_c^\top a(x), \qquad g_c(x) = \sigma\big(\Gamma_c(h_c(x))\big).$$
-#
-# - $a(x)$ is the activation that enters the layer *in the target network*, not in a masked copy.
-# - $\Gamma_c$ is a tiny network that belongs to subcomponent $c$ of this use alone: one number in, 16 hidden units with a
-#   GELU, one number out. (The paper writes $\gamma_c$.)
-# - $\sigma$ squeezes the result into $[0, 1]$. More about it in a moment.
-#
-# Let us follow one training batch through all of this. Features are on with probability $p = 0.05$, so 77% of the
-# inputs are all zero. For these, every subcomponent reads zero, nothing is written, and the reconstruction is perfect
-# under any mask. The library keeps one of them and counts it as many; so do we.
-
-# %%
-draw = torch.Generator()
-draw.set_state(fresh.state.generator.get_state())  # a copy: the library will draw the same numbers later
-
-n = fresh.config.batch_size  # 1024
-batch = fresh.data(n, draw)  # (1024, m2)
-x = torch.cat([batch[batch.any(dim=1)], torch.zeros(1, 5)])  # (rows, m2), the last row for all empty inputs
-weights = torch.ones(len(x))
-weights[-1] = n - (len(x) - 1)
-after_batch = draw.get_state()
-print(f"{len(x) - 1} inputs with something on, {weights[-1]:.0f} empty ones")
-
-# %%
-h = {"embed": x @ V.T, "unembed": (x @ W.T) @ U.T}  # use → (rows, C)
-
-
-@torch.no_grad()
-def importance_mlp(h: Tensor, mlp: causal_importance.ImportanceMLP) -> Tensor:
-    """Γ_c(h_c) for all subcomponents of one use: (rows, C) → (rows, C)."""
-    hidden = F.gelu(h[:, :, None] * mlp.w_in + mlp.b_in)  # (rows, C, 16)
-    return (hidden * mlp.w_out).sum(dim=2) + mlp.b_out
-
-
-gates = {use: importance_mlp(h[use], fresh.importance.mlps[use]) for use in h}
-print({use: tuple(gate.shape) for use, gate in gates.items()})
-
-# %% [markdown]
-# ### Two sigmoids that leak on different sides
-#
-# The obvious $\sigma$ is the hard sigmoid: 0 below 0, then $x$, then 1. But where it is flat, its slope is zero, and a
-# slope of zero stops learning. SPD uses two variants, each with a slope of 0.01 on the side where it must not get stuck:
-#
-# - **lower-leaky**, for the masks: reconstruction wants $g$ *up*. A subcomponent that has sunk below 0 must feel that.
-# - **upper-leaky**, for the importance loss: minimality wants $g$ *down*. A subcomponent above 1 must feel that.
-#
-# **Predict before you run.** Where do you expect each of the two to be completely flat?
-
-# %%
-fig, alt = pdh.plots.leaky_sigmoids()
-pdh.show(fig, alt)
-
-# %% [markdown]
-# Each is flat exactly where its loss has nothing left to ask for. Above 1 a subcomponent is fully on, and reconstruction
-# cannot want more. Below 0 it costs nothing, and minimality cannot want less.
-
-# %% [markdown]
-# ### Exercise 1 · The lower-leaky sigmoid
-#
-# Write it: slope 0.01 below 0, slope 1 up to 1, then constant. *Difficulty: gentle. Time: 3 minutes.*
-
-
-# %%
-def lower_leaky(gate: Tensor) -> Tensor:
-    """Elementwise; the result has the shape of `gate`."""
-    ### BEGIN SOLUTION
-    return torch.where(gate < 0, 0.01 * gate, gate.clamp(max=1))
-    ### END SOLUTION
-
-
-# %%
-pdh.checks.lower_leaky(lower_leaky)
-
-# %% [markdown]
-# ## Step 3 · Random masks keep the importances honest
-#
-# A subcomponent with importance $g$ claims: *you may turn me down as far as $g$, and the output will not change.* SPD
-# tests the claim. It draws a **mask** uniformly from $[g, 1]$,
-#
-# $$m_c(x) = g_c(x) + \big(1 - g_c(x)\big)\, r_c, \qquad r_c \sim \mathcal{U}(0, 1),$$
-#
-# afresh for every input, use and subcomponent, and runs the network with $\sum_c m_c\, U_c V_c^\top$ for $W$.
-#
-# - $g = 1$: the mask is 1. The subcomponent is left alone.
-# - $g = 0$: the mask is anything between 0 and 1. The output had better not care.
-#
-# The randomness sits in $r$, and $m$ is a smooth function of $g$. So the gradient of a reconstruction error flows through
-# $m$ into $g$, and on into $\Gamma$, $V$ and $U$. (This is the *reparametrisation* trick.)
-
-# %% [markdown]
-# ### Exercise 2 · A mask
-#
-# Given importances `g` and random numbers `r`, both (rows, C), return the masks. *Difficulty: gentle. Time: 2 minutes.*
-
-
-# %%
-def sample_masks(g: Tensor, r: Tensor) -> Tensor:
-    """Uniform on [g, 1] when r is uniform on [0, 1]."""
-    ### BEGIN SOLUTION
-    return g + (1 - g) * r
-    ### END SOLUTION
-
-
-# %%
-pdh.checks.sample_masks(sample_masks)
-
-# %% [markdown]
-# ## Step 4 · Four losses
-#
-# Write $f(x \mid W)$ for the target's output and $f(x \mid m)$ for the output under masks $m$.
+# Write $f(x \mid W)$ for the target's output and $f(x \mid m)$ for the output under masks $m$. The four losses:
 #
 # | loss | what it says | formula |
 # |---|---|---|
@@ -211,11 +78,20 @@ pdh.checks.sample_masks(sample_masks)
 # $$L = L_\text{faithfulness} + \beta_1 L_\text{recon} + \beta_2 L_\text{layerwise} + \beta_3 L_\text{importance},
 # \qquad \beta_1 = \beta_2 = 1,\; \beta_3 = 0.003,\; p_I = 1.$$
 #
-# The second and third push $g$ *up*: an important piece that is turned down by chance spoils the output. The fourth
-# pushes $g$ *down*. There is no fifth: **nothing in $L$ puts a price on the length of $U_c$ or $V_c$.**
+# The second and third push $g$ *up*, the fourth pushes it *down*. For the masks $\sigma$ leaks below 0, for the fourth loss above 1, so that
+# neither push dies where it is needed:
+
+# %%
+fig, alt = pdh.plots.leaky_sigmoids()
+pdh.show(fig, alt)
 
 # %% [markdown]
-# ### Exercise 3 · Importance minimality
+# There is no fifth loss: **nothing in $L$ puts a price on the length of $U_c$ or $V_c$.**
+#
+# Training begins with a **warm-up**, 200 steps that only make the pieces add up to $W$.
+
+# %% [markdown]
+# ### Exercise 1 · Importance minimality
 #
 # One use, importances `g` (rows, C), exponent `p`: sum over subcomponents, mean over inputs.
 # *Difficulty: gentle. Time: 2 minutes.*
@@ -231,55 +107,6 @@ def importance_minimality(g: Tensor, p: float) -> Tensor:
 
 # %%
 pdh.checks.importance_minimality(importance_minimality)
-
-# %% [markdown]
-# ### All four by hand
-#
-# Now on our batch, in plain torch. First the masked network. A mask multiplies what a subcomponent has read, before
-# it writes:
-
-
-# %%
-def output(m: dict[str, Tensor]) -> Tensor:
-    """The network's output on x under masks, use → (rows, C); a use without a mask keeps the target's own W."""
-    hidden = (m["embed"] * (x @ V.T)) @ U if "embed" in m else x @ W.T  # (rows, m1)
-    z = (m["unembed"] * (hidden @ U.T)) @ V if "unembed" in m else hidden @ W  # (rows, m2)
-    return F.relu(z + b)
-
-
-def masks(r: Tensor) -> dict[str, Tensor]:
-    """m uniform on [g, 1], from random numbers (rows, 40): the first 20 columns for embed, the rest for unembed."""
-    g = {use: causal_importance.lower_leaky(gate) for use, gate in gates.items()}
-    return {use: g[use] + (1 - g[use]) * part for use, part in zip(g, r.split(20, dim=1), strict=True)}
-
-
-def mse(y: Tensor) -> Tensor:
-    """Mean over all 1024 inputs and 5 outputs; empty inputs add nothing."""
-    return (y - output({})).square().sum() / (n * 5)
-
-
-# %% [markdown]
-# Then the losses. Masks are drawn twice: once for masking both uses together, once more for masking them one at a time.
-# The library's first step follows, on the same random numbers and from a second, identical start.
-
-# %%
-draw.set_state(after_batch)
-together, one_at_a_time = map(masks, torch.rand((2, len(x), 40), generator=draw))
-by_hand = {
-    "faithfulness": (W - U.T @ V).square().mean(),
-    "recon": mse(output(together)),
-    "recon_layerwise": sum(mse(output({use: m})) for use, m in one_at_a_time.items()) / 2,
-    "importance": sum(weights @ causal_importance.upper_leaky(gate).sum(dim=1) for gate in gates.values()) / n,
-}
-again = pdh.prepare("spd/tms_5-2", seed=0, target=target, device="cpu")
-library = next(spd.train(again.components, again.importance, again.data, again.config, again.state))
-
-for name, value in by_hand.items():
-    print(f"{name:16} by hand {value:.6g}, library {getattr(library, name):.6g}")
-    torch.testing.assert_close(value, getattr(library, name), rtol=1e-4, atol=1e-7)
-
-# %% [markdown]
-# They agree. That is all of SPD: the rest is Adam. The library's loop, `pd_helpers.spd.train`, reads in this very order.
 
 # %% [markdown]
 # ## Train it
@@ -313,11 +140,8 @@ pdh.show(
 )
 
 # %% [markdown]
-# Five alive, fifteen near zero, and nobody said five. Why do the spare ones vanish, if length has no price? Because of
-# the masks. A spare piece with $g = 0$ gets a random mask on every input. Whatever it writes is *noise*, and the only way
-# to make no noise is to be short. It could buy silence with a larger $g$, but that costs $\beta_3$.
-#
-# The noise grows with the square of the length, so the push fades as a piece gets short. The last thousandths stay.
+# Five alive, fifteen near zero, and nobody said five. The spare ones vanish for the reason given in notebook 12: under random masks
+# whatever they write is *noise*. Its square is what counts, so the push fades as a piece gets short. The last thousandths stay.
 #
 # Here is how it got there:
 
@@ -477,9 +301,6 @@ pdh.show(
 # %% [markdown]
 # Turning everything on gives the smallest error and the highest price. Claiming no importance for the needed one
 # costs nothing and ruins the output. The learned importances pay for two subcomponent uses, reading and writing, and get almost the whole output.
-#
-# - **Reconstruction pushes $g$ up** where a random mask would do harm.
-# - **Minimality pushes $g$ down** everywhere else.
 
 # %% [markdown]
 # ### How important is important enough?
@@ -615,10 +436,10 @@ print("shares of column 2 from the five alive ones:      ", share[:, feature].nu
 
 # %% [markdown]
 # Each subcomponent also reads a few percent of its two neighbours, and what it supplies to their columns is missing in
-# their own subcomponents. APD does the same, about twice as much.
+# their own subcomponents.
 #
-# It is no accident: it helps to copy the target's interference. We replaced the trained subcomponents by the exact mechanisms
-# of notebook 02, with the same importances. The two reconstruction losses together rose by about 7%, and all of that came from
+# It is no accident: it helps to copy the target's interference. When we replaced the trained subcomponents by the exact mechanisms
+# of notebook 02, with the same importances (not on this page), the two reconstruction losses together rose by about 7%, and all of that came from
 # inputs with a feature above 0.6, where the interference is.
 
 # %% [markdown]
@@ -671,16 +492,14 @@ summary
 # %% [markdown]
 # The last row is the point: **SPD's mechanisms have the right length, APD's are a tenth short**, on the same networks.
 #
-# Why two rows for ML2R? Remember the dips to 0.8 in its history. While writing this we also met a finished run, one of
-# sixteen, with an ML2R of 0.797 and perfectly good subcomponents. ML2R takes, for each column, the component with the best
-# *cosine*, and a cosine ignores length. Fifteen dead subcomponents are fifteen arrows of length 0.005 that point anywhere.
-# Sometimes one of them points within a degree of a column of $W$, better than the true one by a hair. It wins, its
-# ratio is near 0, and a fifth of the mean is gone. Your table may hold such a seed.
-#
-# So the middle row is ML2R as the paper defines it, and the last row asks alive subcomponents only.
+# Why two rows for ML2R? It takes, for each column, the component with the best *cosine*, and a cosine ignores length. Fifteen dead
+# subcomponents are fifteen arrows of length 0.005 that point anywhere. Sometimes one of them fits a column of $W$ better than the
+# true one by a hair. It wins, its ratio is near 0, and a fifth of the mean is gone: the dips to 0.8 in the history above, and one finished
+# run of sixteen that we met while writing this. So the middle row is ML2R as the paper defines it, and the last row asks alive
+# subcomponents only.
 
 # %% [markdown]
-# ### Exercise 4 · MMCS
+# ### Exercise 2 · MMCS
 #
 # Write the score that compares directions. For each column of `W`, take the largest cosine similarity with that column of
 # any component, then the mean over columns. *Difficulty: moderate. Time: 8 minutes.*
@@ -757,7 +576,7 @@ pdh.show(
 # so several of them would be important as well. Each is paid for. With two pieces no input ever needs more than two.
 #
 # This is why SPD does not *split features* here: more pieces than the matrix has dimensions would cost more importance, not
-# less.
+# less. (Notebook 14 has a matrix where it is the other way round.)
 
 # %% [markdown]
 # ### Which two?
@@ -810,6 +629,23 @@ pdh.show(
 # away from. In a plane there is just one such direction. So the piece that serves this feature alone *writes along it*.
 #
 # Which features are spared is up to chance. That two are is the best that can be had, and training should come close.
+#
+# ### Exercise 3 · Complete the identity
+#
+# The rows of `V` (m, m) are the read directions of $m$ pieces of an $m \times m$ identity. Return the write directions, the rows of `U`, with which
+# $\sum_c U_c V_c^\top = I$. *Difficulty: moderate. Time: 6 minutes.*
+
+
+# %%
+def write_directions(V: Tensor) -> Tensor:
+    """U (m, m): row c belongs to row c of V."""
+    ### BEGIN SOLUTION
+    return torch.linalg.inv(V).T
+    ### END SOLUTION
+
+
+# %%
+pdh.checks.write_directions(write_directions)
 
 # %% [markdown]
 # ### The whole network
@@ -1007,10 +843,10 @@ pdh.show(
 pd.DataFrame(parts).T.round(6)
 
 # %% [markdown]
-# That is what we see, for all features whose importance did fall. And faithfulness, which asks for exactly $W$? The
-# surplus is taken off again by the *dead* ones. Each is far too short to be noticed, but all of them together hold a small
-# negative share of the columns. They get random masks on every input, so half of that share is missing on average. It is a
-# trick: the sum is right, and the masked network gets a little more.
+# That is what we see: the lower the importance, the longer the piece, though most make up for a part of the mean mask only. And
+# faithfulness, which asks for exactly $W$? The surplus is taken off again by the *dead* ones. Each is far too short to be noticed,
+# but all of them together hold a small negative share of the columns. They get random masks on every input, so half of that share
+# is missing on average. The sum is right, and the masked network gets a little more.
 #
 # Some importances are exactly 1 all the same. There the tiny network has pushed its output past 1, into the flat part of the
 # sigmoid, and only the leak draws it back. With five features and $p_I = 1$ all five had done so: the masks were exactly 1,
@@ -1099,14 +935,14 @@ print(f"largest |cosine| between the V of two pieces: {angles:.2f}; between a V 
 #   a small importance is almost free, hence the shades.
 # - **A rotation, but not any rotation.** $U$ and $V$ of a piece are nearly parallel, and the ten are nearly at right
 #   angles to each other. They do not follow the axes. But in total they read *less* than random directions do.
-#   A sum of sizes is small when a few are large and many near zero: each piece has turned away from as many features as it
-#   could. It is what the two pieces did above, as far as ten dimensions and forty features allow.
+#   A sum of sizes is small when a few are large and many near zero. It looks like what the two pieces did above: each turns
+#   away from features, as far as ten dimensions and forty features allow.
 #
 # So "the identity is one mechanism, its ten pieces always act together" is not quite what SPD finds. It finds ten,
 # each needed by some features more than by others. If you use an identity to test a decomposition, count the pieces, look
 # at their sum, and do not expect the axes.
 #
-# One thing more: the ten pieces add up to a little *more* than the identity. It is the trick from before. Their importances
+# One thing more: the ten pieces add up to a little *more* than the identity, as before. Their importances
 # are further below 1, they are longer for it, and the dead ones take the surplus off again. If that is not enough,
 # the columns of $W$ can help: columns of which the masked identity lets through least should be longest.
 
@@ -1121,7 +957,7 @@ for i, run_i in enumerate(large["spd/tms_40-10_id"]):
     print(f"seed {i}: mean share passed on {passed.mean():.3f}, ML2R {ratios.mean():.3f}, correlation {r:.2f}")
 
 # %% [markdown]
-# So they are. It fits that ML2R is higher with the identity than without it.
+# On the whole they are. It fits that ML2R is higher with the identity than without it.
 
 # %% [markdown]
 # ## SPD's Table 1
@@ -1160,7 +996,7 @@ pd.DataFrame(table_1)
 # The lengths agree to a percent or two. ML2R is about 1 or just below where $p_I = 1$, above 1 where $p_I = 2$, and highest
 # for `spd/tms_40-10_id`. All this is in the paper's rows too.
 #
-# Where $p_I = 2$, our surplus is only a third to a half of theirs. It is made late in training: a run of 8,000 steps at a
+# Where $p_I = 2$, our surplus is only a third to a half of theirs. Longer training may explain it: a run of 8,000 steps at a
 # lower learning rate, which we also tried, got to 1.006 without the identity. Theirs have 40,000.
 
 # %% [markdown]
@@ -1210,19 +1046,6 @@ for name in ("spd/tms_5-2", "spd/tms_40-10"):
 
 # %% [markdown]
 # ## Questions a careful reader asks
-#
-# <details><summary>Why doesn't it simply set g = 1 everywhere?</summary>
-#
-# Then nothing is ever ablated, reconstruction is perfect, and the importance loss is at its largest: 20 subcomponents in two
-# uses cost 40 β₃ = 0.12 on every input. The learned importances cost about 0.4 β₃ and leave a reconstruction error of about
-# 0.00015. The figure with three bars shows both for one input.
-# </details>
-#
-# <details><summary>And why not g = 0 everywhere?</summary>
-#
-# Then every subcomponent is scaled at random on every input, and the output is noise around the wrong place. Each needed
-# subcomponent would save β₃ = 0.003 per use and cost up to 0.09 in error (an output of 0.66, squared, over five outputs).
-# </details>
 #
 # <details><summary>What does g = 0.4 mean?</summary>
 #
@@ -1301,18 +1124,11 @@ for name in ("spd/tms_5-2", "spd/tms_40-10"):
 # stands out.
 # </details>
 #
-# <details><summary>My four losses by hand do not match the library's</summary>
-#
-# Draw random numbers in the same order: data first, then one table (2, rows, 40), whose first half masks both uses together.
-# And look at which sigmoid you use where: lower-leaky for masks, upper-leaky for the importance loss.
-# </details>
-#
 # <details><summary>The table takes minutes</summary>
 #
 # The cell for five seeds trains four targets and decomposes each one twice; *Four more seeds* does so once, with a layer
 # more. On one core they take about twice as long as on two. Nothing but the tables depends on them.
 # </details>
 #
-# **You now have both methods.** To decompose a network of your own, give `pdh.fit` the network, a
-# `pdh.SPDConfig`, a function that draws data, and the layers' names; `help(pdh.fit)` shows how. The map of the course is in
-# [00 · Start here](00_start_here.ipynb).
+# **Next:** [14 · SPD on compressed computation](14_spd_compressed_computation.ipynb) takes apart the network of notebook 08. Or, if you want to try
+# SPD on a network of your own, go to [17 · Your own network](17_your_own_network.ipynb).

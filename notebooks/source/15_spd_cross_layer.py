@@ -99,8 +99,8 @@ pdh.show(
 )
 
 # %% [markdown]
-# **A piece for every feature in *every* $W_\text{in}$** (figure 12 of the paper), and as many pieces of each $W_\text{out}$ as the layer has
-# neurons. No layer has features for itself. (Of the 400 columns the first 100 are drawn; almost all others are empty.)
+# **A piece for nearly every feature in *every* $W_\text{in}$** (figure 12 of the paper), and as many pieces of each $W_\text{out}$ as the layer has
+# neurons. (98 and 99 for 100 features: a few share one, as we shall see.) No layer has features for itself. (Of the 400 columns the first 100 are drawn; almost all others are empty.)
 #
 # And three layers (figure 13):
 
@@ -255,7 +255,7 @@ for name, each in runs.items():
 pd.DataFrame(rows).T
 
 # %% [markdown]
-# In two layers importances alone sort nearly all pieces into mechanisms. What does not match belongs to features that share a piece in one of the layers, as we shall see below. In the unfinished run most
+# In two layers importances alone sort nearly all pieces into mechanisms. Features that share a piece in one of the layers, of which more below, cannot all be matched. In the unfinished run most
 # pieces serve several features in one layer or another, and there is no one-to-one match to be found.
 #
 # ### Take a mechanism out
@@ -301,7 +301,7 @@ pdh.show(
 )
 
 # %% [markdown]
-# Without both, what remains is the skip connection: the mechanism is gone, whole. The other outputs move by a few hundredths each, because
+# Without both, what remains is the skip connection: the mechanism is gone, whole. The other outputs move by some hundredths each, because
 # the MLP also cleans up the noise that feature $i$ leaves there (notebooks [04](04_compressed_computation.ipynb) and 14), and that is gone too.
 
 # %% [markdown]
@@ -420,7 +420,7 @@ for name, each in runs.items():
     )
 
 # %% [markdown]
-# A feature shares a piece where its layer does *less* for it. That makes sense: the less there is to lose, the later it pays to have a piece of one's own.
+# On the whole a feature shares a piece where its layer does *less* for it: the less there is to lose, the less a piece of one's own is worth. (Not always for both: in most pairs of the table one of the two has little there.)
 
 # %% [markdown]
 # ## Ours and the paper's
@@ -502,7 +502,7 @@ pd.DataFrame(rows)
 #
 # <details><summary>Why is the learning rate of three layers lower than that of two?</summary>
 #
-# With the rate that works for two, our run diverged after a quarter of its steps. There are six matrices whose masks are drawn at once; each
+# With the rate that works for two, our run diverged after a quarter of its steps. A guess why: the masks of six matrices are drawn at once, and each
 # adds noise to the gradient.
 # </details>
 #
@@ -529,4 +529,4 @@ pd.DataFrame(rows)
 # Too few inputs: a feature is on in one input of a hundred. Below 10,000 inputs some pairs are decided by single coincidences.
 # </details>
 #
-# The next notebook is [16 · APD against SPD](16_apd_against_spd.ipynb).
+# **Next:** [16 · APD against SPD](16_apd_against_spd.ipynb) puts the two methods side by side.

@@ -53,7 +53,7 @@ APD, SPD = pdh.plots.color(1), pdh.plots.color(0)  # orange and blue, all throug
 # Each method is told one number. APD: top-k, the active components per input. SPD: $\beta_3$, the price of importance. Let us be wrong about each, by the
 # same factor, on the same networks.
 #
-# In the lab the slider multiplies *both* numbers, and trains APD and then SPD on five features in two dimensions (some ten seconds; moving it again cancels
+# In the lab the slider multiplies *both* numbers, and trains APD and then SPD on five features in two dimensions (some fifteen seconds; moving it again cancels
 # what is running). A mechanism is one dark square, alone in its row and its column.
 
 # %%
@@ -173,7 +173,7 @@ pd.DataFrame(
 )
 
 # %% [markdown]
-# - **APD** has a window, with walls on both sides. Above twice the published top-k one mechanism is spread over several components, and lengths fall to 0.4 on five features. With too small a k, features are left without a component, or share one.
+# - **APD** has a window, with walls on both sides. From twice the published top-k on, one mechanism is spread over several components, and lengths fall to 0.4 on five features. With too small a k, features are left without a component, or share one.
 # - **SPD** has a cliff on one side. At too low a price nothing has to separate: below the published $\beta_3$ on five features (in one seed sooner than in the other), at a fifth of it on forty, at a third on the residual MLP. Upwards
 #   it holds for five to ten times the published value.
 #
@@ -330,11 +330,11 @@ pdh.show(
     fig,
     alt="Mean length ratio against the penalty, as multiples of the published value, where MMCS exceeds 0.9. At the published value: "
     + ", ".join(f"{label} {value:.3f}" for label, value in at_one.items())
-    + ". APD's curves fall as the penalty grows; SPD's stay near 1 from the published price upwards, and are short below it.",
+    + ". APD's curves fall as the penalty grows, from a third of the published value on; SPD's stay near 1 from the published price upwards, and are short below it.",
 )
 
 # %% [markdown]
-# **APD's lengths fall as $\lambda_S$ grows**, as notebook 07 works out. Could one not simply ask for less simplicity? On five features, a little. On forty the way is barred: at half the published $\lambda_S$ the decomposition itself
+# **APD's lengths fall as $\lambda_S$ grows**, as notebook 07 works out (on five features from about a third of the published value on). Could one not simply ask for less simplicity? On five features, a little. On forty the way is barred: at half the published $\lambda_S$ the decomposition itself
 # fails (MMCS 0.84, 27 components for 40 features; the point is left out above), since nothing else makes components separate. Shrinkage is the price of a loss that the method cannot do without.
 #
 # **SPD's lengths stay near 1** wherever the price is high enough for the method to work at all: no term of its loss has anything to gain from a shorter piece. (What it has instead: with $p_I = 2$, importances that end a little below 1 make pieces a little *longer* than the mechanism; see notebook 13.)
@@ -536,7 +536,7 @@ pdh.show(
 # **Right: for SPD's pieces all four orders are equally good** down to the error that SPD was trained to reach ("random masks" cost 1.1e-5 in this run). Below that, learned importances have no
 # opinion: they are 0 for all that is left, and which of those to keep first is chance. Gradients go on.
 #
-# **Left: for APD's components no order helps.** With one component per active feature the error is already as good as with thirty, and in between it gets *worse*: each further component brings a part of
+# **Left: for APD's components no order helps much.** The error is lowest with about five components, and then it gets *worse*, until nearly all are on. Presumably each further component brings a part of
 # something that only the sum of all cancels.
 #
 # So on these networks charge 4 is not borne out as it stands: **first-order attributions find what matters about as well as ablations do.** They fail at kinks, as above, and these networks have few. What SPD's
@@ -644,11 +644,11 @@ pd.DataFrame(slide, index=["APD", "SPD"]).T
 # | charge | here |
 # |---|---|
 # | 1, a guess | holds, with a grain of salt: APD is good near the published top-k only, and on forty features (charge 3) near the published $\lambda_S$ only; SPD needs a price that is *high enough*, and takes five to ten times more |
-# | 2, dead components | holds: silence is final in APD, and in one of three seeds it cost a mechanism; in SPD reconstruction reaches every piece to the end |
+# | 2, dead components | holds: silence is final in APD, and in one of three seeds a feature was left without a component of its own; in SPD reconstruction reaches every piece to the end |
 # | 3, shrinkage | holds: built into the simplicity loss, and it cannot be had away by a lower $\lambda_S$ |
 # | 4, attributions | not borne out: gradients order components about as well as real ablations do, and better than learned importances |
 #
-# So **for a network you know little about, take SPD**: its one number can be found by trying, its runs repeat, and lengths are right. What speaks for **APD** is what its components *are*: one vector over all layers, of any rank.
+# So **for a network you know little about, take SPD**: its one number can be found by trying, on these networks its runs repeat (in notebook 17 they will not), and lengths are right. What speaks for **APD** is what its components *are*: one vector over all layers, of any rank.
 # Where mechanisms span layers, or are not of rank one, SPD leaves you with pieces to put together. And its attributions are a cheap tool worth keeping whatever the method.
 #
 # Neither tells you whether its answer is right. On your own network there is no MMCS. That is the subject of the last notebook.
@@ -658,7 +658,7 @@ pd.DataFrame(slide, index=["APD", "SPD"]).T
 # <details><summary>Is it fair to compare a factor of two in top-k with a factor of two in β₃?</summary>
 #
 # They are different things, and no exchange rate is right. What one can compare is knowledge: before you have taken a network apart you know neither. A method whose result holds over a
-# decade of its number lets you find the number by trying; one that holds over a factor of 1.5 needs you to know.
+# factor of five or ten lets you find the number by trying; one that holds over a factor of 1.5 needs you to know.
 # </details>
 #
 # <details><summary>If dead components do no harm, why count them?</summary>
@@ -678,12 +678,6 @@ pd.DataFrame(slide, index=["APD", "SPD"]).T
 # No. They are not estimates of a size. An importance says whether the piece may be ablated *without loss*, and it is meant to be 0 or 1. That is what the separation and the last figure ask for.
 # </details>
 #
-# <details><summary>Is complete robustness to ablation even desirable?</summary>
-#
-# It is a strong demand: *any* subset of the unimportant may go. A network could well have backups, where A or B may go but not both. SPD then must call at least one of them important, and cannot say that it has a spare. What
-# ablation-robust pieces give you in return is that a claim about few pieces stays true whatever the rest does.
-# </details>
-#
 # ## When something looks wrong
 #
 # <details><summary>The lab takes a minute for one move</summary>
@@ -701,4 +695,4 @@ pd.DataFrame(slide, index=["APD", "SPD"]).T
 # Dead means: never active on fresh data *at the end*. They may have been active before, and in SPD every mask lets a little of everything through.
 # </details>
 #
-# The last notebook is [17 · Your own network](17_your_own_network.ipynb).
+# **Next:** [17 · Your own network](17_your_own_network.ipynb), the last one, where nobody knows the answer.

@@ -3,30 +3,9 @@
 import torch
 import torch.nn.functional as F
 
-from pd_helpers import causal_importance, metrics
+from pd_helpers import metrics
 from pd_helpers.checks.check import Check, draws
 
-sample_masks = Check(
-    "sample_masks",
-    lambda g, r: g + (1 - g) * r,
-    lambda: tuple(draws((6, 4), (6, 4), uniform=True)),
-    {
-        "that is uniform on [0, g]; a mask is uniform on [g, 1].": lambda g, r: g * r,
-        "that ignores r: the mask must be random, except where g is 1.": lambda g, r: g,
-        "that is the complement: importance 1 must give the mask 1.": lambda g, r: 1 - g + g * r,
-        "that exceeds 1; the random part may only fill the gap 1 - g.": lambda g, r: g + r,
-    },
-)
-lower_leaky = Check(
-    "lower_leaky",
-    causal_importance.lower_leaky,
-    lambda: tuple((2 * x,) for (x,) in draws((12,))),
-    {
-        "that is the hard sigmoid without a leak: below 0 the slope is 0.01.": lambda x: x.clamp(0, 1),
-        "the leak is on the wrong side: it belongs below 0.": causal_importance.upper_leaky,
-        "above 1 the value stays 1.": lambda x: torch.where(x < 0, 0.01 * x, x),
-    },
-)
 importance_minimality = Check(
     "importance_minimality",
     lambda g, p: g.pow(p).sum(dim=-1).mean(),
@@ -50,6 +29,20 @@ mmcs = Check(
         ),
         "divide by both lengths: that is a dot product, not a cosine.": lambda P, W: (
             (P * W).sum(1).amax(0).mean().item()
+        ),
+    },
+)
+write_directions = Check(
+    "write_directions",
+    lambda V: torch.linalg.inv(V).T,
+    lambda: tuple((V + 3 * torch.eye(len(V)),) for (V,) in draws((2, 2))),
+    {
+        "that is V itself, which is right only for directions of length one at right angles to each other.": lambda V: (
+            V
+        ),
+        "the right matrix, but its columns are the directions: turn it over.": lambda V: torch.linalg.inv(V),
+        "the directions are right, the lengths are not: U_c · V_c must be 1.": lambda V: F.normalize(
+            torch.linalg.inv(V).T, dim=1
         ),
     },
 )
