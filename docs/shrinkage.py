@@ -1,6 +1,6 @@
 """Make docs/shrinkage.gif, the picture in README.md: the shrinkage lab in JupyterLab, its slider taken across.
 
-    python docs/shrinkage.py
+python docs/shrinkage.py
 """
 
 import io
