@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pd_helpers import mixing, storage
+from pd_helpers import mixing, storage, superposition
 from pd_helpers.presets import preset
 from pd_helpers.runs import Run, circumstances, load, run
 from pd_helpers.storage import Facts, Tensors
@@ -83,6 +83,8 @@ RUNS = [
     *map(Plan, ("apd/resid_mlp_1", "apd/resid_mlp_1_rank4", "apd/resid_mlp_2", "apd/resid_mlp_2_rank1")),
     *map(Plan, ("spd/resid_mlp_1", "spd/resid_mlp_3")),
     *(Plan("spd/resid_mlp_2", f"seed{seed}", seed) for seed in range(3)),
+    Plan("apd/resid_mlp_2", "rank2", overrides={"rank": 2}),
+    Plan("apd/resid_mlp_2", "top_k1", overrides={"top_k": 1.0}),
     *(Plan("apd/resid_mlp_1_rank4", f"top_k{k:g}", overrides={"top_k": k}) for k in (1.0, 2.0)),
     *(Plan("spd/resid_mlp_1", f"beta{b:.0e}", overrides={"importance_coeff": b}) for b in (1e-6, 3e-6, 1e-4, 1e-3)),
 ]
@@ -120,6 +122,13 @@ SWEEPS = [
     ),
     SweepPlan("apd/gated", "seeds", {"seed": list(range(20))}),
     SweepPlan("apd/gated", "coefficients", {"simplicity_coeff": [0.5, 1.5, 5.0, 15.0], "seed": list(range(4))}),
+    SweepPlan(
+        "tms/sparsity",
+        "phases",
+        {"n_features": list(range(2, 9)), "feature_probability": [0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0]},
+        {"target_steps": 5000},
+        superposition.sweep,
+    ),
     SweepPlan("mlp/mixing", "models", {"kind": list(mixing.SIGMAS)}, {"keep": True}, mixing.sweep),
     SweepPlan(
         "mlp/mixing",

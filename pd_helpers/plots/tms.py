@@ -7,12 +7,15 @@ import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from pd_helpers import metrics
 from pd_helpers.plots.page import COLORS, GREY, NEGATIVE, POSITIVE, color, figure
 
 if TYPE_CHECKING:
+    import pandas
+
     from pd_helpers.runs import Run
 
 
@@ -79,6 +82,25 @@ def network(ax: Axes, W: Tensor, *, scale: float = 1.0) -> Axes:
         ax.text(x, -0.24, str(j), ha="center", va="center", fontsize=8, color=color(j))
     ax.set(xlim=(x_features[0] - 0.6, x_features[-1] + 0.6), ylim=(-0.45, 2.25))
     ax.set_axis_off()
+    return ax
+
+
+def phases(ax: Axes, table: "pandas.DataFrame") -> Axes:
+    """Columns of W at every number of features and feature probability, with how many are kept; see `superposition`."""
+    sizes, chances = (sorted(table[key].unique()) for key in ("n_features", "feature_probability"))
+    for row in table.itertuples():
+        x, y = chances.index(row.feature_probability), sizes.index(row.n_features)
+        W = 0.3 * np.asarray(row.kept["W"]) + np.array([[x], [y]])
+        lost = row.n_features - row.represented
+        ax.add_patch(Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, color="0.93" if lost else "white", zorder=0))
+        for j, end in enumerate(W.T[: row.n_features]):
+            ax.plot([x, end[0]], [y, end[1]], color=color(j), lw=1.4, solid_capstyle="round")
+        ax.text(x + 0.45, y - 0.4, row.represented, ha="right", fontsize=7, color="0.2")
+    ax.set(xlim=(-0.5, len(chances) - 0.5), ylim=(-0.5, len(sizes) - 0.5), aspect="equal")
+    ax.set(xlabel="feature probability p", ylabel="features m₂", yticks=range(len(sizes)), yticklabels=sizes)
+    ax.set_xticks(range(len(chances)), [f"{p:g}" for p in chances])
+    ax.tick_params(length=0, labelsize=8)
+    sns.despine(ax=ax, left=True, bottom=True)
     return ax
 
 

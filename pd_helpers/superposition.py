@@ -1,0 +1,40 @@
+"""How many features a toy model keeps, at every number of features and every feature probability (notebook 02)."""
+
+import time
+from collections.abc import Mapping, Sequence
+from itertools import product
+from typing import TYPE_CHECKING
+
+from pd_helpers.targets import TMSConfig, make_target
+from pd_helpers.training import progress
+
+if TYPE_CHECKING:
+    import pandas
+
+LONG = 0.5
+"""A feature is kept if its column is longer than this; kept alone, with no interference, it would be 1 long."""
+
+
+def sweep(grid: Mapping[str, Sequence], *, seed: int = 0, show_progress: bool = True, **settings) -> "pandas.DataFrame":
+    """Train a toy model at every point of a grid over fields of `TMSConfig`; `settings` are its other fields.
+
+    One row each: the grid's columns, `represented` (columns longer than 0.5), `seconds`, and `kept`, a dict with W
+    (n_hidden, most features), whose columns beyond the model's are zero.
+
+    >>> sweep({"n_features": [3, 5], "feature_probability": [0.05, 1.0]}, target_steps=2000)
+    """
+    import pandas
+
+    points = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
+    configs = [TMSConfig(**settings | point) for point in points]
+    most, table = max(config.n_features for config in configs), []
+    steps = zip(points, configs, strict=True)
+    for point, config in progress(steps, total=len(points), description="toy models", show=show_progress, unit="model"):
+        began = time.perf_counter()
+        weight = make_target(config, seed, show_progress=False).embed.weight
+        W = weight.new_zeros(config.n_hidden, most)
+        W[:, : config.n_features] = weight
+        represented = int((weight.norm(dim=0) > LONG).sum())
+        seconds = time.perf_counter() - began
+        table.append(point | {"represented": represented, "seconds": seconds, "error": None, "kept": {"W": W}})
+    return pandas.DataFrame(table)
