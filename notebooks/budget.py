@@ -3,12 +3,14 @@
     python notebooks/budget.py [NAME ...] [--cores 1]    run them, write budget.json and the table, fail over budget
     python notebooks/budget.py --table                   run nothing; print the table of what was measured
 
-Memory is the peak of the kernel and its children together; what they share counts once. With two cores
+Memory is the peak of the kernel and its children together; what they share counts once. A slider's move is timed in
+the kernel, the slowest of all labs that look their answer up instead of training. With two cores
 measured, the run times in the notebooks' headers follow. README.md has the table between <!-- budget --> and
 <!-- /budget -->, if these comments are there. Other work on the machine makes the numbers worse: run this alone.
 """
 
 import argparse
+import inspect
 import json
 import os
 import sys
@@ -20,6 +22,7 @@ from pathlib import Path
 import build
 import launch
 import psutil
+from nbformat.v4 import new_code_cell
 
 HERE = Path(__file__).resolve().parent
 SECONDS = {1: 600, 2: 300}
@@ -27,8 +30,11 @@ SECONDS = {1: 600, 2: 300}
 MEGABYTES = 1500
 """The most memory it may take."""
 
+MILLISECONDS = 150
+"""The most a slider's move may take where nothing is trained."""
+
 Costs = dict[str, dict[str, dict[str, float]]]
-"""Notebook, cores (as JSON wants them: "1"), then `seconds` and `megabytes`."""
+"""Notebook, cores (as JSON wants them: "1"), then `seconds`, `megabytes` and, with labs, `milliseconds`."""
 
 
 class Peak:
@@ -78,23 +84,56 @@ def on_cores(cores: int) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
+def slowest_move() -> dict[str, float]:
+    """Milliseconds that the slowest slider needs, if there is one, and the seconds this took; runs in the kernel."""
+    import gc
+    import statistics
+    import sys
+    import time
+
+    began, slowest = time.perf_counter(), {}
+
+    def sliders(widget):
+        if hasattr(widget, "readout"):
+            yield widget
+        for child in getattr(widget, "children", ()):
+            yield from sliders(child)
+
+    if module := sys.modules.get("pd_helpers.widgets.lab"):
+        labs = [one for one in gc.get_objects() if issubclass(type(one), module.Lab)]
+        for slider in [s for lab in labs if not lab.is_live for s in sliders(lab.widget)]:
+            ends = (slider.options[0], slider.options[-1]) if hasattr(slider, "options") else (slider.min, slider.max)
+            took = []
+            for value in ends * 3:
+                start = time.perf_counter()
+                slider.value = value
+                took.append(1000 * (time.perf_counter() - start))
+            slowest["milliseconds"] = round(max(slowest.get("milliseconds", 0), statistics.median(took)))
+    return slowest | {"seconds": time.perf_counter() - began}
+
+
 def measure(name: str, cores: int, folder: Path = HERE) -> dict[str, float]:
     """Run a source as a reader would, and say what it took."""
     notebook = build.assemble(name, folder)
+    probe = f"{inspect.getsource(slowest_move)}\nimport json\nprint(json.dumps(slowest_move()))"
+    notebook.cells.append(new_code_cell(probe))
     environment = os.environ | {"OMP_NUM_THREADS": str(cores)}
     with Peak() as peak, on_cores(cores):  # the watcher stays on all cores
         seconds = build.execute(name, notebook, folder, timeout=2 * SECONDS[cores], env=environment)
-    return {"seconds": round(seconds, 1), "megabytes": round(peak.megabytes)}
+    labs = json.loads(notebook.cells[-1].outputs[0].text)
+    return {"seconds": round(seconds - labs.pop("seconds"), 1), "megabytes": round(peak.megabytes), **labs}
 
 
 def over(name: str, cores: int, cost: dict[str, float]) -> list[str]:
     """In which ways that is too much, in words."""
-    limits = {"seconds": SECONDS[cores], "megabytes": MEGABYTES}
+    limits = {"seconds": SECONDS[cores], "megabytes": MEGABYTES} | (
+        {"milliseconds": MILLISECONDS} if cores == 2 else {}
+    )
     where = "one core" if cores == 1 else f"{cores} cores"
     return [
         f"{name}: {cost[what]:g} {what} on {where}, and the budget is {limit}"
         for what, limit in limits.items()
-        if cost[what] > limit
+        if cost.get(what, 0) > limit
     ]
 
 
@@ -110,10 +149,12 @@ def table(costs: Costs) -> str:
     def cell(cost: dict[str, dict[str, float]], cores: int) -> str:
         return f"{cost[str(cores)]['seconds']:.0f} s" if str(cores) in cost else "–"
 
-    lines = ["| notebook | on two cores | on one core | memory at most |", "|---|---|---|---|"]
+    lines = ["| notebook | on two cores | on one core | memory at most | a slider's move |", "|---|---|---|---|---|"]
     for name, cost in sorted(costs.items()):
         most = max(measured["megabytes"] for measured in cost.values())
-        lines.append(f"| [{name}](notebooks/{name}.ipynb) | {cell(cost, 2)} | {cell(cost, 1)} | {most:.0f} MB |")
+        move = max((measured["milliseconds"] for measured in cost.values() if "milliseconds" in measured), default=None)
+        row = cell(cost, 2), cell(cost, 1), f"{most:.0f} MB", "–" if move is None else f"{move:.0f} ms"
+        lines.append(f"| [{name}](notebooks/{name}.ipynb) | {' | '.join(row)} |")
     return "\n".join(lines)
 
 

@@ -44,6 +44,11 @@ class Lab:
         self._task: asyncio.Task | None = None
         self.widget = w.VBox([*controls, self._numbers, self._image, self._caption])
 
+    @property
+    def is_live(self) -> bool:
+        """Whether a moved slider trains; otherwise it looks up or computes its answer at once."""
+        return hasattr(self, "progress")
+
     def refresh(self, readout: str, alt: str) -> None:
         """Show the figure as it now is, with its numbers and its description."""
         self.alt = alt
