@@ -100,6 +100,33 @@ pdh.widgets.SparsityLab(config.replace(target_steps=2000), seed=0)
 # </details>
 
 # %% [markdown]
+# ### The map
+#
+# Two dimensions, as before. **Predict before you run:** with eight very rare features, how many are kept? And at what
+# $p$ are two perpendicular arrows all that is left?
+#
+# One network for each place of the map, trained beforehand (`python -m pd_helpers.shipping tms/sparsity` takes some minutes). A
+# feature is *kept* if its column is longer than 0.5; on grey ground, some are lost.
+
+# %%
+table = pdh.shipped_sweep("tms/sparsity", "phases")
+kept = table.pivot(index="n_features", columns="feature_probability", values="represented")
+
+fig, axes = pdh.plots.figure(9, 6.6)
+pdh.plots.phases(axes[0, 0], table)
+pdh.show(
+    fig,
+    alt="Columns of W as arrows, for 2 to 8 features (up) and feature probabilities from 0.01 to 1 (across), with the "
+    f"number kept. Eight features: {', '.join(map(str, kept.loc[8]))}. Five: {', '.join(map(str, kept.loc[5]))}. "
+    f"Three: {', '.join(map(str, kept.loc[3]))}.",
+)
+
+# %% [markdown]
+# Read it from right to left. Where everything is on, hardly more is kept than there are dimensions. Rarer features allow
+# triangles, then crosses, then pentagons. There it ends: however rare, a sixth feature is not squeezed in by this
+# training. Five features in two dimensions, which the papers decompose, are the fullest case there is.
+
+# %% [markdown]
 # ## The ground-truth mechanisms
 #
 # If only feature $c$ is on, then $W x = W_{:,c}\, x_c$: no other column of $W$ is touched. So column $c$, alone in a
