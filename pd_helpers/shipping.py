@@ -41,7 +41,7 @@ SHIPPED = Path(__file__).parent / "shipped"
 DEFAULT = "seed0"
 """The variant that is meant if none is named."""
 SWEEP_FORMAT = "pd_helpers sweep 1"
-TOLERANCE = 1e-4
+TOLERANCE = 5e-4
 """Singular values below this share of a layer's largest one are cut."""
 LIGHT_SNAPSHOTS = 20
 """Snapshots that stay at most where all of them would take more than `HEAVY` bytes."""

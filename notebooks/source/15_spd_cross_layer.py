@@ -363,8 +363,8 @@ for name, each in runs.items():
         "alive in W_in": " + ".join(str(int(metrics.alive(values).sum())) for values in g),
         "alive in W_out": " + ".join(str(n) for n in counts(each)[1::2]),
         "pieces with two features": " + ".join(str(len(pairs)) for pairs in shared),
-        "smallest top importance": min(values.amax(dim=1).min().item() for values in g),
-        "r of contributions": found[name].r,
+        "smallest top importance": f"{min(values.amax(dim=1).min().item() for values in g):.3f}",
+        "r of contributions": f"{found[name].r:.4f}",
         "entries off the pattern": each.metrics["identity_ci_error"],
         "error, random masks": f"{each.metrics['recon']:.1e}",
     }

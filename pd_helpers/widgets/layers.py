@@ -57,7 +57,8 @@ class LayersLab(Lab):
         right.set(xlabel="subcomponents, by importance", ylabel="causal importance g", xlim=(0, self.SHOWN + 1))
         right.set_ylim(-0.04, 1.06)
         right.axhline(metrics.ALIVE, color="0.6", ls=":", lw=1)
-        right.legend(frameon=False, fontsize=8, loc="upper right")
+        legend = right.legend(frameon=False, fontsize=8, loc="upper right")
+        self._entries = list(zip(self._lines, legend.legend_handles, legend.texts, strict=True))
         for ax in self.axes[0]:
             ax.set_title(" ", fontsize=10)
             ax.spines[["top", "right"]].set_visible(False)
@@ -76,8 +77,12 @@ class LayersLab(Lab):
         each = len(target) // n_layers
         self._boundaries.set_segments([[(each * k - 0.5, -9), (each * k - 0.5, 9)] for k in range(1, n_layers)])
         counts = []
-        for k, line in enumerate(self._lines):
+        for k, (line, *entry) in enumerate(
+            zip(self._lines, self._legend.legend_handles, self._legend.texts, strict=True)
+        ):
             use = list(g)[k] if k < len(g) else None
+            for part in entry:
+                part.set_visible(use is not None)
             values = g[use][i].sort(descending=True).values[: self.SHOWN] if use else torch.tensor([])
             line.set_data(np.arange(1, len(values) + 1), values)
             if use:
