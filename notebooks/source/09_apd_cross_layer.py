@@ -409,6 +409,8 @@ for c, (ax, key) in enumerate(zip(axes[0], runs, strict=True)):
     pdh.plots.active_components(ax, errors[key], look="o^sX"[c % 4], c=c).set_title(f"rank: {key}", fontsize=10)
     if c:
         ax.set_ylabel("")
+    if c != len(runs) // 2:
+        ax.set_xlabel("")
 correlation = {key: torch.corrcoef(torch.stack([errors[key].top_1, errors[key].n_active]))[0, 1].item() for key in runs}
 pdh.show(
     fig,

@@ -77,9 +77,7 @@ class LayersLab(Lab):
         each = len(target) // n_layers
         self._boundaries.set_segments([[(each * k - 0.5, -9), (each * k - 0.5, 9)] for k in range(1, n_layers)])
         counts = []
-        for k, (line, *entry) in enumerate(
-            zip(self._lines, self._legend.legend_handles, self._legend.texts, strict=True)
-        ):
+        for k, (line, *entry) in enumerate(self._entries):
             use = list(g)[k] if k < len(g) else None
             for part in entry:
                 part.set_visible(use is not None)
