@@ -30,7 +30,9 @@ class TranscoderConfig(Config):
     """Size of the dictionary."""
     price: float = number(0.03)
     """Of a unit of activation (L1)."""
-    steps: int = whole(2000)
+    start: str = choice("together", "together", "quiet")
+    """Where training starts: all latents together give about the layer's output, or most do not fire at all."""
+    steps: int = whole(2000, at_least=0)
     lr: float = number(0.01, open=True)
     schedule: str = choice("cosine", "constant", "cosine")
     batch_size: int = whole(1024)
@@ -55,13 +57,13 @@ class Transcoder(NamedTuple):
 def fit(W: Float[Tensor, "d_out d_in"], inputs: Inputs, config: TranscoderConfig, seed: int = 0) -> Transcoder:
     """Train a transcoder of the layer W; `inputs` draws what enters it.
 
-    It starts with random D and with E so that all latents together give about the layer's output.
+    It starts with random D, with E reading what D writes, and, of the quiet kind, with b at −0.5.
 
     >>> transcoder.fit(torch.eye(2), lambda n, draw: torch.randn(n, 2, generator=draw), TranscoderConfig(n_latents=8))
     """
     D = F.normalize(torch.randn(len(W), config.n_latents, generator=generator(seed, "init")), dim=0)
-    start = D.T @ W * (2 * len(W) / config.n_latents), torch.zeros(config.n_latents), D
-    coder = Transcoder(*map(nn.Parameter, start))
+    scale, bias = (1.0, -0.5) if config.start == "quiet" else (2 * len(W) / config.n_latents, 0.0)
+    coder = Transcoder(*map(nn.Parameter, (scale * D.T @ W, torch.full((config.n_latents,), bias), D)))
     optimizer, draw = adam(coder, config.lr), generator(seed, "data")
     for step in range(config.steps):
         optimizer.param_groups[0]["lr"] = learning_rate(step, config)
@@ -89,8 +91,10 @@ class Measured(NamedTuple):
     """Latents that fire on an input, mean."""
     unexplained: float
     """Squared error, as a share of the outputs' squares."""
+    activity: float
+    """Sum of activations, mean: what the price is paid for."""
     loss: float
-    """Error and price together."""
+    """Squared error and price, mean."""
 
 
 def measure(coder: Transcoder, W: Float[Tensor, "d_out d_in"], a: Float[Tensor, "rows d_in"], price: float) -> Measured:
@@ -102,5 +106,6 @@ def measure(coder: Transcoder, W: Float[Tensor, "d_out d_in"], a: Float[Tensor, 
         strong=int((z > 0.1).any(dim=0).sum()),
         l0=fires.sum(dim=1).float().mean().item(),
         unexplained=(error / y.square().sum()).item(),
+        activity=(z.sum() / len(a)).item(),
         loss=((error + price * z.sum()) / len(a)).item(),
     )

@@ -38,6 +38,19 @@ def test_two_opposite_inputs_get_a_latent_each():
     torch.testing.assert_close(z.sum(dim=1), torch.full((2,), 0.95), atol=0.01, rtol=0)
 
 
+def test_at_the_start_all_latents_together_give_about_the_output_or_few_fire():
+    def inputs(n, draw):
+        return torch.randn(n, 3, generator=draw)
+
+    W, a = torch.tensor([[1.0, 2.0, 0.0], [0.0, -1.0, 1.0]]), inputs(500, torch.Generator().manual_seed(5))
+    together = transcoder.fit(W, inputs, TranscoderConfig(n_latents=4000, steps=0))
+    assert transcoder.measure(together, W, a, 0.0).unexplained < 0.01
+    quiet = transcoder.fit(torch.eye(3), inputs, TranscoderConfig(n_latents=4000, start="quiet", steps=0))
+    torch.testing.assert_close(quiet.E.norm(dim=1), torch.ones(4000))
+    fires = (quiet.activations(a) > 0).float().mean().item()
+    assert fires == pytest.approx(0.3085, abs=0.02)  # a standard normal number exceeds 0.5
+
+
 def test_measure_counts_by_hand():
     """Three latents read one number: above 0, above 0.95, and never."""
     coder = Transcoder(torch.tensor([[1.0], [1.0], [-1.0]]), torch.tensor([0.0, -0.95, 0.0]), torch.ones(1, 3))
@@ -45,6 +58,7 @@ def test_measure_counts_by_hand():
     found = transcoder.measure(coder, torch.eye(1), a, price=2.0)
     assert (found.alive, found.strong, found.l0) == (2, 1, 1.5)  # activations 0.5, then 1 and 0.05
     assert found.unexplained == pytest.approx(0.05**2 / 1.25, rel=1e-4)
+    assert found.activity == pytest.approx(1.55 / 2)
     assert found.loss == pytest.approx((0.05**2 + 2 * 1.55) / 2)
 
 
@@ -58,5 +72,7 @@ def test_the_same_seed_gives_the_same():
 def test_it_says_what_it_needs():
     with pytest.raises(ValueError, match="n_latents must be"):
         TranscoderConfig(n_latents=0)
+    with pytest.raises(ValueError, match="start must be"):
+        TranscoderConfig(start="loud")
     with pytest.raises(ValueError, match="price must be"):
         TranscoderConfig(price=-1.0)
