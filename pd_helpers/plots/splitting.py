@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullLocator
 
 from pd_helpers.plots.page import color
 
@@ -20,6 +21,10 @@ def against_room(ax: Axes, lines: Mapping[str, Mapping[int, float]], ylabel: str
         sizes = [n for used in lines.values() for n in used]
         ax.plot([min(sizes), max(sizes)], [min(sizes), max(sizes)], color="0.6", lw=1, label="all that is offered")
     ax.set(xscale="log", yscale="log", xlabel="subcomponents or latents on offer", ylabel=ylabel)
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_locator(NullLocator())
     ax.legend(frameon=False, fontsize=8)
     sns.despine(ax=ax)
     return ax
