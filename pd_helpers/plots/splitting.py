@@ -21,10 +21,12 @@ def against_room(ax: Axes, lines: Mapping[str, Mapping[int, float]], ylabel: str
         sizes = [n for used in lines.values() for n in used]
         ax.plot([min(sizes), max(sizes)], [min(sizes), max(sizes)], color="0.6", lw=1, label="all that is offered")
     ax.set(xscale="log", yscale="log", xlabel="subcomponents or latents on offer", ylabel=ylabel)
+    if everything:
+        ax.set_ylim(top=4 * max(sizes))  # room for the legend
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter("{x:g}")
         axis.set_minor_locator(NullLocator())
-    ax.legend(frameon=False, fontsize=8)
+    ax.legend(frameon=False, fontsize=8, loc="upper left")
     sns.despine(ax=ax)
     return ax
