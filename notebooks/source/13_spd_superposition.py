@@ -10,10 +10,11 @@
 # # 13 · SPD on superposition
 #
 # **The question:** does Stochastic Parameter Decomposition find the mechanisms without shrinking them, and without being
-# told how many an input needs? Does it find a layer that does nothing?
+# told how many an input needs? Does it find a layer that does nothing? Does it split features when it is given more room?
 #
-# *After this notebook you can* work out how large an effect must be to be worth its importance, read an importance matrix and a learned gate, explain why SPD's mechanisms keep their
-# length where APD's lose a tenth of it, and say into how many pieces a hidden identity falls, which, and why.
+# *After this notebook you can* work out how large an effect must be to be worth its importance, read an importance matrix and a
+# learned gate, explain why SPD's mechanisms keep their length where APD's lose a tenth of it, say into how many pieces a
+# hidden identity falls, which, and why, and test whether a method splits features.
 #
 # | read | do | run on two cores | before this | difficulty |
 # |---|---|---|---|---|
@@ -28,7 +29,7 @@ from IPython.display import Markdown
 from torch import Tensor
 
 import pd_helpers as pdh
-from pd_helpers import causal_importance, metrics
+from pd_helpers import causal_importance, metrics, transcoder
 
 preset = pdh.preset("spd/tms_5-2")
 target = pdh.make_target(preset.target, seed=0)  # the network of notebook 02, trained a little longer
@@ -575,8 +576,8 @@ pdh.show(
 # $\tfrac25 w_0 w_0^\top$ supplies just two fifths of what is passed on. The rest comes from the others, which overlap with it,
 # so several of them would be important as well. Each is paid for. With two pieces no input ever needs more than two.
 #
-# This is why SPD does not *split features* here: more pieces than the matrix has dimensions would cost more importance, not
-# less. (Notebook 14 has a matrix where it is the other way round.)
+# So more pieces than the matrix has dimensions should cost more importance, not less. (Notebook 14 has a matrix where it is
+# the other way round.) *Given more room*, below, puts that to the test.
 
 # %% [markdown]
 # ### Which two?
@@ -960,6 +961,131 @@ for i, run_i in enumerate(large["spd/tms_40-10_id"]):
 # On the whole they are. It fits that ML2R is higher with the identity than without it.
 
 # %% [markdown]
+# ## Given more room
+#
+# Twenty or two hundred subcomponents are far more than are used. Does the number matter? There is reason to ask. A sparse
+# dictionary trained on *activations* tends to use whatever it is offered: with more latents, more of them take part in the same
+# features. That is **feature splitting**: what is found then depends on what was offered.
+#
+# The test: offer four times as much, and count again. We do it to SPD and, for comparison, to a small **transcoder** of the same
+# identity layer, 10 numbers in and the same 10 out. A transcoder learns a layer's output $y$ from its input $a$ through
+# $n$ latents that are meant to be sparse:
+#
+# $$z = \mathrm{ReLU}(E a + b), \qquad \hat y = D z, \qquad \text{loss} = |\hat y - y|^2 + \text{price} \cdot \textstyle\sum_i z_i,$$
+#
+# with columns of $D$ of length one. It takes seconds to train. For SPD we read a shipped sweep over $C$, all on one target.
+#
+# **Predict before you run.** SPD has 10 pieces alive in the identity and 40 in $W$ at $C = 200$. How many at 100, 400 and 800?
+# And how many of 40, 160 and 640 latents will fire on more than one input in a thousand?
+
+# %%
+sweep = pdh.shipped_sweep("spd/tms_40-10_id", "subcomponents").set_index("C")
+sweep[["n_alive.embed", "n_alive.identity", "n_alive.unembed", "l0.identity", "mmcs", "ml2r_alive", "recon"]].round(5)
+
+# %%
+data_40 = run_big.data  # each feature on with probability 0.05
+
+
+def inputs_40(n: int, generator: torch.Generator) -> Tensor:
+    """What enters the identity, (rows, 10); empty inputs teach nothing and are left out."""
+    x = data_40(n, generator)
+    return x[x.any(dim=1)] @ W_big.T
+
+
+def dictionary(n_latents: int, price: float, start: str) -> dict:
+    """A transcoder of the identity, trained, and measured on fresh inputs."""
+    config = transcoder.TranscoderConfig(n_latents=n_latents, price=price, start=start)
+    fresh = inputs_40(40_000, torch.Generator().manual_seed(1))
+    found = transcoder.measure(transcoder.fit(I_big, inputs_40, config), I_big, fresh, price)
+    return {"price": price, "start": start, "latents": n_latents, **found._asdict()}
+
+
+kinds, offered = [(0.03, "together"), (0.01, "together"), (0.1, "together"), (0.03, "quiet")], (40, 160, 640)
+jobs = (joblib.delayed(dictionary)(n, *kind) for kind in kinds for n in offered)
+coders = pd.DataFrame(workers(jobs)).set_index(["price", "start", "latents"]).sort_index()
+coders.round(4)
+
+# %%
+lines = {f"SPD, {name}": sweep[f"n_alive.{use}"].to_dict() for use, name in (("embed", "W"), ("identity", "identity"))}
+firing = {f"SPD, {name}": sweep[f"l0.{use}"].to_dict() for use, name in (("embed", "W"), ("identity", "identity"))}
+for price, start in kinds:
+    label = f"transcoder, price {price}" + (", quiet" if start == "quiet" else "")
+    lines[label] = coders.loc[price, start]["alive"].to_dict()
+    firing[label] = coders.loc[price, start]["l0"].to_dict()
+fig, axes = pdh.plots.figure(9.2, 4, 1, 2)
+pdh.plots.against_room(axes[0, 0], lines, "alive", everything=True)
+pdh.plots.against_room(axes[0, 1], firing, "active on an input, mean").get_legend().remove()
+
+
+def told(used: dict) -> str:
+    """A line of the figure in words."""
+    return ", ".join(f"{value:.3g} of {n}" for n, value in used.items())
+
+
+pdh.show(
+    fig,
+    alt=f"Left: subcomponents or latents alive against how many were offered. {'. '.join(f'{k}: {told(v)}' for k, v in lines.items())}. "
+    f"Right: how many are active on an input. {'. '.join(f'{k}: {told(v)}' for k, v in firing.items())}.",
+)
+
+# %% [markdown]
+# **SPD.** With 100 and with 200 on offer, ten pieces of the identity are alive, and 40 or 41 in `embed`. With 400 and 800 the counts do *not*
+# stay: seven and 26 in the identity, 40 and 105 in `embed`. Look at the last column, though. There the error under random masks is
+# nearly ten times as large. These two runs did not find a decomposition as good as the first two, and seven pieces cannot even
+# have the identity's rank. All four had the same 5,000 steps. Would more steps bring the ten back? On five features they do; see the lab. Here we have
+# not tried. So what this sweep shows is narrower than "SPD never splits": twice as much room changes nothing, four times
+# as much spoils training at these settings, and the error says so without any knowledge of the answer.
+#
+# **The transcoder, started together.** The first three kinds begin with all latents firing, so that together they give about the
+# layer's output. Of 40 latents all stay alive, of 160 about 150, of 640 about 175 at the price 0.03; and ever more of them
+# fire on one input. The output is not copied better for it: what is left unexplained is 0.25 to 0.3 percent at all three sizes. What
+# falls is $\sum z$, and so the loss. The other prices, with a tenth of that error and with ten times as much, give the same picture.
+#
+# Why are many latents cheaper? Each column of $D$ has length one, so $\sum_i z_i$ is at least $|\hat y|$, and equal to it
+# only if what fires points along $\hat y$. More directions get nearer to that. And two latents that fire half as strongly cost what
+# one costs. So nothing in this loss speaks against splitting. In SPD a piece is paid for by its importance, not by its size, and two
+# pieces that are both needed cost twice as much as one.
+#
+# **The transcoder, started quiet.** The last kind begins with a bias of −0.5, so that most latents do not fire at first. Then a few dozen
+# are alive at every size: no splitting! But its loss is higher, and the larger dictionary has the higher one. So it is not that this loss
+# is lowest with few latents; training did not get to the many. (Of the 640, many more fire strongly on some rare input.)
+#
+# What to take home: how many latents are alive depends on the dictionary's size and on how training began, and the loss is
+# lowest where there are many. SPD's count depends on $C$ only where its error says that training has failed. Two reservations:
+#
+# - *It is not the same task.* Pieces have to add up to the matrix, and ten rank-one pieces are the fewest that can. A transcoder
+#   only has to give the right outputs.
+# - *More latents are not yet the same feature cut in parts.* We also counted how many latents it takes to have, for one
+#   feature, the strongest latent on 90% of the inputs on which this feature is the largest. With 40, 160 and 640 latents it is 4.1, 5.2 and 5.5,
+#   started together at 0.03. (For the ten pieces of SPD, by $|h|\,g$, it is 3.7.) So some of the growth is a feature in more
+#   parts; most of it is latents that join in.
+#
+# ### Try it: the room lab
+#
+# The same on five features, where it can be done live. The lab opens with the shipped run, at $C = 20$; any other $C$ is trained
+# while you watch, for 1,600 steps from a single start. That is a matter of seconds; at $C = 80$ it may be half a minute.
+# $\Sigma g$ is what the importances of a layer add up to over the five features.
+#
+# 1. **Predict** what happens in $W$ at $C = 5$, where every piece is needed. Then 10.
+# 2. At 40 and 80, how many pieces does the identity have? What does it pay for the additional one, in $\Sigma g$?
+# 3. At 80 the ML2R is poor, and that of the alive ones is better. Which oddity of the score is that?
+
+# %%
+pdh.widgets.RoomLab(run_id)
+
+# %% [markdown]
+# <details><summary>What we saw</summary>
+#
+# - $C = 5$: four alive in $W$. One of them serves two features; with a single start and nothing to spare, that is not mended.
+# - $C = 10$ and 20: five and two. $\Sigma g$ is 5 in $W$, one piece for each feature, and 8 in the identity, as we counted.
+# - $C = 40$ and 80: three pieces in the identity, and at 80 six in $W$. $\Sigma g$ is *higher* for it: 8.6 and 9.3 in the identity, 6.9 in
+#   $W$ at 80. That is not splitting, but training cut short: after `pdh.run("spd/tms_5-2_id", C=80, starts=1, steps=5000)`, about a minute,
+#   there are five and two.
+# - The ML2R of 0.41 at 80 comes from dead pieces that point the right way by chance (*Five seeds*). That of the alive ones is 0.85,
+#   since one column of $W$ is still in two parts.
+# </details>
+
+# %% [markdown]
 # ## SPD's Table 1
 #
 # All four experiments next to the paper's numbers.
@@ -1057,25 +1183,9 @@ for name in ("spd/tms_5-2", "spd/tms_40-10"):
 #
 # <details><summary>Does a price on importance not cause feature splitting?</summary>
 #
-# Sparse autoencoders split: with more latents, one feature becomes several rarer ones, and each input still pays for one. Here
-# the pieces must also *add up to W*. Suppose column 2 is cut into two halves, one for small and one for large values. On a
-# large value the other half, if its importance is 0, is scaled at random, and its contribution to column 2 comes and goes.
-# To keep the output right both halves must be on, which costs twice as much. With $C = 50$, and steps enough, we still find five.
-# </details>
-#
-# <details><summary>Why does Γ see the target's activation, and not the masked network's?</summary>
-#
-# The claim "this is not needed on this input" should be about the input, not about what happened to be ablated before it.
-# From the masked network, the importance in `unembed` would depend on the mask drawn in `embed`, every claim would be noisy,
-# and a subcomponent could signal through the noise. From the target, importances are a fixed function of $x$: you can
-# compute them once and then test any ablation.
-# </details>
-#
-# <details><summary>Could SPD lower g by shortening V, since h = Vᵀa feeds Γ?</summary>
-#
-# It could, but Γ can do the same with its own weights, which no other loss touches, whereas a shorter V spoils
-# faithfulness unless U grows in return. Only the product $U_c V_c^\top$ is the mechanism; how its length is divided
-# between the two is free.
+# Not where training succeeds: see *Given more room*. The pieces must also *add up to W*. Suppose column 2 is cut into two halves, one for small and
+# one for large values. On a large value the other half, if its importance is 0, is scaled at random, and its contribution to
+# column 2 comes and goes. To keep the output right both halves must be on, which costs twice as much.
 # </details>
 #
 # <details><summary>Does SPD know that the identity is one layer, or that it does nothing?</summary>

@@ -62,6 +62,9 @@ from pd_helpers.plots.sharing import (
     highest_error,
     scrub_histograms,
 )
+from pd_helpers.plots.splitting import (
+    against_room,
+)
 from pd_helpers.plots.subcomponents import (
     contribution_scatter,
     contributions_beside,
@@ -93,13 +96,13 @@ from pd_helpers.plots.training import (
 
 __all__ = [
     "ABLATED", "ACTIVE", "COLORS", "DPI", "GREY", "KEPT", "KINDS", "LOWEST", "NEGATIVE", "NO_FUNCTION", "POSITIVE",
-    "VIRIDIS", "Arrows", "FeatureErrors", "SharedComponents", "active_components", "bundle", "by_feature", "caption",
-    "class_table", "co_activation", "color", "column_sums", "columns", "contribution_pair", "contribution_scatter",
-    "contributions_beside", "curves", "decomposition", "deep_network", "direction_cosines", "effect_bars", "estimates",
-    "factors_of", "feature_errors", "figure", "gated_network", "gated_outputs", "greedy_order", "halves",
-    "highest_error", "importance_grid", "importances", "leaky_sigmoids", "lengths", "losses", "losses_diagram",
-    "match_curves", "matrix", "mixing_losses", "network", "neuron_contributions", "outputs", "phases", "png",
-    "price_curves", "read_vector", "readable_order", "reading", "residual_network", "responses", "schatten_bars",
+    "VIRIDIS", "Arrows", "FeatureErrors", "SharedComponents", "active_components", "against_room", "bundle",
+    "by_feature", "caption", "class_table", "co_activation", "color", "column_sums", "columns", "contribution_pair",
+    "contribution_scatter", "contributions_beside", "curves", "decomposition", "deep_network", "direction_cosines",
+    "effect_bars", "estimates", "factors_of", "feature_errors", "figure", "gated_network", "gated_outputs",
+    "greedy_order", "halves", "highest_error", "importance_grid", "importances", "leaky_sigmoids", "lengths", "losses",
+    "losses_diagram", "match_curves", "matrix", "mixing_losses", "network", "neuron_contributions", "outputs", "phases",
+    "png", "price_curves", "read_vector", "readable_order", "reading", "residual_network", "responses", "schatten_bars",
     "scores", "scrub_histograms", "show", "show_vector", "signed_bars", "sorted_lengths", "sum_of_components",
     "telling_inputs",
 ]  # fmt: skip

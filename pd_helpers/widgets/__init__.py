@@ -51,6 +51,9 @@ from pd_helpers.widgets.sharing import (
 from pd_helpers.widgets.shrinkage import (
     ShrinkageLab,
 )
+from pd_helpers.widgets.splitting import (
+    RoomLab,
+)
 from pd_helpers.widgets.superposition import (
     MechanismLab,
     SparsityLab,
@@ -61,6 +64,6 @@ from pd_helpers.widgets.targets import (
 
 __all__ = [
     "AblationLab", "AttributionLab", "DescriptionLengthLab", "FeatureLab", "GatedLab", "GuessLab", "Lab", "LayersLab",
-    "LpLab", "MaskLab", "MechanismLab", "MixingLab", "PriceLab", "ResponseLab", "SchattenLab", "SharingLab",
-    "ShrinkageLab", "SigmoidLab", "SparsityLab", "SubcomponentLab", "TermsLab",
+    "LpLab", "MaskLab", "MechanismLab", "MixingLab", "PriceLab", "ResponseLab", "RoomLab", "SchattenLab",
+    "SharingLab", "ShrinkageLab", "SigmoidLab", "SparsityLab", "SubcomponentLab", "TermsLab",
 ]  # fmt: skip
