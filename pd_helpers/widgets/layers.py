@@ -57,7 +57,6 @@ class LayersLab(Lab):
         right.set(xlabel="subcomponents, by importance", ylabel="causal importance g", xlim=(0, self.SHOWN + 1))
         right.set_ylim(-0.04, 1.06)
         right.axhline(metrics.ALIVE, color="0.6", ls=":", lw=1)
-        right.legend(frameon=False, fontsize=8, loc="upper right")
         for ax in self.axes[0]:
             ax.set_title(" ", fontsize=10)
             ax.spines[["top", "right"]].set_visible(False)
@@ -86,6 +85,7 @@ class LayersLab(Lab):
         shares = [f"{share:.0%}" for share in (shares / shares.sum()).tolist()]
         r = torch.corrcoef(torch.stack([mine, target]))[0, 1].item()
         left, right = self.axes[0]
+        right.legend(handles=self._lines[: len(g)], frameon=False, fontsize=8, loc="upper right")
         left.title.set_text(f"{name}, feature {i}")
         right.title.set_text("importances, feature alone at 0.75")
         needed = ", ".join(f"{label} {count}" for label, count in counts)
