@@ -130,7 +130,7 @@ print(
 # |---|---|---|---|
 # | success | one run shown, "approximately correct" | counted over 20 seeds, above | a rate says more than a picture |
 # | steps, batch | 200,000 of 10,000 | 12,000 of 1,000 | minutes a run; the paper's steps see 170 times as many inputs |
-# | learning rate | 0.003 | 0.01 | as far in fewer steps |
+# | learning rate | 0.003 | 0.01 | fewer steps, so larger ones |
 # | start | components small and random | faithful at first (400 steps), all active at first, then fewer | the section on gates below |
 #
 # ## One that nearly succeeds, and one that fails
@@ -184,7 +184,7 @@ for seed in (best, worst):
 #
 # $$\mathrm{ReLU}\big(f\, (x + 5 - t_j) - 5\big).$$
 #
-# **Predict before you run.** A component has half of the weights, $f = 0.5$. For which $x$ is the first neuron, $t = -\Delta$, on? And the last?
+# **Predict before you run.** A component has half of the weights, $f = 0.5$. For which $x$ is the first neuron, $t = -5/9$, on? And the last?
 
 # %%
 f = torch.linspace(0, 1, 101)
@@ -353,7 +353,7 @@ pdh.checks.purity(purity)
 #
 # <details><summary>Faithfulness is 0.03. Is that not bad?</summary>
 #
-# $\lambda_F$ is 0.1 here, fifty times less than the other two coefficients (the paper's choice), so the sum of the components is off by some percent. What is missing most are weights that do nothing anyway.
+# $\lambda_F$ is 0.1 here, fifty times less than the other two coefficients (the paper's choice), so faithfulness weighs little against them. What counts here is whether the functions come out right; look at those errors.
 # </details>
 #
 # **Next:** [11 · APD with a penalty](11_apd_lp.ipynb) gives up top-k. Or on to [12 · SPD from scratch](12_spd_from_scratch.ipynb).

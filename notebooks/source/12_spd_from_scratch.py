@@ -93,7 +93,7 @@ U, V, _ = start(seed=0)
 print(f"largest |W - sum| after 200 steps: {(W - U.T @ V).abs().max():.4f}")
 
 # %% [markdown]
-# Perfectly faithful within a second. **Predict before you look:** what do the twenty pieces look like?
+# Faithful to two decimals, in 200 steps. **Predict before you look:** what do the twenty pieces look like?
 
 
 # %%
@@ -807,9 +807,9 @@ pd.DataFrame(rows).T.style.set_properties(**{"text-align": "left", "white-space"
 #
 # <details><summary>If two pieces only matter together, is either one important?</summary>
 #
-# Yes, both. Suppose the output needs at least one of the two. If both claimed 0, both would be scaled down at random together,
-# and now and then both are small: that is an error, which is paid for. If one claims 1, the other may claim 0. So the
-# cheapest answer is one of them, and which one is chance. If the output needs *both*, both have to claim 1.
+# If the output needs *both*, yes: both have to claim 1. It is another matter if it needs at least *one* of the two. If both
+# claimed 0, both would be scaled down at random together, and now and then both are small: that is an error, which is paid
+# for. If one claims 1, the other may claim 0. So the cheapest answer is one of them, and which one is chance.
 # </details>
 #
 # <details><summary>Why does a piece with g = 0 not simply stay long? Its mask is random, but so what?</summary>

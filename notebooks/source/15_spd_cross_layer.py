@@ -145,7 +145,7 @@ pdh.show(
 )
 
 # %% [markdown]
-# Two layers: on the diagonal. Three layers: mostly, with a cloud beside it. A correlation of 0.98 sounds excellent and hides some fifty features that have no piece of their own somewhere. Never trust one number.
+# Two layers: on the diagonal. Three layers: mostly, with a cloud beside it. A correlation of 0.98 sounds excellent and hides fifty pieces that serve two features or more. Never trust one number.
 #
 # ### Who does how much?
 #

@@ -285,7 +285,7 @@ found = {use: judging.noise(run, x_test, use, Generator().manual_seed(0)) for us
 pd.DataFrame(found, index=["its own directions, nats", "random directions, nats"]).T.round(3)
 
 # %% [markdown]
-# The unimportant pieces make a sixth to a seventh of the noise that random directions would make. So what is left could be ordinary interference: it is
+# The unimportant pieces make a sixth to an eighth of the noise that random directions would make. So what is left could be ordinary interference: it is
 # well within what superposition explains. Had it been *more*, unimportant pieces would be reading their inputs on purpose, and the
 # importances would be wrong.
 #
