@@ -108,19 +108,32 @@ def test_shrinkage_appears_as_the_slider_moves(jupyter):
     assert jupyter.errors() == []
 
 
-def test_the_sparsity_lab_trains_and_can_be_stopped(jupyter):
-    code = "import pd_helpers as pdh\npdh.widgets.SparsityLab(pdh.TMSConfig(target_steps=2000), seed=0)"
-    serve_cells(jupyter, "sparsity", code)
-    slider, stop = jupyter.slider("feature probability p"), jupyter.page.get_by_role("button", name="stop")
+SPARSITY = """
+import pd_helpers as pdh
+config = pdh.TMSConfig(target_steps=2000)
+target = pdh.make_target(config, seed=0, show_progress=False)
+"""
+
+
+def test_the_sparsity_lab_trains_and_the_last_value_wins(jupyter):
+    serve_cells(jupyter, "sparsity", SPARSITY, "pdh.widgets.SparsityLab(config, seed=0, target=target)")
     assert jupyter.text(".pdh-kept") == "5"
-    assert stop.is_disabled()
-    slider.press("End")
-    stop.click()  # waits until there is something to stop
-    label = ".pdh-progress .widget-label"
-    jupyter.eventually(lambda: jupyter.text(label) == "stopped", "training is given up")
     jupyter.drive()
-    assert jupyter.text(label) == "trained"
+    assert jupyter.text(".pdh-progress .widget-label") == "trained"
     assert int(jupyter.text(".pdh-kept")) < 5
+    assert jupyter.errors() == []
+
+
+def test_training_is_given_up_at_the_press_of_a_button(jupyter):
+    hours = "pdh.widgets.SparsityLab(config.replace(target_steps=10_000_000), seed=0, target=target)"
+    serve_cells(jupyter, "stop", SPARSITY, hours)
+    label, stop = ".pdh-progress .widget-label", jupyter.page.get_by_role("button", name="stop")
+    assert stop.is_disabled()
+    jupyter.slider("feature probability p").press("End")
+    jupyter.eventually(lambda: jupyter.text(label) == "training", "training starts")
+    stop.press("Enter")
+    jupyter.eventually(lambda: jupyter.text(label) == "stopped", "training is given up")
+    assert stop.is_disabled()
     assert jupyter.errors() == []
 
 
