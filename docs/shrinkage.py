@@ -1,7 +1,4 @@
-"""Make docs/shrinkage.gif, the picture in README.md: the shrinkage lab in JupyterLab, its slider taken across.
-
-python docs/shrinkage.py
-"""
+"""Make docs/shrinkage.gif, the picture in README.md: the shrinkage lab in JupyterLab, its slider taken across."""
 
 import io
 import sys

@@ -29,7 +29,6 @@ SECONDS = {1: 600, 2: 300}
 """The most a notebook may take, by cores."""
 MEGABYTES = 1500
 """The most memory it may take."""
-
 MILLISECONDS = 150
 """The most a slider's move may take where nothing is trained."""
 
@@ -126,9 +125,7 @@ def measure(name: str, cores: int, folder: Path = HERE) -> dict[str, float]:
 
 def over(name: str, cores: int, cost: dict[str, float]) -> list[str]:
     """In which ways that is too much, in words."""
-    limits = {"seconds": SECONDS[cores], "megabytes": MEGABYTES} | (
-        {"milliseconds": MILLISECONDS} if cores == 2 else {}
-    )
+    limits = {"seconds": SECONDS[cores], "megabytes": MEGABYTES, "milliseconds": MILLISECONDS}
     where = "one core" if cores == 1 else f"{cores} cores"
     return [
         f"{name}: {cost[what]:g} {what} on {where}, and the budget is {limit}"

@@ -5,6 +5,9 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import TYPE_CHECKING
 
+from jaxtyping import Float
+from torch import Tensor
+
 from pd_helpers.targets import TMSConfig, make_target
 from pd_helpers.training import progress
 
@@ -13,6 +16,11 @@ if TYPE_CHECKING:
 
 LONG = 0.5
 """A feature is kept if its column is longer than this; kept alone, with no interference, it would be 1 long."""
+
+
+def represented(W: Float[Tensor, "n_hidden n_features"]) -> int:
+    """How many features a toy model keeps: columns of W longer than 0.5."""
+    return int((W.norm(dim=0) > LONG).sum())
 
 
 def sweep(grid: Mapping[str, Sequence], *, seed: int = 0, show_progress: bool = True, **settings) -> "pandas.DataFrame":
@@ -34,7 +42,6 @@ def sweep(grid: Mapping[str, Sequence], *, seed: int = 0, show_progress: bool = 
         weight = make_target(config, seed, show_progress=False).embed.weight
         W = weight.new_zeros(config.n_hidden, most)
         W[:, : config.n_features] = weight
-        represented = int((weight.norm(dim=0) > LONG).sum())
         seconds = time.perf_counter() - began
-        table.append(point | {"represented": represented, "seconds": seconds, "error": None, "kept": {"W": W}})
+        table.append(point | {"represented": represented(weight), "seconds": seconds, "error": None, "kept": {"W": W}})
     return pandas.DataFrame(table)

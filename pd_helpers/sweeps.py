@@ -5,6 +5,7 @@
 Runs go through joblib, so they spread over whatever joblib does: processes of this machine, or a Ray or Dask cluster.
 """
 
+import copy
 import itertools
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -153,6 +154,7 @@ def _row(
     row = {"target_seconds": target_seconds, "error": None, "kept": None}
     began = time.perf_counter()
     try:
+        target = copy.deepcopy(target)  # where jobs are threads of one process, they would run one network at a time
         done = run(name, target=target, device=device, show_progress=False, **settings)
         row |= {**flat(done.metrics), "seconds": done.seconds}
         row["kept"] = keep(done) if keep else None

@@ -149,9 +149,16 @@ def _end(process: subprocess.Popen) -> None:
 
 # What a page keeps about its notebook. Callbacks of widgets run outside any cell, so that what they raise or
 # warn is shown nowhere in the page; it is heard here, from the kernel itself.
+# Of what the page has told the kernel, what waits for an answer is kept too: a lab is at rest when nothing does.
 LISTEN = """() => {
     const panel = window.jupyterapp.shell.currentWidget;
     window.heard = [];
+    window.unanswered = new Set();
+    panel.sessionContext.session.kernel.anyMessage.connect((_, {msg, direction}) => {
+        if (direction === 'send' && msg.header.msg_type === 'comm_msg') window.unanswered.add(msg.header.msg_id);
+        if (msg.header.msg_type === 'status' && msg.content.execution_state === 'idle')
+            window.unanswered.delete(msg.parent_header.msg_id);
+    });
     panel.sessionContext.iopubMessage.connect((_, message) => {
         const {msg_type} = message.header, {content} = message;
         const of_cell = message.parent_header.msg_type === 'execute_request';
@@ -222,12 +229,13 @@ class LabOnPage:
         return base64.b64decode(self.box.locator("img.pdh-picture").first.evaluate(BYTES))
 
     def settled(self, timeout: float) -> bytes:
-        """The picture, once nothing trains and half a second has changed nothing."""
+        """The picture, once the kernel has answered, nothing trains and half a second has changed nothing."""
         bar = self.box.locator(".pdh-progress .widget-label")
         deadline, last, since = time.monotonic() + timeout, b"", time.monotonic()
         while time.monotonic() < deadline:
             picture, now = self.picture(), time.monotonic()
-            if picture != last or any(label.inner_text().strip() != "trained" for label in bar.all()):
+            unanswered = self.jupyter.page.evaluate("() => window.unanswered.size")
+            if unanswered or picture != last or any(label.inner_text().strip() != "trained" for label in bar.all()):
                 last, since = picture, now
             if now - since > 0.5:
                 return picture

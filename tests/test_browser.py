@@ -131,9 +131,13 @@ def test_training_is_given_up_at_the_press_of_a_button(jupyter):
     assert stop.is_disabled()
     jupyter.slider("feature probability p").press("End")
     jupyter.eventually(lambda: jupyter.text(label) == "training", "training starts")
-    stop.press("Enter")
+    stop.click()
     jupyter.eventually(lambda: jupyter.text(label) == "stopped", "training is given up")
     assert stop.is_disabled()
+    jupyter.slider("feature probability p").press("Home")
+    jupyter.eventually(lambda: jupyter.text(label) == "training", "a move trains again")
+    stop.press("Enter")
+    jupyter.eventually(lambda: jupyter.text(label) == "stopped", "training is given up by keyboard")
     assert jupyter.errors() == []
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import io
+import threading
 
 import matplotlib.image as mpimg
 import pandas
@@ -87,6 +88,39 @@ def test_training_is_given_up_at_the_press_of_a_button_and_taken_up_by_the_next_
     asyncio.run(begin_and_stop())
     assert finished == [1.0]
     assert lab.progress.bar.description == "trained"
+
+
+def test_moves_told_by_other_threads_are_made_on_the_thread_of_the_lab(run):
+    seen = []
+
+    async def move_and_stop():
+        lab = ShrinkageLab(run)
+        prepare = lab._prepare
+        lab._prepare = lambda: seen.append((lab.simplicity_coeff.value, threading.current_thread())) or prepare()
+        for value in (0.5, 1.0):
+            await asyncio.to_thread(setattr, lab.simplicity_coeff, "value", value)
+            while lab.progress.bar.description != "training":
+                await asyncio.sleep(0.01)
+            await asyncio.to_thread(lab.progress.stop.click)
+            await asyncio.wait([lab._task])
+            assert lab._task.cancelled()
+            assert lab.progress.bar.description == "stopped"
+
+    asyncio.run(move_and_stop())
+    assert seen == [(0.5, threading.current_thread()), (1.0, threading.current_thread())]
+
+
+def test_training_that_fails_says_so(run):
+    lab = ShrinkageLab(run)
+
+    def fail():
+        raise FloatingPointError("the loss blew up at <step> 3")
+
+    lab._prepare = fail
+    with pytest.raises(FloatingPointError):
+        lab.simplicity_coeff.value = 0.5
+    assert lab.progress.bar.description == "failed"
+    assert "FloatingPointError: the loss blew up at &lt;step&gt; 3" in lab._numbers.value
 
 
 def test_training_gives_way_to_others(run):

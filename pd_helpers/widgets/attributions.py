@@ -45,9 +45,8 @@ class AttributionLab(Lab):
         self.component = whole("component of the curves", 0, len(next(iter(cuts.values()))) - 1)
         controls = [self.cut, self.first_value, self.second_value, self.output, self.component]
         super().__init__(controls, 9.2, 3.5, 1, 2)
-        self.cut.observe(self._recut, "value")
-        for control in controls[1:]:
-            control.observe(lambda _: self.draw(), "value")
+        self.on_move([self.cut], self._recut)
+        self.on_move(controls[1:], self.draw)
         self.draw()
 
     @torch.no_grad()
@@ -112,7 +111,7 @@ class AttributionLab(Lab):
         """(C, inputs): on the chosen output, signed, or on all."""
         return root_mean_square(effects).T if self.output.value == ALL else effects[..., self.output.value]
 
-    def _recut(self, _: object) -> None:
+    def _recut(self) -> None:
         last = len(self.cuts[self.cut.value]) - 1
         self.component.value = min(self.component.value, last)
         self.component.max = last

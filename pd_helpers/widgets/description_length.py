@@ -31,7 +31,7 @@ class DescriptionLengthLab(Lab):
         self._lengths = dl.lengths(self.active, self._choices)
         self.alpha = slider("bits per number α", alpha, 0.0, high, 0.05, 2)
         super().__init__([self.alpha], 9.0, 3.7, 1, 2)
-        self.alpha.observe(lambda _: self.draw(), "value")
+        self.on_move([self.alpha], self.draw)
         self.draw()
 
     def groups(self, alpha: float) -> dl.Groups:
@@ -98,8 +98,7 @@ class SchattenLab(Lab):
         self.noise = slider("noise", 0.0, 0.0, 0.2, 0.01, 2)
         controls = [self.p, self.rank, self.turn, self.noise]
         super().__init__(controls, 9.0, 3.5, 1, 2)
-        for control in controls:
-            control.observe(lambda _: self.draw(), "value")
+        self.on_move(controls, self.draw)
         self.draw()
 
     def matrix(self) -> Tensor:

@@ -28,8 +28,7 @@ class TermsLab(Lab):
         self.n_terms = whole("number of terms", 1, W.shape[1])
         self.n_terms.min, self.n_terms.value = 1, 2
         super().__init__([self.method, self.n_terms], 9.0, 4.0, 1, 2)
-        for control in (self.method, self.n_terms):
-            control.observe(lambda _: self.draw(), "value")
+        self.on_move((self.method, self.n_terms), self.draw)
         self.draw()
 
     def terms(self) -> Tensor:

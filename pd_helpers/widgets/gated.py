@@ -43,20 +43,17 @@ class GatedLab(Lab):
         self.seed = whole("seed", 0, self._last_seed())
         super().__init__([self.simplicity_coeff, self.seed], 9.0, 3.7, 1, 2)
         self.draw()
-        self.simplicity_coeff.observe(lambda _: self._offer_seeds(), "value")
-        self.seed.observe(self._draw, "value")
+        self.on_move([self.simplicity_coeff], self._offer_seeds)
+        self.on_move([self.seed], self.draw)
 
     def _last_seed(self) -> int:
         return max(seed for coefficient, seed in self._rows if coefficient == self.simplicity_coeff.value)
 
     def _offer_seeds(self) -> None:
-        self.seed.unobserve(self._draw, "value")  # one picture for the move, also where the seed has to follow
+        before = self.seed.value
         self.seed.max = self._last_seed()
-        self.seed.observe(self._draw, "value")
-        self.draw()
-
-    def _draw(self, _: object) -> None:
-        self.draw()
+        if self.seed.value == before:  # a seed that had to follow has drawn the picture
+            self.draw()
 
     def draw(self) -> None:
         """Show the decomposition that the sliders are at."""

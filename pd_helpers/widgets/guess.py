@@ -40,7 +40,7 @@ class GuessLab(Lab):
                 )
         self.published = self.runs = (apd_run, spd_run)
         self.factor = choice("times the published value", self.FACTORS, 1)
-        self.progress = Progress(self.give_up)
+        self.progress = Progress(lambda: self.here(self.give_up))
         super().__init__([self.factor, self.progress], 9.2, 3.4, 1, 2)
         self._images = []
         for ax in self.axes[0]:
@@ -49,7 +49,7 @@ class GuessLab(Lab):
             ax.set(xlabel="feature (column of W)", ylabel="component, longest first")
             ax.set_title(" \n ", fontsize=10)
         self.figure.colorbar(self._images[-1], ax=list(self.axes[0]), label="share of the column")
-        self.factor.observe(lambda _: self.replace_task(self._retrain), "value")
+        self.on_move([self.factor], lambda: self.replace_task(self._retrain))
         self.draw()
 
     def prepare(self, which: int) -> "Run":

@@ -58,7 +58,7 @@ class PriceLab(Lab):
         counts.legend(lines, [line.get_label() for line in lines], frameon=False, fontsize=8, loc="upper left")
         for ax in self.axes[0]:
             ax.set_title(" ", fontsize=10)
-        self.price.observe(lambda _: self.draw(), "value")
+        self.on_move([self.price], self.draw)
         self.draw()
 
     def draw(self) -> None:

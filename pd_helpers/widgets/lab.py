@@ -1,9 +1,11 @@
 """What every lab is made of: a picture of fixed size, its numbers, and work that can be cancelled."""
 
 import asyncio
+import html
 import io
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import ipywidgets as w
 from IPython.display import display
@@ -42,6 +44,7 @@ class Lab:
         self._numbers.add_class("pdh-readout")
         self._caption = w.HTML()
         self._task: asyncio.Task | None = None
+        self._thread, self._loop = threading.get_ident(), _running_loop()
         self.widget = w.VBox([*controls, self._numbers, self._image, self._caption])
 
     @property
@@ -60,6 +63,26 @@ class Lab:
         self._numbers.value = readout
         self._caption.value = plots.caption(alt)
 
+    def on_move(self, controls: Iterable[w.Widget], act: Callable[[], object]) -> None:
+        """Call `act()` whenever one of the controls gets a new value."""
+        for control in controls:
+            control.observe(lambda _: self.here(act), "value")
+
+    def here(self, act: Callable[[], object]) -> None:
+        """Call `act()` on the thread that made the lab, when that has time, and wait until it is done.
+
+        JupyterLab tells of moved sliders and pressed buttons on another thread than that of the cells (a "subshell"),
+        and not of all on the same one; but one network must not be run, nor one figure drawn, by two threads at a time.
+        """
+
+        async def turn() -> None:
+            act()
+
+        if self._loop is None or not self._loop.is_running() or threading.get_ident() == self._thread:
+            act()
+        else:
+            asyncio.run_coroutine_threadsafe(turn(), self._loop).result()
+
     def give_up(self) -> None:
         """Stop training; the picture stays as it was drawn last, until a slider moves."""
         if self._task is not None and self._task.cancel():
@@ -69,10 +92,18 @@ class Lab:
         """Cancel what is running and start `work()`, a coroutine; where no event loop runs, work to the end now."""
         if self._task is not None:
             self._task.cancel()
+        if _running_loop() is None:
+            asyncio.run(self._try(work))
+        else:
+            self._task = asyncio.create_task(self._try(work))
+
+    async def _try(self, work: Callable) -> None:
         try:
-            self._task = asyncio.get_running_loop().create_task(work())
-        except RuntimeError:
-            asyncio.run(work())
+            await work()
+        except Exception as error:
+            self.progress.show("failed", "danger")
+            self._numbers.value = html.escape(f"{type(error).__name__}: {error}")
+            raise
 
     async def follow(self, steps: Iterator[int], total: int, draw: Callable[[], None]) -> None:
         """Take all of `steps` under the progress bar, drawing now and then, and giving way to the front end."""
@@ -81,7 +112,7 @@ class Lab:
         for done, _ in enumerate(steps):
             if time.perf_counter() - looked < SLICE:
                 continue
-            self.progress.show("training", "info", done, total)
+            self.progress.bar.value = done
             if time.perf_counter() - drawn > REDRAW:
                 draw()
                 drawn = time.perf_counter()
@@ -94,6 +125,13 @@ class Lab:
         data, metadata = plots.bundle(self.figure, self.alt)
         view = {"version_major": 2, "version_minor": 0, "model_id": self.widget.model_id}
         display({"application/vnd.jupyter.widget-view+json": view, **data}, raw=True, metadata=metadata)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def slider(description: str, value: float, low: float, high: float, step: float, digits: int) -> w.FloatSlider:

@@ -62,8 +62,7 @@ class LayersLab(Lab):
         for ax in self.axes[0]:
             ax.set_title(" ", fontsize=10)
             ax.spines[["top", "right"]].set_visible(False)
-        for control in (self.run, self.feature):
-            control.observe(lambda _: self.draw(), "value")
+        self.on_move((self.run, self.feature), self.draw)
         self.draw()
 
     def draw(self) -> None:

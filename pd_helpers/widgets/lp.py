@@ -37,15 +37,14 @@ class LpLab(Lab):
             field: choice(label, values, min(values, key=lambda v: abs(v - getattr(run.config, field))))
             for field, (label, values) in self.FIELDS.items()
         }
-        self.progress = Progress(self.give_up)
+        self.progress = Progress(lambda: self.here(self.give_up))
         super().__init__([*self.sliders.values(), self.progress], 9.0, 3.6, 1, 2)
         arrows, self._matrix = self.axes[0]
         plots.columns(arrows, torch.zeros(2, 0)).set_title("components, one colour each", fontsize=10)
         self._target = plots.Arrows(arrows, "0.8", width=5.0)
         self._parts = [plots.Arrows(arrows, plots.color(c)) for c in range(run.config.C)]
         self.draw()
-        for control in self.sliders.values():
-            control.observe(lambda _: self.replace_task(self._retrain), "value")
+        self.on_move(self.sliders.values(), lambda: self.replace_task(self._retrain))
 
     def train(self, **overrides: float) -> Run:
         """What a slider does, without a front end: train with these settings and show the result."""

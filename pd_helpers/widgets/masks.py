@@ -55,8 +55,7 @@ class MaskLab(Lab):
         for ax in self.axes[0]:
             ax.set_title(" ", fontsize=10)
             ax.spines[["top", "right"]].set_visible(False)
-        for control in (self.feature, *self.g):
-            control.observe(lambda _: self.draw(), "value")
+        self.on_move((self.feature, *self.g), self.draw)
         self.draw()
 
     @torch.no_grad()
@@ -161,8 +160,7 @@ class SigmoidLab(Lab):
         for ax in self.axes[0]:
             ax.set_title(" ", fontsize=10)
             ax.spines[["top", "right"]].set_visible(False)
-        for control in (self.gate, self.pull):
-            control.observe(lambda _: self.draw(), "value")
+        self.on_move((self.gate, self.pull), self.draw)
         self.draw()
 
     def draw(self) -> None:

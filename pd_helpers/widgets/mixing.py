@@ -40,8 +40,7 @@ class MixingLab(Lab):
             )
             for ax in self.axes[0]
         ]
-        for control in (self.kind, self.sigma, self.p):
-            control.observe(lambda _: self.draw(), "value")
+        self.on_move((self.kind, self.sigma, self.p), self.draw)
         self.draw()
 
     def draw(self) -> None:

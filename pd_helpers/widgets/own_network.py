@@ -57,9 +57,8 @@ class SubcomponentLab(Lab):
             ax.set_title(" ", fontsize=9)
             ax.tick_params(labelsize=7)
         self._choose_layer()
-        self.layer.observe(lambda _: self._choose_layer(), "value")
-        self.rank.observe(lambda _: self.draw(), "value")
-        self.off.observe(lambda _: self.draw(), "value")
+        self.on_move([self.layer], self._choose_layer)
+        self.on_move([self.rank, self.off], self.draw)
 
     @property
     def c(self) -> int:

@@ -64,8 +64,7 @@ class FeatureLab(Lab):
         for ax in self.axes[0]:
             ax.set_title(" ", fontsize=10)
             ax.spines[["top", "right"]].set_visible(False)
-        for control in (self.feature, self.n_on):
-            control.observe(lambda _: self.draw(), "value")
+        self.on_move((self.feature, self.n_on), self.draw)
         self.draw()
 
     @torch.no_grad()
@@ -139,9 +138,8 @@ class AblationLab(Lab):
         for ax in self.axes[0]:
             ax.set_title(" ", fontsize=10)
             ax.spines[["top", "right"]].set_visible(False)
-        self.feature.observe(lambda _: self._ablate(), "value")
-        for control in (self.half, self.own):
-            control.observe(lambda _: self.draw(), "value")
+        self.on_move([self.feature], self._ablate)
+        self.on_move((self.half, self.own), self.draw)
         self._ablate()
 
     def _ablate(self) -> None:
@@ -204,7 +202,7 @@ class SharingLab(Lab):
             self.axes[0], ("only the first component", "batch top-k", "one feature or two?"), strict=True
         ):
             ax.set_title(title, fontsize=10)
-        self.setting.observe(lambda _: self.draw(), "value")
+        self.on_move([self.setting], self.draw)
         self.draw()
 
     def draw(self) -> None:

@@ -58,7 +58,7 @@ class ShrinkageLab(Lab):
         self.top_k = slider(labels["top_k"], config.top_k, 0.061, 0.461, 0.05, 3)
         steps = [s.step for s in run.snapshots]
         self.step = choice("training step", steps, steps[-1])
-        self.progress = Progress(self.give_up)
+        self.progress = Progress(lambda: self.here(self.give_up))
         live = [self.simplicity_coeff, self.schatten_p, self.top_k, self.step, self.progress]
         controls, self.mode, self.grid = live, None, {}
         if sweep is not None:
@@ -78,12 +78,10 @@ class ShrinkageLab(Lab):
         super().__init__(controls, 9.0, 3.3, 1, 3)
         self._panels = _ShrinkagePanels(self.axes[0], config.C, run.target.embed.in_features)
         self.draw()
-        for control in (self.simplicity_coeff, self.schatten_p, self.top_k):
-            control.observe(lambda _: self.replace_task(self._retrain), "value")
-        for control in (self.step, *self.grid.values()):
-            control.observe(lambda _: self.draw(), "value")
+        self.on_move((self.simplicity_coeff, self.schatten_p, self.top_k), lambda: self.replace_task(self._retrain))
+        self.on_move((self.step, *self.grid.values()), self.draw)
         if self.mode is not None:
-            self.mode.observe(lambda _: self._switch(), "value")
+            self.on_move([self.mode], self._switch)
 
     @property
     def is_live(self) -> bool:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from pd_helpers import metrics, plots
+from pd_helpers import experiments, metrics, plots
 from pd_helpers.runs import prepare
 from pd_helpers.targets import TMS
 from pd_helpers.widgets.lab import SETTLE, Lab, Progress, choice
@@ -38,7 +38,7 @@ class RoomLab(Lab):
         self.published = self.run = run
         sizes = sorted({*self.SIZES, run.config.C})
         self.size = choice("subcomponents offered, C", sizes, run.config.C)
-        self.progress = Progress(self.give_up)
+        self.progress = Progress(lambda: self.here(self.give_up))
         super().__init__([self.size, self.progress], 9.2, 3.2, 1, 3)
         self._images, n = [], run.target.n_features
         for ax in self.axes[0, :2]:
@@ -54,7 +54,7 @@ class RoomLab(Lab):
         ]
         lengths.set(xlabel="subcomponent, longest first", ylabel="length ‖P‖", ylim=(0, 1.6))
         lengths.legend(frameon=False, fontsize=9, loc="upper right")
-        self.size.observe(lambda _: self.replace_task(self._retrain), "value")
+        self.on_move([self.size], lambda: self.replace_task(self._retrain))
         self.draw()
 
     def prepare(self) -> "Run":
@@ -80,7 +80,7 @@ class RoomLab(Lab):
     def draw(self) -> None:
         """Show the run as it is."""
         run, C, told, readout = self.run, self.run.config.C, [], []
-        found = run.importances(0.75 * torch.eye(run.target.n_features))
+        found = experiments.importance_matrix(run)
         for ax, image, dots, layer in zip(self.axes[0], self._images, self._lengths, self.LAYERS, strict=False):
             g, name = found[layer].cpu(), "W" if layer == "embed" else "the identity"
             alive = int(metrics.alive(g).sum())

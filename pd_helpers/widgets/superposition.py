@@ -5,6 +5,7 @@ import asyncio
 import torch
 
 from pd_helpers import plots
+from pd_helpers.superposition import represented
 from pd_helpers.targets import TMS, TMSConfig, make_target
 from pd_helpers.widgets.lab import SETTLE, Lab, Progress, choice, slider, whole
 
@@ -30,8 +31,7 @@ class MechanismLab(Lab):
         self.component = whole("mechanism c", 0, last)
         self.feature = whole("feature that is on", 0, last)
         super().__init__([self.mask, self.component, self.feature], 8.0, 3.3, 1, 2)
-        for control in (self.mask, self.component, self.feature):
-            control.observe(lambda _: self.draw(), "value")
+        self.on_move((self.mask, self.component, self.feature), self.draw)
         self.draw()
 
     @torch.no_grad()
@@ -65,11 +65,11 @@ class SparsityLab(Lab):
     def __init__(self, config: TMSConfig, seed: int = 0, target: TMS | None = None):
         self.config, self.seed = config, seed
         self.probability = choice("feature probability p", self.PROBABILITIES, config.feature_probability)
-        self.progress = Progress(self.give_up)
+        self.progress = Progress(lambda: self.here(self.give_up))
         super().__init__([self.probability, self.progress], 8.0, 3.3, 1, 2)
         self.target = target or make_target(config, seed, show_progress=False)
         self.draw()
-        self.probability.observe(lambda _: self.replace_task(self._retrain), "value")
+        self.on_move([self.probability], lambda: self.replace_task(self._retrain))
 
     async def _retrain(self) -> None:
         await asyncio.sleep(SETTLE)
@@ -87,7 +87,7 @@ class SparsityLab(Lab):
         p = self.probability.value
         plots.columns(arrows, W).set_title(f"columns of W, p = {p:g}", fontsize=10)
         plots.matrix(heat, W.T @ W, limit=1.5).set_title("WᵀW: what output i (row) gets from feature j", fontsize=10)
-        kept = int((W.norm(dim=0) > 0.5).sum())
+        kept = represented(W)
         x = self.config.replace(feature_probability=p).features()(N_SPARSITY, torch.Generator().manual_seed(0))
         error = torch.nn.functional.mse_loss(self.target(x), x).item() / p
         self.refresh(

@@ -44,8 +44,7 @@ class ResponseLab(Lab):
         for ax in self.axes[0]:
             ax.set_title(" ", fontsize=10)
             ax.spines[["top", "right"]].set_visible(False)
-        for control in (self.feature, self.value):
-            control.observe(lambda _: self.draw(), "value")
+        self.on_move((self.feature, self.value), self.draw)
         self.draw()
 
     @torch.no_grad()
