@@ -52,7 +52,8 @@ class RoomLab(Lab):
             lengths.plot([], [], marker, ls="", ms=4, mfc="none", color=plots.color(k), label=name)[0]
             for k, (marker, name) in enumerate(zip("os", ("W", "identity"), strict=True))
         ]
-        lengths.set(xlabel="subcomponent, longest first", ylabel="length ‖P‖", ylim=(0, 1.6))
+        lengths.set(xlabel="subcomponent, longest first", ylim=(0, 1.6))
+        lengths.set_title("lengths ‖P‖", fontsize=10)
         lengths.legend(frameon=False, fontsize=9, loc="upper right")
         self.on_move([self.size], lambda: self.replace_task(self._retrain))
         self.draw()
