@@ -12,6 +12,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 )
 
 import matplotlib
+import pytest
 from jaxtyping import install_import_hook
 
 # Only this process: an environment variable would reach the notebooks' kernels and hide their figures.
@@ -21,3 +22,11 @@ matplotlib.use("Agg")
 install_import_hook("pd_helpers", "typechecker.check")
 
 from browser import browser_executable, chromium, jupyter, jupyter_server  # noqa: E402, F401 (fixtures)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is slow by its kind: notebooks, pages in a browser, labs. Others carry the mark themselves."""
+    for item in items:
+        of_a_lab = item.path.name.startswith("test_widgets")
+        if item.path.suffix == ".ipynb" or of_a_lab or "jupyter" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)

@@ -13,7 +13,7 @@ import pd_helpers as pdh
 from benchmarks import __main__ as command_line
 from benchmarks import growth, timing
 
-pytestmark = pytest.mark.usefixtures("as_a_user", "one_thread")
+pytestmark = [pytest.mark.usefixtures("as_a_user", "one_thread"), pytest.mark.slow]
 KEYS = ["experiment", "device", "textbook_ms", "core_ms", "ratio", "max_abs_diff"]
 QUICK = [
     "--device",

@@ -40,6 +40,7 @@ def course(tmp_path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_notebook_within_budget(course, capsys):
     before = os.sched_getaffinity(0)
     assert budget.main([NAME, "--cores", "1"], course) == 0
@@ -91,6 +92,7 @@ def test_over_budget(course, capsys, monkeypatch, limit, value):
     assert f"{NAME}: {found} on 2 cores, and the budget is" in said
 
 
+@pytest.mark.slow
 def test_the_headers_follow_what_two_cores_took(course, monkeypatch):
     build.build(NAME, course)
     monkeypatch.setattr(budget, "measure", lambda name, cores, _: {"seconds": 190.0 / cores, "megabytes": 1})

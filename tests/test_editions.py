@@ -191,6 +191,7 @@ def test_a_check_has_no_grade_for_a_slip():
             check.grade(wrong)
 
 
+@pytest.mark.slow
 def test_the_student_edition_runs_through():
     from nbclient import NotebookClient
 

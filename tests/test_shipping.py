@@ -33,6 +33,7 @@ def assert_metrics_agree(new, old, device):
             assert new[key] == pytest.approx(value, rel=1e-3, abs=1e-5), key
 
 
+@pytest.mark.slow
 class TestWhatIsShipped:
     def test_the_manifest_lists_exactly_what_is_there(self):
         assert shipping.list_shipped() == MANIFEST
@@ -247,6 +248,7 @@ class TestShipping:
         pd.testing.assert_frame_equal(pdh.shipped_sweep("apd/tms_5-2"), table)
 
 
+@pytest.mark.slow
 class TestTheCommand:
     @pytest.fixture(autouse=True)
     def plans(self, empty, monkeypatch):

@@ -80,6 +80,7 @@ def names(folder):
 FINISHED = ["run.json", "tensors.safetensors"]
 
 
+@pytest.mark.slow
 class TestBitForBit:
     @pytest.mark.parametrize("n", [0, 1, 10, 11, 20, 21, STEPS])
     def test_a_run_stopped_after_any_step(self, whole, n, tmp_path):
@@ -178,6 +179,7 @@ def stopped_process(name, folder, stop, enough):
         return (*process.communicate(timeout=100), process.returncode)
 
 
+@pytest.mark.slow
 class TestProcesses:
     @pytest.mark.parametrize("name", list(SMALL))
     @pytest.mark.parametrize("phase", ["second start", "best start"])

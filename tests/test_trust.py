@@ -28,7 +28,7 @@ FORBIDDEN = {
 EXECUTE = {"eval", "exec", "compile", "__import__"}
 UNPICKLE = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "importlib.util", "runpy"}
 
-pytestmark = pytest.mark.usefixtures("as_a_user")
+pytestmark = [pytest.mark.usefixtures("as_a_user"), pytest.mark.slow]
 many = settings(
     max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
