@@ -160,8 +160,8 @@ def test_the_shrinkage_lab_looks_up_a_sweep_instantly_and_trains_on_request(jupy
     def move(key: str) -> tuple[str, bytes]:
         before = jupyter.text(".pdh-ml2r"), jupyter.image("img.pdh-picture")
         slider.press(key)
-        jupyter.eventually(lambda: jupyter.text(".pdh-ml2r") != before[0], "the readout follows", timeout=5)
-        jupyter.eventually(lambda: jupyter.image("img.pdh-picture") != before[1], "the picture follows", timeout=5)
+        jupyter.eventually(lambda: jupyter.text(".pdh-ml2r") != before[0], "the readout follows")
+        jupyter.eventually(lambda: jupyter.image("img.pdh-picture") != before[1], "the picture follows")
         return jupyter.text(".pdh-ml2r"), jupyter.image("img.pdh-picture")
 
     shown = [move("ArrowLeft"), move("ArrowRight"), move("ArrowRight"), move("End")]
@@ -200,8 +200,8 @@ def test_the_response_lab_follows_both_sliders(jupyter):
     def move(slider, key: str) -> float:
         before = jupyter.text(".pdh-output"), jupyter.image("img.pdh-picture")
         slider.press(key)
-        jupyter.eventually(lambda: jupyter.text(".pdh-output") != before[0], "the readout follows", timeout=5)
-        jupyter.eventually(lambda: jupyter.image("img.pdh-picture") != before[1], "the picture follows", timeout=5)
+        jupyter.eventually(lambda: jupyter.text(".pdh-output") != before[0], "the readout follows")
+        jupyter.eventually(lambda: jupyter.image("img.pdh-picture") != before[1], "the picture follows")
         return float(jupyter.text(".pdh-output"))
 
     assert move(value, "ArrowLeft") > 0

@@ -15,14 +15,14 @@ def test_fewer_terms_leave_more_out(jupyter):
     assert jupyter.text(".pdh-left") == "0.0%"
     before = jupyter.image("img.pdh-picture")
     n_terms.press("Home")
-    jupyter.eventually(lambda: jupyter.text(".pdh-left") == "50.0%", "half of a pentagon is left out", timeout=5)
-    jupyter.eventually(lambda: jupyter.image("img.pdh-picture") != before, "the picture follows", timeout=5)
+    jupyter.eventually(lambda: jupyter.text(".pdh-left") == "50.0%", "half of a pentagon is left out")
+    jupyter.eventually(lambda: jupyter.image("img.pdh-picture") != before, "the picture follows")
     jupyter.page.locator(".widget-dropdown select").first.press("o")  # the entry that begins with it
     n_terms.press("End")
 
     def named() -> bool:
         return (jupyter.text(".pdh-left"), jupyter.text(".pdh-used")) == ("0.0%", "1.0")
 
-    jupyter.eventually(named, "every arrow has a term of its own", timeout=5)
+    jupyter.eventually(named, "every arrow has a term of its own")
     jupyter.drive()
     assert jupyter.errors() == []

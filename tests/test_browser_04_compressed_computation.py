@@ -19,8 +19,8 @@ def test_stronger_mixing_ends_above_the_naive_loss(jupyter):
     ):
         control = jupyter.slider(slider)
         control.press(key)
-        jupyter.eventually(lambda c=control, r=readout: c.readout == r, "the slider moves", timeout=5)
-        jupyter.eventually(lambda: jupyter.image("img.pdh-picture") not in pictures, "the picture follows", timeout=5)
+        jupyter.eventually(lambda c=control, r=readout: c.readout == r, "the slider moves")
+        jupyter.eventually(lambda: jupyter.image("img.pdh-picture") not in pictures, "the picture follows")
         pictures.append(jupyter.image("img.pdh-picture"))
         if key == "End" and readout == "0.08":
             assert float(jupyter.text(".pdh-loss")) > 0.09

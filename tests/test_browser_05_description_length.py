@@ -15,10 +15,10 @@ def test_components_split_as_the_slider_moves(jupyter):
     assert jupyter.text(".pdh-groups") == "{0 1}"
     before = jupyter.image("img.pdh-picture")
     alpha.press("End")
-    jupyter.eventually(lambda: jupyter.text(".pdh-groups") == "{0} {1}", "the pair splits", timeout=5)
-    jupyter.eventually(lambda: jupyter.image("img.pdh-picture") != before, "the picture follows", timeout=5)
+    jupyter.eventually(lambda: jupyter.text(".pdh-groups") == "{0} {1}", "the pair splits")
+    jupyter.eventually(lambda: jupyter.image("img.pdh-picture") != before, "the picture follows")
     alpha.press("Home")
-    jupyter.eventually(lambda: jupyter.text(".pdh-groups") == "{0 1}", "it merges again", timeout=5)
+    jupyter.eventually(lambda: jupyter.text(".pdh-groups") == "{0 1}", "it merges again")
     jupyter.drive()
     assert jupyter.errors() == []
 
@@ -27,9 +27,9 @@ def test_the_schatten_lab_follows_its_sliders(jupyter):
     serve_cells(jupyter, "schatten", "import pd_helpers as pdh", "pdh.widgets.SchattenLab()")
     assert jupyter.text(".pdh-true") != jupyter.text(".pdh-factorised")
     jupyter.slider("turn of the factors, in degrees").press("Home")
-    jupyter.eventually(lambda: jupyter.text(".pdh-true") == jupyter.text(".pdh-factorised"), "they agree", timeout=5)
+    jupyter.eventually(lambda: jupyter.text(".pdh-true") == jupyter.text(".pdh-factorised"), "they agree")
     before = jupyter.text(".pdh-true")
     jupyter.slider("true rank").press("ArrowRight")
-    jupyter.eventually(lambda: jupyter.text(".pdh-true") != before, "the rank counts", timeout=5)
+    jupyter.eventually(lambda: jupyter.text(".pdh-true") != before, "the rank counts")
     jupyter.drive()
     assert jupyter.errors() == []

@@ -22,8 +22,8 @@ def test_the_attribution_lab_follows_its_sliders(jupyter):
     def move(slider, key: str) -> float:
         before = jupyter.text(".pdh-ablation"), jupyter.image("img.pdh-picture")
         slider.press(key)
-        jupyter.eventually(lambda: jupyter.text(".pdh-ablation") != before[0], "the readout follows", timeout=5)
-        jupyter.eventually(lambda: jupyter.image("img.pdh-picture") != before[1], "the picture follows", timeout=5)
+        jupyter.eventually(lambda: jupyter.text(".pdh-ablation") != before[0], "the readout follows")
+        jupyter.eventually(lambda: jupyter.image("img.pdh-picture") != before[1], "the picture follows")
         return float(jupyter.text(".pdh-ablation"))
 
     move(value, "End")
@@ -33,6 +33,6 @@ def test_the_attribution_lab_follows_its_sliders(jupyter):
     assert float(jupyter.text(".pdh-gradient")) == 0  # feature 0 at 0.5 alone uses mechanism 0 alone
     menu = jupyter.page.locator(".widget-dropdown select").first
     menu.press("h")  # the entry that begins with it
-    jupyter.eventually(lambda: jupyter.page.get_by_text("With halves").count(), "the components change", timeout=5)
+    jupyter.eventually(lambda: jupyter.page.get_by_text("With halves").count(), "the components change")
     jupyter.drive()
     assert jupyter.errors() == []

@@ -18,7 +18,7 @@ def press(jupyter, slider, key: str) -> bytes:
     """Press a key, wait until the picture has changed, give it."""
     before = jupyter.image("img.pdh-picture")
     slider.press(key)
-    jupyter.eventually(lambda: jupyter.image("img.pdh-picture") != before, "the picture follows", timeout=5)
+    jupyter.eventually(lambda: jupyter.image("img.pdh-picture") != before, "the picture follows")
     return jupyter.image("img.pdh-picture")
 
 
@@ -29,7 +29,7 @@ def test_the_feature_lab_follows_both_sliders(jupyter):
     one = jupyter.text(".pdh-adds")
     press(jupyter, on, "End")
     assert on.readout == "9"
-    jupyter.eventually(lambda: jupyter.text(".pdh-adds") != one, "the number follows", timeout=5)
+    jupyter.eventually(lambda: jupyter.text(".pdh-adds") != one, "the number follows")
     press(jupyter, feature, "Home")
     assert feature.value == 0
     jupyter.drive()
@@ -44,8 +44,8 @@ def test_the_ablation_lab_follows_sliders_and_buttons(jupyter):
     button = jupyter.page.get_by_role("button", name="ablate it too")
     button.focus()
     jupyter.page.keyboard.press("Enter")
-    jupyter.eventually(lambda: jupyter.image("img.pdh-picture") != shown, "the picture follows", timeout=5)
-    jupyter.eventually(lambda: jupyter.text(".pdh-adds") != kept, "the number follows", timeout=5)
+    jupyter.eventually(lambda: jupyter.image("img.pdh-picture") != shown, "the picture follows")
+    jupyter.eventually(lambda: jupyter.text(".pdh-adds") != kept, "the number follows")
     press(jupyter, feature, "ArrowLeft")
     assert (feature.value, half.value) == (4, 1)
     jupyter.drive()

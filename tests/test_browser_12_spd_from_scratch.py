@@ -14,8 +14,8 @@ def test_the_mask_lab_follows_its_sliders(jupyter):
     def move(label: str, key: str) -> float:
         before = jupyter.text(".pdh-recon"), jupyter.image("img.pdh-picture")
         jupyter.slider(label).press(key)
-        jupyter.eventually(lambda: jupyter.text(".pdh-recon") != before[0], "the readout follows", timeout=5)
-        jupyter.eventually(lambda: jupyter.image("img.pdh-picture") != before[1], "the picture follows", timeout=5)
+        jupyter.eventually(lambda: jupyter.text(".pdh-recon") != before[0], "the readout follows")
+        jupyter.eventually(lambda: jupyter.image("img.pdh-picture") != before[1], "the picture follows")
         return float(jupyter.text(".pdh-recon"))
 
     ablated = float(jupyter.text(".pdh-recon"))
@@ -32,9 +32,9 @@ def test_the_sigmoid_lab_shows_where_gradients_die(jupyter):
     assert float(jupyter.text(".pdh-lower-leaky")) > 0.9
     before = jupyter.image("img.pdh-picture")
     jupyter.slider("the gate Γ at the start").press("End")
-    jupyter.eventually(lambda: jupyter.text(".pdh-hard") == "2.00", "the start moves", timeout=5)
+    jupyter.eventually(lambda: jupyter.text(".pdh-hard") == "2.00", "the start moves")
     jupyter.page.get_by_role("button", name="minimality pulls g down").press("Enter")
-    jupyter.eventually(lambda: float(jupyter.text(".pdh-upper-leaky")) < 1, "the leak lets it fall", timeout=5)
+    jupyter.eventually(lambda: float(jupyter.text(".pdh-upper-leaky")) < 1, "the leak lets it fall")
     assert jupyter.text(".pdh-lower-leaky") == "2.00"
     assert jupyter.image("img.pdh-picture") != before
     jupyter.drive()

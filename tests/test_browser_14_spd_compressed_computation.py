@@ -17,8 +17,8 @@ def test_the_price_lab_follows_its_slider(jupyter):
     def move(key: str) -> tuple[int, int]:
         before = jupyter.text(".pdh-W_out"), jupyter.image("img.pdh-picture")
         slider.press(key)
-        jupyter.eventually(lambda: jupyter.text(".pdh-W_out") != before[0], "the readout follows", timeout=5)
-        jupyter.eventually(lambda: jupyter.image("img.pdh-picture") != before[1], "the picture follows", timeout=5)
+        jupyter.eventually(lambda: jupyter.text(".pdh-W_out") != before[0], "the readout follows")
+        jupyter.eventually(lambda: jupyter.image("img.pdh-picture") != before[1], "the picture follows")
         return int(jupyter.text(".pdh-W_in")), int(jupyter.text(".pdh-W_out"))
 
     assert move("ArrowLeft")[0] < 70

@@ -13,8 +13,8 @@ def test_the_layers_lab_follows_run_and_feature(jupyter):
     def move(slider, key: str) -> str:
         before = jupyter.text(".pdh-shares"), jupyter.image("img.pdh-picture")
         slider.press(key)
-        jupyter.eventually(lambda: jupyter.text(".pdh-shares") != before[0], "the readout follows", timeout=5)
-        jupyter.eventually(lambda: jupyter.image("img.pdh-picture") != before[1], "the picture follows", timeout=5)
+        jupyter.eventually(lambda: jupyter.text(".pdh-shares") != before[0], "the readout follows")
+        jupyter.eventually(lambda: jupyter.image("img.pdh-picture") != before[1], "the picture follows")
         return jupyter.text(".pdh-shares")
 
     assert move(feature, "End").count("%") == 2
@@ -35,8 +35,8 @@ def test_the_guess_lab_trains_both_methods_and_the_last_move_wins(jupyter):
     assert slider.readout == "1"
     before = jupyter.image("img.pdh-picture")
     slider.press("End")
-    jupyter.eventually(lambda: jupyter.image("img.pdh-picture") != before, "the picture follows", timeout=60)
+    jupyter.eventually(lambda: jupyter.image("img.pdh-picture") != before, "the picture follows", timeout=120)
     slider.press("ArrowLeft")  # what is being trained is given up
-    jupyter.eventually(lambda: "0.633" in jupyter.text(".pdh-readout"), "APD takes the second value", timeout=60)
+    jupyter.eventually(lambda: "0.633" in jupyter.text(".pdh-readout"), "APD takes the second value", timeout=120)
     jupyter.drive()
     assert jupyter.errors() == []

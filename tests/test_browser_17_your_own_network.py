@@ -23,10 +23,10 @@ def test_the_subcomponent_lab_switches_pieces_off(jupyter):
     assert jupyter.text(".pdh-accuracy") == "1.000"
     first, before = jupyter.text(".pdh-c"), jupyter.image("img.pdh-picture")
     jupyter.page.get_by_role("button", name="switch it off").press("Enter")
-    jupyter.eventually(lambda: jupyter.text(".pdh-accuracy") == "0.667", "one class is lost", timeout=5)
-    jupyter.eventually(lambda: jupyter.image("img.pdh-picture") != before, "the picture follows", timeout=5)
+    jupyter.eventually(lambda: jupyter.text(".pdh-accuracy") == "0.667", "one class is lost")
+    jupyter.eventually(lambda: jupyter.image("img.pdh-picture") != before, "the picture follows")
     jupyter.slider("subcomponent, by use").press("End")
-    jupyter.eventually(lambda: jupyter.text(".pdh-accuracy") == "1.000", "the last one does nothing", timeout=5)
+    jupyter.eventually(lambda: jupyter.text(".pdh-accuracy") == "1.000", "the last one does nothing")
     assert jupyter.text(".pdh-c") != first
     jupyter.drive()
     assert jupyter.errors() == []
