@@ -150,16 +150,23 @@ def scrub(run: Decomposed, n_inputs: int, generator: Generator) -> Scrubbed:
 
 @torch.no_grad()
 def ablate_halves(
-    run: Decomposed, feature: int, n_draws: int, generator: Generator, value: float = 1.0
+    run: Decomposed,
+    feature: int,
+    n_draws: int,
+    generator: Generator,
+    value: float = 1.0,
+    owner: Int[Tensor, " n_features"] | None = None,
 ) -> dict[str, Float[Tensor, "_ n_features"]]:
     """What the MLPs add to the output when one feature is on (APD figs. 7 and 24).
+
+    `owner` is `feature_components(run)`, where that is known already.
 
     Returns `target` (1, n_features), `topk` (1, n_features) with only the feature's own component, and `scrubbed` and
     `anti_scrubbed` (n_draws, n_features), with random halves of all components ablated.
     """
     net = _network(run)
     x = one_hot(net.n_features, value)[[feature]].to(net.W_E)
-    own = _own_components(run, x)
+    own = _own_components(run, x, owner)
     half = torch.rand(n_draws, own.shape[1], generator=generator, device=x.device) < 0.5
     skip = x @ (net.W_U @ net.W_E).T
     many = x.expand(n_draws, -1)
@@ -344,9 +351,11 @@ def _attributions(run: Decomposed, x: Float[Tensor, "rows n_features"]) -> Float
     return torch.cat([apd.component_attributions(run.components, rows, run.config) for rows in chunks])
 
 
-def _own_components(run: Decomposed, x: Float[Tensor, "rows n_features"]) -> Bool[Tensor, "rows C"]:
+def _own_components(
+    run: Decomposed, x: Float[Tensor, "rows n_features"], owner: Int[Tensor, " n_features"] | None = None
+) -> Bool[Tensor, "rows C"]:
     """Which components belong to the features that are on."""
-    owner = feature_components(run)
+    owner = feature_components(run) if owner is None else owner
     own = torch.zeros(len(x), next(iter(run.components.layers.values())).C, dtype=torch.bool, device=x.device)
     rows, features = (x != 0).nonzero(as_tuple=True)
     own[rows, owner[features]] = True

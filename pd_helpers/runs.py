@@ -43,6 +43,8 @@ SNAPSHOTS = 2**26
 """Bytes that all snapshots of a run may take; large components are kept less often than they are recorded."""
 N_EVALUATION = 4096
 """Inputs on which a finished run is measured: one batch of SPD's size."""
+CHUNK = 4096
+"""Rows whose importances are computed at a time."""
 
 TARGETS = {kind.kind: kind for kind in (TMSConfig, ResidualMLPConfig, GatedConfig)}
 
@@ -271,8 +273,9 @@ class Run:
         """
         model = self.components
         if self.importance is not None:
-            gates = self.importance(model.inner(model.target_forward(x).inputs))
-            return self.importance.split(hard_sigmoid(gates))
+            chunks = x.split(CHUNK)  # what is computed on the way takes several times the room of g
+            g = [hard_sigmoid(self.importance(model.inner(model.target_forward(rows).inputs))) for rows in chunks]
+            return self.importance.split(torch.cat(g))
         n_active = round(self.config.top_k * (n_inputs or len(x)))
         active = apd.active_components(model, x, self.config, n_active).to(x.dtype)
         return dict.fromkeys(model.uses, active)

@@ -104,7 +104,10 @@ def restored(name: str, row: "pandas.Series") -> Run:
     plain, kept = preset(name), row["kept"]
     fields = plain.config.to_dict() | plain.target.to_dict()
     settings = row.reindex(list(fields)).dropna().to_dict()  # tables of several sweeps, put together, have gaps
-    run = prepare(name, int(row["seed"]), device="cpu", show_progress=False, **settings)
+    unprepared = settings | {"faithfulness_warmup_steps": 0}  # of components that are about to be replaced
+    run = prepare(name, int(row["seed"]), device="cpu", show_progress=False, **unprepared)
+    warm_up = settings.get("faithfulness_warmup_steps", plain.config.faithfulness_warmup_steps)
+    run.config = run.config.replace(faithfulness_warmup_steps=warm_up)
     for path, layer in run.components.layers.items():
         if not torch.equal(kept[f"W.{path}"], run.components.targets[path]):
             raise ValueError(f"sweep was made on another network: its {path} differs from that of seed {row['seed']}")

@@ -463,7 +463,12 @@ def both(seed: int) -> tuple[int, dict, dict]:
 
 
 scores = {0: {"SPD": run.metrics, "APD": apd.metrics}}
-workers = joblib.Parallel(n_jobs=min(2, joblib.cpu_count()), return_as="generator")
+workers = joblib.Parallel(
+    n_jobs=min(2, joblib.cpu_count()),
+    return_as="generator",
+    backend="loky",
+    idle_worker_timeout=10,  # seconds; they need not keep their memory until the notebook ends
+)
 for seed, of_spd, of_apd in workers(joblib.delayed(both)(seed) for seed in range(1, 5)):
     scores[seed] = {"SPD": of_spd, "APD": of_apd}
     print(f"seed {seed}: SPD alive {of_spd['n_alive']}, identity_ci_error {of_spd['identity_ci_error']}")

@@ -63,7 +63,7 @@ class AttributionLab(Lab):
         c, unit = self.component.value, "" if self.output.value == ALL else f" {self.output.value}"
         effect_bars(bars, {name: values[:, -1] for name, values in effects.items()})
         bars.set(ylabel=f"effect on output{unit}" if unit else "effect, r.m.s. over outputs")
-        bars.set_title("every component, at this input", fontsize=10)
+        bars.set_title("every component, at this input", fontsize=10, y=1)
         top = max(float(values[:, -1].abs().max()) for values in effects.values())
         bars.set_ylim(-1.35 * top if unit else 0, 1.35 * top + 1e-9)
         bars.legend(frameon=False, fontsize=8, ncols=3, loc="upper center")
@@ -77,7 +77,7 @@ class AttributionLab(Lab):
         curves.axvline(self.second_value.value, color="0.2", lw=0.8)
         curves.axhline(0, color="0.2", lw=0.8)
         curves.set(xlabel=f"value of feature {self.second}", xlim=(0, 1))
-        curves.set_title(f"component {c}; dotted: an output switches", fontsize=10)
+        curves.set_title(f"component {c}; dotted: an output switches", fontsize=10, y=1)
         curves.spines[["top", "right"]].set_visible(False)
         y, here = self.target(x[-1:])[0], {name: float(values[c, -1]) for name, values in effects.items()}
         told = ", ".join(f"{name} {value:.3f}" for name, value in here.items())

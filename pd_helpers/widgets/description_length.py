@@ -45,7 +45,7 @@ class DescriptionLengthLab(Lab):
         groups, bits = self.groups(alpha), self._bits(alpha)
         for ax in self.axes[0]:
             ax.clear()
-        co_activation(table, self.active, groups).set_title("active together, % of inputs", fontsize=10)
+        co_activation(table, self.active, groups).set_title("active together, % of inputs", fontsize=10, y=1)
         alphas = torch.linspace(0, self.alpha.max, N_POINTS)
         all_bits = torch.stack([self._bits(a) for a in alphas.tolist()])
         for values, look, shade, name in (
@@ -61,7 +61,7 @@ class DescriptionLengthLab(Lab):
         curves.plot([alpha], [bits.min()], "o", ms=9, mfc="none", mec="0.1", mew=1.5)
         curves.set(xlabel="bits per number α", ylabel="bits per input", xlim=(0, self.alpha.max))
         curves.set_ylim(0, 1.3 * float(all_bits[:, 0].max()))
-        curves.set_title("description length; dotted: a group changes", fontsize=10)
+        curves.set_title("description length; dotted: a group changes", fontsize=10, y=1)
         curves.legend(frameon=False, fontsize=9, loc="upper left")
         curves.spines[["top", "right"]].set_visible(False)
         told = " ".join("{" + " ".join(map(str, group)) + "}" for group in groups)
@@ -116,7 +116,7 @@ class SchattenLab(Lab):
             ax.clear()
         schatten_bars(bars, torch.linalg.svdvals(P), U.norm(dim=0) * V.norm(dim=1), p)
         bars.set(ylim=(0, 1.35))
-        bars.set_title("what each of them pays", fontsize=10)
+        bars.set_title("what each of them pays", fontsize=10, y=1)
         bars.legend(frameon=False, fontsize=9, loc="upper right", ncols=2)
         exponents = torch.linspace(0.02, 2, N_POINTS).tolist()
         sums = torch.tensor([self._norms(P, U, V, exponent) for exponent in exponents])
@@ -125,7 +125,7 @@ class SchattenLab(Lab):
         curves.axhline(self.rank.value, color="0.5", ls=":", lw=1.4, label="true rank")
         curves.axvline(p, color="0.2", lw=0.8)
         curves.set(xlabel="exponent $p_S$", ylabel="sum over all", xlim=(0, 2), ylim=(0, 1.45 * self.SIZE))
-        curves.set_title("Schatten norm against the exponent", fontsize=10)
+        curves.set_title("Schatten norm against the exponent", fontsize=10, y=1)
         curves.legend(frameon=False, fontsize=9, loc="upper right")
         for ax in self.axes[0]:
             ax.spines[["top", "right"]].set_visible(False)

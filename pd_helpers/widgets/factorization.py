@@ -57,11 +57,11 @@ class TermsLab(Lab):
         for c, term in enumerate(terms):
             look = {"style": ["-", "--", "-.", ":"][c % 4], "width": 2.0, "limit": limit}
             plots.columns(arrows, term, colors=[plots.color(c)] * W.shape[1], labels=False, **look)
-        arrows.set_title("terms in colour, their sum in black", fontsize=10)
+        arrows.set_title("terms in colour, their sum in black", fontsize=10, y=1)
         share = metrics.column_shares(terms, W)
         plots.matrix(heat, share.round(decimals=2) + 0.0, limit=1)  # + 0.0 makes -0.0 zero
         heat.set(xlabel="arrow", ylabel="term")
-        heat.set_title("share of each arrow in each term", fontsize=10)
+        heat.set_title("share of each arrow in each term", fontsize=10, y=1)
         left, used = fz.left_over(terms, W), fz.terms_used(terms, W).mean().item()
         self.refresh(
             f'<span class="pdh-left">{left:.1%}</span> of the squared length is missing · '

@@ -65,7 +65,7 @@ class GatedLab(Lab):
         left.clear()
         right.clear()
         plots.gated_outputs(left, alone.x, alone.wanted, alone.found[functions, chosen])
-        left.set_title("functions (broad), one component alone (dashed)", fontsize=10)
+        left.set_title("functions (broad), one component alone (dashed)", fontsize=10, y=1)
         plots.matrix(right, alone.errors.clamp(max=9.99).round(decimals=2), limit=1)
         right.set(xlabel="component", ylabel="function", title="relative error, that component alone")
         right.title.set_fontsize(10)

@@ -47,7 +47,7 @@ class GuessLab(Lab):
             blank = np.zeros((self.SHOWN, apd_run.target.n_features))
             self._images.append(ax.imshow(blank, cmap="RdBu", vmin=-1, vmax=1, aspect="auto", interpolation="nearest"))
             ax.set(xlabel="feature (column of W)", ylabel="component, longest first")
-            ax.set_title(" \n ", fontsize=10)
+            ax.set_title(" \n ", fontsize=10, y=1)
         self.figure.colorbar(self._images[-1], ax=list(self.axes[0]), label="share of the column")
         self.on_move([self.factor], lambda: self.replace_task(self._retrain))
         self.draw()

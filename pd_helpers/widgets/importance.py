@@ -57,7 +57,7 @@ class PriceLab(Lab):
         lines = [*counts.get_lines()[:2], *errors.get_lines()]
         counts.legend(lines, [line.get_label() for line in lines], frameon=False, fontsize=8, loc="upper left")
         for ax in self.axes[0]:
-            ax.set_title(" ", fontsize=10)
+            ax.set_title(" ", fontsize=10, y=1)
         self.on_move([self.price], self.draw)
         self.draw()
 

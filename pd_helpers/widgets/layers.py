@@ -60,7 +60,7 @@ class LayersLab(Lab):
         legend = right.legend(frameon=False, fontsize=8, loc="upper right")
         self._entries = list(zip(self._lines, legend.legend_handles, legend.texts, strict=True))
         for ax in self.axes[0]:
-            ax.set_title(" ", fontsize=10)
+            ax.set_title(" ", fontsize=10, y=1)
             ax.spines[["top", "right"]].set_visible(False)
         self.on_move((self.run, self.feature), self.draw)
         self.draw()

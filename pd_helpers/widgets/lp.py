@@ -40,7 +40,7 @@ class LpLab(Lab):
         self.progress = Progress(lambda: self.here(self.give_up))
         super().__init__([*self.sliders.values(), self.progress], 9.0, 3.6, 1, 2)
         arrows, self._matrix = self.axes[0]
-        plots.columns(arrows, torch.zeros(2, 0)).set_title("components, one colour each", fontsize=10)
+        plots.columns(arrows, torch.zeros(2, 0)).set_title("components, one colour each", fontsize=10, y=1)
         self._target = plots.Arrows(arrows, "0.8", width=5.0)
         self._parts = [plots.Arrows(arrows, plots.color(c)) for c in range(run.config.C)]
         self.draw()
@@ -63,7 +63,7 @@ class LpLab(Lab):
         self._matrix.clear()
         shares = metrics.column_shares(P, W)  # (C, n_features)
         plots.matrix(self._matrix, shares.round(decimals=2) + 0.0, limit=1)  # + 0.0 makes -0.0 zero
-        self._matrix.set_title("share of each column in each component", fontsize=10)
+        self._matrix.set_title("share of each column in each component", fontsize=10, y=1)
         self._matrix.set(xlabel="column of W (feature)", ylabel="component")
         own, config, n = metrics.own_columns(P, W), self.run.config, W.shape[1]
         mmcs, ml2r = metrics.mmcs(P, W), metrics.ml2r(P, W)

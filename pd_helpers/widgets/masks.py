@@ -53,7 +53,7 @@ class MaskLab(Lab):
         errors.set(xlabel="mean squared error of a draw", ylabel="draws", yscale="log", ylim=(0.7, 3 * n_draws))
         errors.legend(frameon=False, fontsize=9, loc="upper right")
         for ax in self.axes[0]:
-            ax.set_title(" ", fontsize=10)
+            ax.set_title(" ", fontsize=10, y=1)
             ax.spines[["top", "right"]].set_visible(False)
         self.on_move((self.feature, *self.g), self.draw)
         self.draw()
@@ -158,7 +158,7 @@ class SigmoidLab(Lab):
         paths.set(xlabel="step of Adam", ylabel="gate Γ", xlim=(0, self.N_STEPS), ylim=(self.LOW - 0.15, 2.9))
         paths.legend(frameon=False, fontsize=8, loc="upper right")
         for ax in self.axes[0]:
-            ax.set_title(" ", fontsize=10)
+            ax.set_title(" ", fontsize=10, y=1)
             ax.spines[["top", "right"]].set_visible(False)
         self.on_move((self.gate, self.pull), self.draw)
         self.draw()

@@ -28,8 +28,8 @@ class MixingLab(Lab):
         self.p = choice("feature probability p", probabilities, 0.01)
         super().__init__([self.kind, self.sigma, self.p], 9.2, 3.7, 1, 2)
         left, right = self.axes[0]
-        plots.mixing_losses(left, self.by_sigma, "sigma", faint=True).set_title("at p = 0.01", fontsize=10)
-        plots.mixing_losses(right, by_p, "p", faint=True).set_title("at each kind's own σ", fontsize=10)
+        plots.mixing_losses(left, self.by_sigma, "sigma", faint=True).set_title("at p = 0.01", fontsize=10, y=1)
+        plots.mixing_losses(right, by_p, "p", faint=True).set_title("at each kind's own σ", fontsize=10, y=1)
         left.set_ylim(0.04, 0.24)  # room for the crosses
         right.set_ylim(0.04, 0.15)
         right.legend(frameon=False, fontsize=7.5, ncols=2, loc="upper center")

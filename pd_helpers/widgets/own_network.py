@@ -54,7 +54,7 @@ class SubcomponentLab(Lab):
         confusion.set(xlabel="answer", ylabel="class", yticks=range(self.n_classes))
         served.spines[["top", "right"]].set_visible(False)
         for ax in (served, confusion):
-            ax.set_title(" ", fontsize=9)
+            ax.set_title(" ", fontsize=9, y=1)
             ax.tick_params(labelsize=7)
         self._choose_layer()
         self.on_move([self.layer], self._choose_layer)
@@ -73,7 +73,7 @@ class SubcomponentLab(Lab):
         self._pictures = []
         for ax, vector, shape in zip(self.axes[0], (v, u), (self.shape, None), strict=False):
             ax.clear()
-            ax.set_title(" ", fontsize=9)
+            ax.set_title(" ", fontsize=9, y=1)
             plots.read_vector(ax, vector, shape).tick_params(labelsize=7)
             self._pictures.append(ax.images[0] if ax.images else ax.containers[0])
         self.draw()

@@ -62,7 +62,7 @@ class FeatureLab(Lab):
         right.set(xlabel="components, by attribution", ylabel="attribution", ylim=(0, 1.1 * self._A.max().item()))
         right.set_xticks(ranks)
         for ax in self.axes[0]:
-            ax.set_title(" ", fontsize=10)
+            ax.set_title(" ", fontsize=10, y=1)
             ax.spines[["top", "right"]].set_visible(False)
         self.on_move((self.feature, self.n_on), self.draw)
         self.draw()
@@ -111,6 +111,7 @@ class AblationLab(Lab):
     def __init__(self, run: Run, feature: int = 42):
         net = _decomposed_by_apd(run)
         self.run, n = run, net.n_features
+        self._owner = experiments.feature_components(run)
         self.feature = whole("feature that is 1", min(feature, n - 1), n - 1)
         self.half = whole("random half", 0, N_DRAWS - 1)
         self.own = w.ToggleButtons(
@@ -134,9 +135,10 @@ class AblationLab(Lab):
         right.set(
             xscale="log", xlim=(1e-5, 0.1), ylim=(0, 0.6 * N_DRAWS), xlabel="MSE against the target", ylabel="halves"
         )
+        right.minorticks_off()  # each would be drawn anew at every move
         right.legend(frameon=False, fontsize=8, loc="upper left")
         for ax in self.axes[0]:
-            ax.set_title(" ", fontsize=10)
+            ax.set_title(" ", fontsize=10, y=1)
             ax.spines[["top", "right"]].set_visible(False)
         self.on_move([self.feature], self._ablate)
         self.on_move((self.half, self.own), self.draw)
@@ -145,7 +147,8 @@ class AblationLab(Lab):
     def _ablate(self) -> None:
         """Draw this feature's random halves anew."""
         i = self.feature.value
-        self._adds = experiments.ablate_halves(self.run, i, N_DRAWS, Generator().manual_seed(0))
+        draws = Generator().manual_seed(0)
+        self._adds = experiments.ablate_halves(self.run, i, N_DRAWS, draws, owner=self._owner)
         self._errors = {name: (self._adds[name] - self._adds["target"]).square().mean(dim=1) for name in self._stairs}
         for name, stairs in self._stairs.items():
             stairs.set_data(np.histogram(self._errors[name].double().clamp(*self._bins[[0, -1]]), self._bins)[0])
@@ -201,7 +204,7 @@ class SharingLab(Lab):
         for ax, title in zip(
             self.axes[0], ("only the first component", "batch top-k", "one feature or two?"), strict=True
         ):
-            ax.set_title(title, fontsize=10)
+            ax.set_title(title, fontsize=10, y=1)
         self.on_move([self.setting], self.draw)
         self.draw()
 

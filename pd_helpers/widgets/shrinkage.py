@@ -178,7 +178,7 @@ class _ShrinkagePanels:
     def __init__(self, axes: np.ndarray, C: int, n_features: int):
         parts, total, scores = axes
         for ax, title in ((parts, "components, one colour each"), (total, "sum of the components")):
-            plots.columns(ax, torch.zeros(2, 0)).set_title(title, fontsize=10)
+            plots.columns(ax, torch.zeros(2, 0)).set_title(title, fontsize=10, y=1)
         self.target = [plots.Arrows(ax, "0.8", width=5.0) for ax in (parts, total)]
         self.parts = [plots.Arrows(parts, plots.color(c)) for c in range(C)]
         self.total = plots.Arrows(total, "0.2")
@@ -191,7 +191,7 @@ class _ShrinkagePanels:
         self.here = scores.plot([], [], "o", ms=10, mfc="none", mec="0.1", mew=1.5)[0]
         offset = {"xytext": (7, 2), "textcoords": "offset points", "fontsize": 8}
         self.paper = [*scores.plot(*paper, "k*", ms=7), scores.annotate("paper", paper, **offset)]
-        scores.set_title("scores", fontsize=10)
+        scores.set_title("scores", fontsize=10, y=1)
         scores.set(xlabel="here", ylim=(0, 1.15))
         scores.tick_params(labelsize=8, length=2)
         scores.spines[["top", "right"]].set_visible(False)

@@ -45,7 +45,7 @@ class RoomLab(Lab):
             blank = np.zeros((n, self.SHOWN))
             self._images.append(ax.imshow(blank, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest"))
             ax.set(xlabel="subcomponent, most important first", ylabel="input feature", yticks=range(n))
-            ax.set_title(" ", fontsize=10)
+            ax.set_title(" ", fontsize=10, y=1)
         self.figure.colorbar(self._images[-1], ax=list(self.axes[0, :2]), label="causal importance g")
         lengths = self.axes[0, 2]
         self._lengths = [
@@ -53,7 +53,7 @@ class RoomLab(Lab):
             for k, (marker, name) in enumerate(zip("os", ("W", "identity"), strict=True))
         ]
         lengths.set(xlabel="subcomponent, longest first", ylim=(0, 1.6))
-        lengths.set_title("lengths ‖P‖", fontsize=10)
+        lengths.set_title("lengths ‖P‖", fontsize=10, y=1)
         lengths.legend(frameon=False, fontsize=9, loc="upper right")
         self.on_move([self.size], lambda: self.replace_task(self._retrain))
         self.draw()

@@ -47,8 +47,8 @@ class MechanismLab(Lab):
         for ax in self.axes[0]:
             ax.clear()
         plots.columns(arrows, W, labels=False, colors=["0.8"] * W.shape[1], width=5.0)
-        plots.columns(arrows, W * masks).set_title(f"columns of W, column {c} times {m:.2f}", fontsize=10)
-        plots.outputs(bars, masked, whole).set_title(f"output when only feature {feature} is on", fontsize=10)
+        plots.columns(arrows, W * masks).set_title(f"columns of W, column {c} times {m:.2f}", fontsize=10, y=1)
+        plots.outputs(bars, masked, whole).set_title(f"output when only feature {feature} is on", fontsize=10, y=1)
         self.refresh(
             f'output {feature} = <span class="pdh-output">{masked[feature]:.3f}</span>, '
             f"and {whole[feature]:.3f} with every mechanism on",
@@ -85,8 +85,10 @@ class SparsityLab(Lab):
         for ax in self.axes[0]:
             ax.clear()
         p = self.probability.value
-        plots.columns(arrows, W).set_title(f"columns of W, p = {p:g}", fontsize=10)
-        plots.matrix(heat, W.T @ W, limit=1.5).set_title("WᵀW: what output i (row) gets from feature j", fontsize=10)
+        plots.columns(arrows, W).set_title(f"columns of W, p = {p:g}", fontsize=10, y=1)
+        plots.matrix(heat, W.T @ W, limit=1.5).set_title(
+            "WᵀW: what output i (row) gets from feature j", fontsize=10, y=1
+        )
         kept = represented(W)
         x = self.config.replace(feature_probability=p).features()(N_SPARSITY, torch.Generator().manual_seed(0))
         error = torch.nn.functional.mse_loss(self.target(x), x).item() / p

@@ -42,7 +42,7 @@ class ResponseLab(Lab):
         bars.axhline(0, color="0.2", lw=0.8)
         bars.legend(frameon=False, fontsize=8, loc="upper right")
         for ax in self.axes[0]:
-            ax.set_title(" ", fontsize=10)
+            ax.set_title(" ", fontsize=10, y=1)
             ax.spines[["top", "right"]].set_visible(False)
         self.on_move((self.feature, self.value), self.draw)
         self.draw()
