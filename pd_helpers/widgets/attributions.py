@@ -10,7 +10,7 @@ from pd_helpers.ablation import ablated, root_mean_square
 from pd_helpers.attributions import tangents
 from pd_helpers.plots.attributions import LOOKS, effect_bars
 from pd_helpers.targets import TMS
-from pd_helpers.widgets.lab import STYLE, WIDE, Lab, slider, whole
+from pd_helpers.widgets.lab import STYLE, WIDE, Lab, slider, whole, wipe
 
 ALL = "all (root mean square)"
 N_POINTS = 101
@@ -59,13 +59,13 @@ class AttributionLab(Lab):
         effects = {name: self._seen(values) for name, values in self.effects(x).items()}  # each (C, inputs)
         bars, curves = self.axes[0]
         for ax in self.axes[0]:
-            ax.clear()
+            wipe(ax)
         c, unit = self.component.value, "" if self.output.value == ALL else f" {self.output.value}"
         effect_bars(bars, {name: values[:, -1] for name, values in effects.items()})
         bars.set(ylabel=f"effect on output{unit}" if unit else "effect, r.m.s. over outputs")
         bars.set_title("every component, at this input", fontsize=10, y=1)
-        top = max(float(values[:, -1].abs().max()) for values in effects.values())
-        bars.set_ylim(-1.35 * top if unit else 0, 1.35 * top + 1e-9)
+        top = max(0.1, *(float(values[:, -1].abs().max()) for values in effects.values()))
+        bars.set_ylim(-1.35 * top if unit else 0, 1.35 * top)
         bars.legend(frameon=False, fontsize=8, ncols=3, loc="upper center")
         for name, values in effects.items():
             look = {key: LOOKS[name][key] for key in ("color", "ls")}

@@ -7,7 +7,7 @@ import torch
 from pd_helpers import experiments, plots
 from pd_helpers.runs import prepare
 from pd_helpers.sweeps import restored
-from pd_helpers.widgets.lab import Lab, choice, whole
+from pd_helpers.widgets.lab import Lab, choice, whole, wipe
 
 if TYPE_CHECKING:
     import pandas
@@ -42,6 +42,7 @@ class GatedLab(Lab):
         )
         self.seed = whole("seed", 0, self._last_seed())
         super().__init__([self.simplicity_coeff, self.seed], 9.0, 3.7, 1, 2)
+        self.axes[0, 0].yaxis.set_major_formatter("{x:.2f}")  # of one width, so that its label has room in all pictures
         self.draw()
         self.on_move([self.simplicity_coeff], self._offer_seeds)
         self.on_move([self.seed], self.draw)
@@ -62,8 +63,8 @@ class GatedLab(Lab):
         alone = experiments.alone(run)
         chosen, functions = alone.served_by, torch.arange(len(alone.wanted))
         left, right = self.axes[0]
-        left.clear()
-        right.clear()
+        wipe(left)
+        wipe(right)
         plots.gated_outputs(left, alone.x, alone.wanted, alone.found[functions, chosen])
         left.set_title("functions (broad), one component alone (dashed)", fontsize=10, y=1)
         plots.matrix(right, alone.errors.clamp(max=9.99).round(decimals=2), limit=1)

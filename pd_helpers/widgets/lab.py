@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import ipywidgets as w
 from IPython.display import display
+from matplotlib.axes import Axes
 from matplotlib.image import imsave
 
 from pd_helpers import plots
@@ -132,6 +133,18 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
+
+
+def wipe(ax: Axes) -> None:
+    """Remove all that was drawn, but not the axes themselves: making ticks anew takes a quarter of a move's time."""
+    for container in list(ax.containers):
+        container.remove()  # with its patches
+    if ax.get_legend():
+        ax.get_legend().remove()
+    for artist in [*ax.lines, *ax.patches, *ax.collections, *ax.images, *ax.texts]:
+        artist.remove()
+    ax.relim()
+    ax.autoscale(True)
 
 
 def slider(description: str, value: float, low: float, high: float, step: float, digits: int) -> w.FloatSlider:
