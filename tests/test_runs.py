@@ -571,3 +571,12 @@ def test_snapshots_of_large_components_are_few(monkeypatch):
     assert 2 <= len(run.snapshots) <= 3000 // 420 + 2
     assert (run.snapshots[0].step, run.snapshots[-1].step) == (0, 80)
     assert len(run.records) > len(run.snapshots)
+
+
+def test_importances_are_computed_a_few_rows_at_a_time(monkeypatch):
+    run = small_run("spd/tms_5-2")
+    x = run.data(50, torch.Generator().manual_seed(0))
+    whole = run.importances(x)
+    monkeypatch.setattr(runs, "CHUNK", 7)
+    for path, g in run.importances(x).items():
+        torch.testing.assert_close(g, whole[path])

@@ -358,3 +358,21 @@ def test_labs_refuse_what_they_cannot_draw(run):
         MechanismLab(wide.target)
     with pytest.raises(ValueError, match="ResidualMLP with as many outputs as inputs"):
         ResponseLab(pdh.make_target(pdh.GatedConfig(), seed=0))
+
+
+def test_wiped_axes_draw_like_cleared_ones():
+    def picture(clean):
+        figure, axes = plots.figure(3, 2)
+        ax = axes[0, 0]
+        for heights, top in (([1.0, -2.0], 30.0), ([0.1, 0.3], 0.5)):
+            clean(ax)
+            ax.bar([0, 1], heights, label="bars")
+            ax.plot([0, 1], [0.0, top], label="line")
+            ax.imshow([[0.0, 1.0]], extent=(0, 1, 0, 1))
+            ax.text(0.5, 0.5, f"{top}")
+            ax.set(xlim=(-1, 2), xlabel="x")
+            ax.legend()
+        figure.canvas.draw()
+        return bytes(figure.canvas.buffer_rgba())
+
+    assert picture(widgets.lab.wipe) == picture(lambda ax: ax.clear())

@@ -145,6 +145,7 @@ def wipe(ax: Axes) -> None:
         artist.remove()
     ax.relim()
     ax.autoscale(True)
+    ax.set_prop_cycle(None)
 
 
 def slider(description: str, value: float, low: float, high: float, step: float, digits: int) -> w.FloatSlider:
