@@ -40,7 +40,7 @@ class GuessLab(Lab):
                 )
         self.published = self.runs = (apd_run, spd_run)
         self.factor = choice("times the published value", self.FACTORS, 1)
-        self.progress = Progress(lambda: self.here(self.give_up))
+        self.progress = Progress(self.give_up)
         super().__init__([self.factor, self.progress], 9.2, 3.4, 1, 2)
         self._images = []
         for ax in self.axes[0]:

@@ -86,8 +86,12 @@ class Lab:
 
     def give_up(self) -> None:
         """Stop training; the picture stays as it was drawn last, until a slider moves."""
-        if self._task is not None and self._task.cancel():
-            self.progress.show("stopped", "warning")
+
+        def stop() -> None:
+            if self._task is not None and self._task.cancel():
+                self.progress.show("stopped", "warning")
+
+        self.here(stop)
 
     def replace_task(self, work: Callable) -> None:
         """Cancel what is running and start `work()`, a coroutine; where no event loop runs, work to the end now."""

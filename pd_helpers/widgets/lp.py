@@ -37,7 +37,7 @@ class LpLab(Lab):
             field: choice(label, values, min(values, key=lambda v: abs(v - getattr(run.config, field))))
             for field, (label, values) in self.FIELDS.items()
         }
-        self.progress = Progress(lambda: self.here(self.give_up))
+        self.progress = Progress(self.give_up)
         super().__init__([*self.sliders.values(), self.progress], 9.0, 3.6, 1, 2)
         arrows, self._matrix = self.axes[0]
         plots.columns(arrows, torch.zeros(2, 0)).set_title("components, one colour each", fontsize=10, y=1)

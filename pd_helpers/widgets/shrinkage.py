@@ -58,7 +58,7 @@ class ShrinkageLab(Lab):
         self.top_k = slider(labels["top_k"], config.top_k, 0.061, 0.461, 0.05, 3)
         steps = [s.step for s in run.snapshots]
         self.step = choice("training step", steps, steps[-1])
-        self.progress = Progress(lambda: self.here(self.give_up))
+        self.progress = Progress(self.give_up)
         live = [self.simplicity_coeff, self.schatten_p, self.top_k, self.step, self.progress]
         controls, self.mode, self.grid = live, None, {}
         if sweep is not None:

@@ -38,7 +38,7 @@ class RoomLab(Lab):
         self.published = self.run = run
         sizes = sorted({*self.SIZES, run.config.C})
         self.size = choice("subcomponents offered, C", sizes, run.config.C)
-        self.progress = Progress(lambda: self.here(self.give_up))
+        self.progress = Progress(self.give_up)
         super().__init__([self.size, self.progress], 9.2, 3.2, 1, 3)
         self._images, n = [], run.target.n_features
         for ax in self.axes[0, :2]:

@@ -65,7 +65,7 @@ class SparsityLab(Lab):
     def __init__(self, config: TMSConfig, seed: int = 0, target: TMS | None = None):
         self.config, self.seed = config, seed
         self.probability = choice("feature probability p", self.PROBABILITIES, config.feature_probability)
-        self.progress = Progress(lambda: self.here(self.give_up))
+        self.progress = Progress(self.give_up)
         super().__init__([self.probability, self.progress], 8.0, 3.3, 1, 2)
         self.target = target or make_target(config, seed, show_progress=False)
         self.draw()
