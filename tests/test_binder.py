@@ -62,6 +62,7 @@ def test_conda_installs_the_package_itself_last():
     assert yaml.safe_load((ROOT / CONDA).read_text())["dependencies"][-1] == {"pip": ["--editable ."]}
 
 
+@pytest.mark.slow
 def test_repo2docker_uses_every_file(tmp_path):
     command = ["repo2docker", "--no-build", "--debug", str(ROOT)]
     script = "import sys; from repo2docker.__main__ import main; sys.argv = sys.argv[1:]; main()"

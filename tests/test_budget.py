@@ -101,6 +101,7 @@ def test_the_headers_follow_what_two_cores_took(course, monkeypatch):
     assert build.read(NAME, course).cells[0].source == "# Example, about 2 minutes"
 
 
+@pytest.mark.slow
 def test_a_notebook_that_fails_is_a_problem_and_not_a_measurement(course, capsys):
     (course / "source" / f"{NAME}.py").write_text("# %%\n1 / 0\n")
     assert budget.main(["--cores", "1"], course) == 1

@@ -127,12 +127,14 @@ def test_a_built_notebook_holds_outputs_but_nothing_of_this_machine(built):
     assert str(built) not in text
 
 
+@pytest.mark.slow
 def test_building_again_changes_nothing(course):
     before = (course / f"{NAME}.ipynb").read_bytes(), (course / "minutes.json").read_bytes()
     assert build.main([NAME], course) == 0
     assert before == ((course / f"{NAME}.ipynb").read_bytes(), (course / "minutes.json").read_bytes())
 
 
+@pytest.mark.slow
 def test_a_failed_build_leaves_the_previous_notebook(course, capsys):
     before = (course / f"{NAME}.ipynb").read_bytes()
     edit_source(course, "x = 2", "x = 1 / 0")

@@ -163,6 +163,7 @@ def test_a_malformed_command_shows_how_it_is_used(arguments, capsys):
     assert "usage: python -m pd_helpers" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_as_a_program_stdout_holds_the_json_and_stderr_the_progress():
     ended = python("-m", "pd_helpers", "run", "spd/tms_5-2", *QUICK)
     assert ended.returncode == 0
@@ -170,6 +171,7 @@ def test_as_a_program_stdout_holds_the_json_and_stderr_the_progress():
     assert "target" in ended.stderr
 
 
+@pytest.mark.slow
 def test_as_a_program_an_error_is_one_line_and_no_traceback():
     ended = python("-m", "pd_helpers", "run", "spd/tms_5-2", "--set", "C=0")
     assert (ended.returncode, ended.stdout) == (2, "")
@@ -177,6 +179,7 @@ def test_as_a_program_an_error_is_one_line_and_no_traceback():
     assert ended.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_importing_is_silent_writes_nothing_and_loads_no_drawing(tmp_path):
     heavy = {"ipywidgets", "matplotlib", "pandas", "seaborn", "IPython", "joblib"}
     ended = python("-c", f"import pd_helpers, sys; pd_helpers.run; assert not {heavy} & set(sys.modules)")

@@ -103,6 +103,7 @@ def test_the_student_edition_holds_no_solution(name):
     assert not any(cell.outputs for cell in code(notebook))
 
 
+@pytest.mark.slow
 @every
 @pytest.mark.parametrize("edition", [editions.student, editions.teacher])
 def test_nbgrader_can_read_it(name, edition):
@@ -206,6 +207,7 @@ def test_the_student_edition_runs_through():
 # --- Slides -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["02_superposition", "07_apd_superposition"])
 def test_slides(name):
     html = editions.slides(name)

@@ -6,6 +6,8 @@ import nbclient
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
+pytestmark = pytest.mark.slow
+
 
 def run(code: str, folder: Path) -> str:
     """Run one cell in this folder; what it printed."""

@@ -14,6 +14,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+pytestmark = pytest.mark.slow  # each builds notebooks, or stands on two that were built
+
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ["00_start_here", "01_example"]
 README = "# A course\n\nWhat it is.\n\n## Start\n"

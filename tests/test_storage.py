@@ -320,6 +320,7 @@ class TestFinishedRuns:
         again = json.loads((pdh.load(folder).save(tmp_path / "again") / "run.json").read_text())
         assert (again["date"], again["threads"]) == ("2020-02-02", 7)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("moment", ["before run.json", "before the checkpoint is removed"])
     def test_killed_while_the_finished_run_is_written(self, whole, moment, tmp_path, monkeypatch):
         replace, folder = os.replace, tmp_path / "run"

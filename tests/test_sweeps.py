@@ -114,6 +114,7 @@ def test_other_backends_of_joblib(table):
     pd.testing.assert_frame_equal(other[["mmcs", "n_alive.embed"]], table[["mmcs", "n_alive.embed"]])
 
 
+@pytest.mark.slow
 def test_a_dask_cluster(table, tmp_path):
     distributed = pytest.importorskip("distributed", reason="distributed is not installed; the test extra has it")
     here = threading.current_thread().name
@@ -170,6 +171,7 @@ pdh.sweep("apd/tms_5-2", {"seed": range(1000)}, target_seed=0, steps=1, starts=1
 """
 
 
+@pytest.mark.slow
 def test_a_script_shows_progress_and_ends_at_ctrl_c():
     with subprocess.Popen([sys.executable, "-c", PROGRAM], stderr=subprocess.PIPE, stdin=subprocess.DEVNULL) as process:
         seen = b""
