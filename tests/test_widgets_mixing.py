@@ -41,6 +41,15 @@ def test_the_sliders_mark_a_network_in_each_picture(lab):
     assert lab._image.value != before
 
 
+def test_the_chosen_kind_stands_out():
+    table = pd.concat([BY_SIGMA, BY_SIGMA.assign(kind="asymmetric")])
+    lab = MixingLab(table, pd.concat([BY_P, BY_P[BY_P["kind"] == "symmetric"].assign(kind="asymmetric")]))
+    for kind in ("symmetric", "asymmetric"):
+        lab.kind.value = kind
+        for ax in lab.axes[0]:
+            assert {line.get_gid() for line in ax.lines if line.get_gid() and line.get_alpha() == 1} == {kind}
+
+
 def test_without_mixing_every_kind_is_the_clean_network(lab):
     lab.sigma.value = 0.0
     assert rings(lab)[0] == (0.0, 0.083, 0.083)

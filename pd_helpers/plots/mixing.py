@@ -16,11 +16,11 @@ KINDS = {
 """Kind of mixing → its label, colour, marker and line."""
 
 
-def mixing_losses(ax: Axes, table: "pandas.DataFrame", against: str, *, faint: bool = False) -> Axes:
+def mixing_losses(ax: Axes, table: "pandas.DataFrame", against: str) -> Axes:
     """L / p of every kind in a table of `mixing.sweep` against its column `sigma` or `p`, and the naive loss.
 
     Both are figures of Bhagat et al. Against sigma every curve starts from clean labels; against p the naive MLP with
-    the best offset is drawn too.
+    the best offset is drawn too. Every curve's `gid` is its kind.
     """
     clean = table[table["kind"] == "none"]
     for kind, (label, shade, marker, dash) in KINDS.items():
@@ -29,8 +29,8 @@ def mixing_losses(ax: Axes, table: "pandas.DataFrame", against: str, *, faint: b
             continue
         if against == "sigma":
             rows = pandas.concat([clean, rows])
-        style = {"color": shade, "marker": marker, "ms": 5, "lw": 1.6, "alpha": 0.35 if faint else 1}
-        ax.plot(rows[against], rows["loss"], dash, label=label, **style)
+        style = {"color": shade, "marker": marker, "ms": 5, "lw": 1.6}
+        ax.plot(rows[against], rows["loss"], dash, label=label, gid=kind, **style)
     ax.axhline(1 / 12, color=GREY, ls=":", lw=1.6, label="naive, 1/12")
     ax.set(ylabel="loss per feature L/p")
     if against == "p":

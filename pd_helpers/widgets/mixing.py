@@ -11,7 +11,8 @@ class MixingLab(Lab):
     """Which networks beat the naive solution? Two shipped sweeps looked up; instant.
 
     Left: loss per feature against the size σ of the mixing matrix, at p = 0.01. Right: against p, at each kind's own σ.
-    The sliders mark one network in each; the cross is that network on labels without mixing.
+    The sliders choose a kind, whose curves stand out, and mark one network on each; the cross is that network on
+    labels without mixing.
 
     >>> MixingLab(pdh.shipped_sweep("mlp/mixing", "sigma"), pdh.shipped_sweep("mlp/mixing", "probability"))
     """
@@ -28,8 +29,9 @@ class MixingLab(Lab):
         self.p = choice("feature probability p", probabilities, 0.01)
         super().__init__([self.kind, self.sigma, self.p], 9.2, 3.7, 1, 2)
         left, right = self.axes[0]
-        plots.mixing_losses(left, self.by_sigma, "sigma", faint=True).set_title("at p = 0.01", fontsize=10, y=1)
-        plots.mixing_losses(right, by_p, "p", faint=True).set_title("at each kind's own σ", fontsize=10, y=1)
+        plots.mixing_losses(left, self.by_sigma, "sigma").set_title("at p = 0.01", fontsize=10, y=1)
+        plots.mixing_losses(right, by_p, "p").set_title("at each kind's own σ", fontsize=10, y=1)
+        self._curves = [line for ax in (left, right) for line in ax.lines if line.get_gid() in plots.KINDS]
         left.set_ylim(0.04, 0.24)  # room for the crosses
         right.set_ylim(0.04, 0.15)
         right.legend(frameon=False, fontsize=7.5, ncols=2, loc="upper center")
@@ -46,6 +48,8 @@ class MixingLab(Lab):
     def draw(self) -> None:
         """Mark the networks that the sliders name."""
         kind, sigma, p = self.kind.value, self.sigma.value, self.p.value
+        for curve in self._curves:
+            curve.set_alpha(1 if curve.get_gid() == kind else 0.35)
         table = self.by_sigma
         one = table[(table["sigma"] == sigma) & table["kind"].isin([kind, "none"])].iloc[0]
         other = self.by_p[(self.by_p["kind"] == kind) & (self.by_p["p"] == p)].iloc[0]
@@ -60,6 +64,7 @@ class MixingLab(Lab):
             f'p = {p:g}, σ = {other["sigma"]:.3g}: L/p = <span class="pdh-loss-p">{other["loss"]:.4f}</span> · without '
             f"mixing {other['clean_loss']:.4f}",
             f"Loss per feature of trained networks; a ring for the one chosen, a cross for it on clean labels. "
-            f"{kind} mixing of size {sigma:g} at p = 0.01: {one['loss']:.4f}, on clean labels {one['clean_loss']:.4f}; "
-            f"size {other['sigma']:.3g} at p = {p:g}: {other['loss']:.4f}, on clean labels {other['clean_loss']:.4f}.",
+            f"With {kind} mixing of size {sigma:g} at p = 0.01: {one['loss']:.4f}, on clean labels "
+            f"{one['clean_loss']:.4f}; size {other['sigma']:.3g} at p = {p:g}: {other['loss']:.4f}, on clean labels "
+            f"{other['clean_loss']:.4f}.",
         )
