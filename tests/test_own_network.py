@@ -118,6 +118,13 @@ class TestLab:
         assert f"Subcomponent {lab.c} of 0, switched on" in lab.alt
         assert len(lab._pictures[0]) == 6
 
+    def test_a_dead_subcomponent_is_important_for_no_class(self, own):
+        lab = SubcomponentLab(*own)
+        assert "of the inputs, most for class" in lab.alt
+        lab.on["0"][:, lab.c] = False
+        lab.draw()
+        assert "It is important on no input." in lab.alt
+
     def test_it_needs_importances(self):
         run = pdh.prepare("apd/tms_5-2", seed=0, device="cpu", target_steps=2)
         with pytest.raises(ValueError, match="must be an SPD run"):

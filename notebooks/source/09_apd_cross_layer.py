@@ -348,7 +348,7 @@ pdh.show(
 # ## The rank lab
 #
 # The slider moves over the decompositions of this network that come with the package. Watch the squares in the third panel, and the
-# number at the start of the line.
+# number in bold.
 
 # %%
 runs = {}

@@ -426,7 +426,7 @@ for name, (_, effects) in found.items():
                 "separation": comparison.separation(values, matters).nanmean().item(),
                 "the same component comes first": (values.argmax(dim=1) == truth.argmax(dim=1)).float().mean().item(),
             }
-pd.DataFrame(rows).T.unstack(0).swaplevel(axis=1).sort_index(axis=1, level=0, sort_remaining=False).round(2)
+pd.DataFrame(rows).T.rename_axis(["run", "estimate"]).style.format("{:.2f}")
 
 # %% [markdown]
 # (A component "matters" here if its effect in company is more than a tenth of the largest on that input.)

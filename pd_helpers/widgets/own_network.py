@@ -105,10 +105,11 @@ class SubcomponentLab(Lab):
         worst = int(change.argmin())
         self.off.description = "switch it on again" if off else "switch it off"
         state = "off" if off else "on"
+        most = f"on {on.mean():.0%} of the inputs, most for class {int(shares.argmax())} ({shares.max():.0%})"
         lost = f"class {worst} loses most, {change[worst]:+.2f}" if change[worst] < 0 else "no class loses"
         self.refresh(
             f'{use}, subcomponent <span class="pdh-c">{c}</span> {state} · accuracy '
             f'<span class="pdh-accuracy">{accuracy:.3f}</span> · {lost}',
-            f"Subcomponent {c} of {use}, switched {state}. It is important on {on.mean():.0%} of the inputs, most for "
-            f"class {int(shares.argmax())} ({shares.max():.0%}). Accuracy {accuracy:.3f}; {lost}.",
+            f"Subcomponent {c} of {use}, switched {state}. It is important {most if on.any() else 'on no input'}. "
+            f"Accuracy {accuracy:.3f}; {lost}.",
         )

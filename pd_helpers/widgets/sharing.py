@@ -123,7 +123,7 @@ class AblationLab(Lab):
         places, self._bins = np.arange(n), np.geomspace(plots.LOWEST, 0.1, 50)
         [self._target] = left.plot(places, 0.0 * places, "o", ms=4, color=plots.color(0), label="target")
         [self._mine] = left.plot(places, 0.0 * places, "x", ms=5, mew=1.2, color="0.1", label="half ablated")
-        [self._ring] = left.plot([], [], "o", ms=13, mfc="none", mec="0.1", mew=1.5)
+        [self._ring] = left.plot([], [], "o", ms=13, mfc="none", mec="0.1", mew=1.5, clip_on=False)
         left.set(xlabel="output", ylabel="MLP adds", ylim=(-0.35, 1.25), xlim=(-2, n + 1))
         left.legend(frameon=False, fontsize=8, loc="upper right", ncols=2)
         looks = {"scrubbed": ("component kept", plots.KEPT, "-"), "anti_scrubbed": ("ablated too", plots.ABLATED, "-.")}
@@ -133,7 +133,7 @@ class AblationLab(Lab):
         }
         self._here = right.axvline(1e-3, color="0.1", lw=1.5, label="this half")
         right.set(
-            xscale="log", xlim=(1e-5, 0.1), ylim=(0, 0.6 * N_DRAWS), xlabel="MSE against the target", ylabel="halves"
+            xscale="log", xlim=(1e-5, 0.1), ylim=(0, 1.05 * N_DRAWS), xlabel="MSE against the target", ylabel="halves"
         )
         right.minorticks_off()  # each would be drawn anew at every move
         right.legend(frameon=False, fontsize=8, loc="upper left")
@@ -223,14 +223,15 @@ class SharingLab(Lab):
         errors = {name: getattr(found, name).nanmean() for name in ("top_1", "batch_top_k")}
         told = f"{self.setting.description} {key}"
         self.refresh(
-            f'<b><span class="pdh-doubled">{len(shared)}</span> components come first for two features</b> ({pairs}) · '
+            f'<b>components that come first for two features: <span class="pdh-doubled">{len(shared)}</span></b> '
+            f"({pairs}) · "
             f"{n_own} features have one of their own · {split} are split: their second attribution is above 0.3 of the "
             f"first · error against the target {errors['top_1']:.1e} with one component, {errors['batch_top_k']:.1e} "
             "with the batch top-k",
             f"At {told}: errors of each feature against the labels, with only the component of the largest attribution "
             f"and with the batch top-k, over those of the target; and each component's two largest attributions. "
-            f"{len(shared)} components come first for two features, {n_own} features have one of their own, {split} "
-            "are split over two.",
+            f"Components that come first for two features: {len(shared)}; features with one of their own: {n_own}; "
+            f"features split over two: {split}.",
         )
 
 

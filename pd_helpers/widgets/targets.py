@@ -30,7 +30,7 @@ class ResponseLab(Lab):
         outputs, bars = self.axes[0]
         [self._others] = outputs.plot(places, np.zeros(len(places)), "o", color=plots.color(0), ms=4, label="output")
         [self._labels] = outputs.plot([], [], "x", color=plots.color(3), ms=4, mew=1, label="label")
-        [self._own] = outputs.plot([], [], "o", ms=12, mfc="none", mec="0.1", mew=1.5, label="its own")
+        [self._own] = outputs.plot([], [], "o", ms=12, mfc="none", mec="0.1", mew=1.5, clip_on=False, label="its own")
         outputs.set(xlabel="output", ylabel="value", xlim=(-2, len(places) + 1), ylim=(-1.25, 2.15))
         outputs.legend(frameon=False, fontsize=8, ncols=3, loc="lower center")
         marks = {"marker": "_", "ms": 7, "mew": 1.6, "color": "0.25", "ls": "none"}
