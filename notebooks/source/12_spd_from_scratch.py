@@ -782,7 +782,7 @@ pd.DataFrame(rows).T.style.set_properties(**{"text-align": "left", "white-space"
 #
 # ```python
 # *_, (last, (U, V, weights)) = spd(3, coefficients=coefficients | {"importance": 0.03})      # a dear importance
-# *_, (last, (U, V, weights)) = spd(3, sample=lambda g, r: g + (1 - g) * (r > 0.5))           # masks g or 1, nothing between
+# *_, (last, (U, V, weights)) = spd(3, sample=lambda g, r: g + (1 - g) * (r > 0.5))  # masks g or 1
 # *_, (last, (U, V, weights)) = spd(3, high=leak_below)                                      # the leak on the wrong side
 # pieces(U, V).norm(dim=(1, 2)).sort(descending=True).values[:8], last
 # ```

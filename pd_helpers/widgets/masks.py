@@ -150,12 +150,12 @@ class SigmoidLab(Lab):
                 if slope(name, (low + high) / 2) == 0:
                     ax.axvspan(low, high, facecolor="0.94", edgecolor="0.75", hatch="//", lw=0)
             ax.plot(x, SIGMOIDS[name][0](x), color=color, ls=style, lw=width)
-            [self._dots[name]] = ax.plot([0], [0], "o", color="0.1", ms=8, zorder=3)
+            [self._dots[name]] = ax.plot([0], [0], "o", color="0.1", ms=8, zorder=3, clip_on=False)
             ax.set(xlabel="gate Γ", xlim=(self.LOW, self.HIGH), ylim=(-0.15, 1.25), xticks=[-1, 0, 1, 2])
             [self._paths[name]] = paths.plot([], [], color=color, ls=style, lw=width, label=name)
         self.axes[0, 0].set_ylabel("importance g")
         paths.axhspan(0, 1, facecolor="0.9", lw=0, zorder=0)
-        paths.set(xlabel="step of Adam", ylabel="gate Γ", xlim=(0, self.N_STEPS), ylim=(self.LOW - 0.15, 2.9))
+        paths.set(xlabel="step of Adam", ylabel="gate Γ", xlim=(0, self.N_STEPS), ylim=(self.LOW - 0.15, 4.0))
         paths.legend(frameon=False, fontsize=8, loc="upper right")
         for ax in self.axes[0]:
             ax.set_title(" ", fontsize=10, y=1)
