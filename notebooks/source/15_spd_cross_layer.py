@@ -51,7 +51,7 @@ pd.DataFrame(
 ).T
 
 # %% [markdown]
-# All were trained beforehand and come with the package: `pdh.run("spd/resid_mlp_2", seed=0)` trains the first one anew.
+# All were trained beforehand and come with the package: `pdh.run("spd/resid_mlp_2", seed=0)` trains the first one anew. (Seed 1 stood still for most of its minutes.)
 #
 # ## The networks
 #
@@ -503,7 +503,7 @@ pd.DataFrame(rows)
 #
 # <details><summary>How much depends on the learning rate?</summary>
 #
-# More than on the seed. At twice ours, two layers end with three times as many entries off the pattern (24 where we have 7, seed 0), seed 2 diverged
+# More than on the seed. At twice ours, two layers end with three times as many entries off the pattern (24 and 23 where we have 7, seeds 0 and 1), seed 2 diverged
 # after 6,400 of 20,000 steps, and three layers after 5,500. We looked at the last of those 6,400: the loss had grown from 0.0001 to 110 within twenty steps,
 # masks were still above −0.1, but the pieces no longer added up to the weights (faithfulness 0.08, before that 0.000002). Our reading: where the sum of
 # 400 pieces is a little off, Adam moves each of them by the learning rate in the same direction, and their sum 400 times as far.
