@@ -347,7 +347,7 @@ for name, each in runs.items():
 pd.DataFrame(rows).T.round(3)
 
 # %% [markdown]
-# Neurons again, in every layer of every run. The paper's counts, 50 over two layers and 51 over three, are the numbers of neurons.
+# Neurons again, in every layer of every run (once with two pieces to spare). The paper's counts, 50 over two layers and 51 over three, are the numbers of neurons.
 
 # %% [markdown]
 # ## How much depends on the seed?
@@ -416,9 +416,8 @@ for name, each in runs.items():
     for layer, values in enumerate(of_W_in(each)):
         for features in experiments.doubled(values.argmax(dim=1)).values():
             sharing[features, layer] = True
-    print(
-        f"{name}: median share where the feature shares a piece {part[sharing].median():.0%}, elsewhere {part[~sharing].median():.0%}"
-    )
+    there = f"{part[sharing].median():.0%}" if sharing.any() else "none does"
+    print(f"{name}: median share where the feature shares a piece {there}, elsewhere {part[~sharing].median():.0%}")
 
 # %% [markdown]
 # On the whole a feature shares a piece where its layer does *less* for it: the less there is to lose, the less a piece of one's own is worth. (Not always for both: in most pairs of the table one of the two has little there.)
