@@ -99,13 +99,20 @@ class Measured(NamedTuple):
 
 def measure(coder: Transcoder, W: Float[Tensor, "d_out d_in"], a: Float[Tensor, "rows d_in"], price: float) -> Measured:
     """How many latents a transcoder of the layer W uses on the inputs `a`, and how good it is there."""
-    z, y = coder.activations(a), a @ W.T
-    error, fires = (coder.output(z) - y).square().sum(), z > 0
+    error = size = activity = 0.0
+    fires, strong = 0, False  # of each latent: on how many rows, and whether above 0.1 on any
+    for rows in a.split(4096):  # a table of all rows by all latents would be the largest of its notebook
+        z, y = coder.activations(rows), rows @ W.T
+        error += (coder.output(z) - y).square().sum().item()
+        size += y.square().sum().item()
+        activity += z.sum().item()
+        fires = fires + (z > 0).sum(dim=0)
+        strong = strong | (z > 0.1).any(dim=0)
     return Measured(
-        alive=int((fires.float().mean(dim=0) > RARE).sum()),
-        strong=int((z > 0.1).any(dim=0).sum()),
-        l0=fires.sum(dim=1).float().mean().item(),
-        unexplained=(error / y.square().sum()).item(),
-        activity=(z.sum() / len(a)).item(),
-        loss=((error + price * z.sum()) / len(a)).item(),
+        alive=int((fires / len(a) > RARE).sum()),
+        strong=int(strong.sum()),
+        l0=fires.sum().item() / len(a),
+        unexplained=error / size,
+        activity=activity / len(a),
+        loss=(error + price * activity) / len(a),
     )

@@ -467,7 +467,7 @@ workers = joblib.Parallel(
     n_jobs=min(2, joblib.cpu_count()),
     return_as="generator",
     backend="loky",
-    idle_worker_timeout=10,  # seconds; they need not keep their memory until the notebook ends
+    idle_worker_timeout=1,  # second; they need not keep their memory until the next cell that uses them
 )
 for seed, of_spd, of_apd in workers(joblib.delayed(both)(seed) for seed in range(1, 5)):
     scores[seed] = {"SPD": of_spd, "APD": of_apd}
