@@ -10,6 +10,8 @@ import pd_helpers as pdh
 from pd_helpers import judging, plots
 from pd_helpers.widgets import SubcomponentLab
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def own():

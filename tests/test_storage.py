@@ -27,7 +27,7 @@ SMALL = {
 }
 STEPS = 2 * 10 + 20
 """Two starts of ten steps, and twenty more for the better one."""
-pytestmark = pytest.mark.usefixtures("as_a_user")
+pytestmark = [pytest.mark.usefixtures("as_a_user"), pytest.mark.slow]  # trainings that are stopped and go on
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -80,7 +80,6 @@ def names(folder):
 FINISHED = ["run.json", "tensors.safetensors"]
 
 
-@pytest.mark.slow
 class TestBitForBit:
     @pytest.mark.parametrize("n", [0, 1, 10, 11, 20, 21, STEPS])
     def test_a_run_stopped_after_any_step(self, whole, n, tmp_path):
@@ -179,7 +178,6 @@ def stopped_process(name, folder, stop, enough):
         return (*process.communicate(timeout=100), process.returncode)
 
 
-@pytest.mark.slow
 class TestProcesses:
     @pytest.mark.parametrize("name", list(SMALL))
     @pytest.mark.parametrize("phase", ["second start", "best start"])
@@ -320,7 +318,6 @@ class TestFinishedRuns:
         again = json.loads((pdh.load(folder).save(tmp_path / "again") / "run.json").read_text())
         assert (again["date"], again["threads"]) == ("2020-02-02", 7)
 
-    @pytest.mark.slow
     @pytest.mark.parametrize("moment", ["before run.json", "before the checkpoint is removed"])
     def test_killed_while_the_finished_run_is_written(self, whole, moment, tmp_path, monkeypatch):
         replace, folder = os.replace, tmp_path / "run"
