@@ -1,1 +1,1 @@
-"""The core against the papers: `textbook` is the oracle of the tests, `python -m benchmarks` compares speeds."""
+"""The core and the papers: `textbook` is the reference for the tests, and `python -m benchmarks` compares speeds."""

@@ -1,4 +1,4 @@
-"""The command line: how fast is the core, against the textbook and as the problem grows?
+"""How fast is the core, compared with the textbook, and how do its time and memory grow with the problem?
 
     python -m benchmarks NAME [--steps N] [--device D] [--set KEY=VALUE] [--threads N]    one experiment
     python -m benchmarks --all [...]                                                      all of them, as a table
@@ -21,8 +21,8 @@ import torch
 from benchmarks.growth import BATCH_SIZES, COMPONENTS, growth
 from benchmarks.timing import compare
 from pd_helpers.__main__ import key_and_value
-from pd_helpers.presets import PRESETS, preset
-from pd_helpers.training import pick_device
+from pd_helpers.core.training import pick_device
+from pd_helpers.runs.presets import PRESETS, preset
 
 STEPS = 50
 """Timed steps of each implementation, unless said otherwise."""
@@ -31,10 +31,10 @@ STEPS = 50
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("name", nargs="?", help="time this experiment, such as apd/tms_5-2, in textbook and core")
-    what.add_argument("--all", action="store_true", help="time every experiment and print a Markdown table")
-    what.add_argument("--growth", metavar="NAME", help="time and memory of the core against C and batch size")
+    task = parser.add_mutually_exclusive_group(required=True)
+    task.add_argument("name", nargs="?", help="time this experiment, such as apd/tms_5-2, in textbook and core")
+    task.add_argument("--all", action="store_true", help="time every experiment and print a Markdown table")
+    task.add_argument("--growth", metavar="NAME", help="time and memory of the core against C and batch size")
     parser.add_argument("--steps", type=int, help=f"timed steps of each implementation (default {STEPS})")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default auto)")
     parser.add_argument("--threads", type=int, help="torch's threads for both implementations (default torch's own)")
@@ -73,8 +73,8 @@ def check(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     for name, values in numbers.items():
         for value in values or ():
             if value is not None and value < 1:
-                works = {"steps": STEPS, "threads": 1, "C": 50, "batch": 1024}[name]
-                raise ValueError(f"{name} must be a whole number of at least 1, but is {value}; {works} works")
+                example = {"steps": STEPS, "threads": 1, "C": 50, "batch": 1024}[name]
+                raise ValueError(f"{name} must be a whole number of at least 1, but is {value}; {example} works")
     if options.growth and options.steps:
         raise ValueError(f"steps is {options.steps}, but --growth decides how many it takes; leave --steps out")
     for name, key, values in (("C", "C", options.C), ("batch", "batch_size", options.batch)):
@@ -89,14 +89,14 @@ def check(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
 
 
 def fitting(name: str, overrides: dict[str, Any]) -> dict[str, Any]:
-    """The overrides without those that only other experiments have a field for, such as `rank` for SPD."""
+    """The overrides without fields that only other experiments have, such as `rank` for SPD."""
     fields = {name: {**known.target.to_dict(), **known.config.to_dict()} for name, known in PRESETS.items()}
-    elsewhere = set().union(*fields.values()) - set(fields[name])
-    return {key: value for key, value in overrides.items() if key not in elsewhere}
+    other_fields = set().union(*fields.values()) - set(fields[name])
+    return {key: value for key, value in overrides.items() if key not in other_fields}
 
 
 def print_all(steps: int, device: str, overrides: dict[str, Any]) -> None:
-    """A row for every experiment, and under the table what it was measured on."""
+    """Print a table with a row for every experiment, and under it the machine on which it was measured."""
     rows = []
     for name in PRESETS:
         rows.append(compare(name, steps, device, fitting(name, overrides)))
@@ -110,7 +110,7 @@ def print_all(steps: int, device: str, overrides: dict[str, Any]) -> None:
 
 
 def print_growth(name: str, Cs: list[int], batch_sizes: list[int], device: str, overrides: dict[str, Any]) -> None:
-    """One table of milliseconds and one of megabytes, C downwards and batch sizes across."""
+    """Print a table of milliseconds and one of megabytes, with C in the rows and batch sizes in the columns."""
     cells = {}
     for C in Cs:
         for batch_size in batch_sizes:
@@ -125,7 +125,7 @@ def print_growth(name: str, Cs: list[int], batch_sizes: list[int], device: str, 
 
 
 def sentence(result: dict[str, Any]) -> str:
-    """One comparison in words."""
+    """The result of one comparison in words."""
     return (
         f"{result['experiment']}: textbook {result['textbook_ms']:.2f} ms a step, core {result['core_ms']:.2f} ms, "
         f"{result['ratio']:.1f} times faster; losses and gradients agree to {result['max_abs_diff']:.0e}"
@@ -133,18 +133,19 @@ def sentence(result: dict[str, Any]) -> str:
 
 
 def machine(device: str) -> str:
-    """What the numbers were measured on."""
+    """The machine on which numbers were measured."""
     at = pick_device(device)
     cpu = platform.processor() or platform.machine()
     if (info := Path("/proc/cpuinfo")).exists():
         cpu = next((line.split(": ")[1] for line in info.read_text().splitlines() if "model name" in line), cpu)
-    where = f"{cpu}, {os.cpu_count()} cores, torch {torch.__version__} on {torch.get_num_threads()} of them"
+    description = f"{cpu}, {os.cpu_count()} cores, torch {torch.__version__} on {torch.get_num_threads()} of them"
     if at.type == "cuda":
-        where = f"{torch.cuda.get_device_name()}, {where}"
-    return f"{where}, {datetime.date.today()}"
+        description = f"{torch.cuda.get_device_name()}, {description}"
+    return f"{description}, {datetime.date.today()}"
 
 
 def say(text: str) -> None:
+    """Print a line to stderr."""
     print(text, file=sys.stderr, flush=True)
 
 

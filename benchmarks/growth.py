@@ -1,9 +1,9 @@
 """How do time and memory of the core grow with the number of components C and the batch size?
 
-Every cell is measured in a process of its own. Peak memory on the CPU is how much the largest resident size of that
-process grows from just before the first step, when parameters and data exist and torch is loaded, to the end; it is
-right to a few megabytes. On CUDA it is torch's own count of the most bytes allocated at once. Top-k is what the
-preset's ends at: active components per input do not depend on how many there are to choose from.
+Every cell of the tables is measured in a process of its own. Peak memory on the CPU is the growth of that process's
+largest resident size, from just before the first step, when parameters and data exist and torch is loaded, to the end;
+it is accurate to a few megabytes. On CUDA it is torch's own count of the most bytes allocated at once. Top-k is the
+final value of the preset, whatever C is, because the number of active components per input does not depend on C.
 """
 
 import json
@@ -23,26 +23,26 @@ from benchmarks.timing import WARM_UP, block, steady
 COMPONENTS = [10, 25, 50, 100, 200, 400]
 BATCH_SIZES = [256, 512, 1024, 2048, 4096, 8192]
 SECONDS = 2.0
-"""A cell is timed for this long, but for at least three steps and at most fifty."""
+"""Seconds for which a cell is timed; at least three steps are timed, and at most fifty."""
 
 
 def growth(name: str, C: int, batch_size: int, device: str, overrides: dict[str, Any]) -> dict[str, float]:
-    """Median `ms` a step and `peak_mb` of the core with C components and this batch size."""
+    """Median time `ms` of a step and peak memory `peak_mb` of the core, for C components and this batch size."""
     cell = {"name": name, "C": C, "batch_size": batch_size, "device": device, "threads": torch.get_num_threads()}
-    ended = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "benchmarks.growth", json.dumps(cell | {"overrides": overrides})],
         cwd=Path(__file__).parents[1],
         stdout=subprocess.PIPE,
         text=True,
         check=True,
     )
-    return json.loads(ended.stdout)
+    return json.loads(process.stdout)
 
 
 def measure(
     name: str, C: int, batch_size: int, device: str, threads: int, overrides: dict[str, Any]
 ) -> dict[str, float]:
-    """One cell, in this process."""
+    """Measure one cell in this process."""
     torch.set_num_threads(threads)
     pair = prepare(name, device, **{**steady(name), **overrides, "C": C, "batch_size": batch_size})
     steps, cuda = pair.core_steps(), pair.device.type == "cuda"
@@ -60,9 +60,9 @@ def measure(
 
 
 def largest_resident_size() -> int:
-    """Bytes of this process that were in memory at once, at most, so far.
+    """The largest number of bytes of this process that have been in memory at once so far.
 
-    Linux's getrusage would do, but there it starts at the size of the process that started this one.
+    On Linux getrusage is of no use, because its count begins with the size of the parent process.
     """
     if (status := Path("/proc/self/status")).exists():
         (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))

@@ -12,14 +12,14 @@ and for residual MLPs (section D.2) + λ_H mean over layers of mean (h(x|W) − 
 
 SPD (Bushnaq, Braun and Sharkey 2025, section 2)
 
-    g_c(x) = σ(Γ_c(V_c a(x)))                           a: what enters the layer in the target
-    m_c(x) = g_c(x) + (1 − g_c(x)) r_c,   r_c ~ U(0, 1)
-    W'(x) a = Σ_c m_c(x) P_c a
-    L = mean (W − Σ_c P_c)²  +  β1 mean (f(x|W) − f(x|W'))²  +  β2 (the same, one layer at a time)  +  β3 Σ g_c(x)^p
+    g_c = σ(Γ_c(V_c x))                                 x: the layer's input in the target's own forward pass
+    m_c = g_c + (1 − g_c) r_c,   r_c ~ U(0, 1)
+    W' = Σ_c m_c P_c                                    different for every input of the network
+    L = mean (W − Σ_c P_c)²  +  β1 mean (f(x|W) − f(x|W'))²  +  β2 (the same, one layer at a time)  +  β3 Σ g_c^p
 
-Read it beside the papers. It takes the short cuts that public code takes and no others: attributions are one backward
-pass for every output, every mask has a forward pass of its own, every row of the batch is computed, and a residual
-stream is as wide as it is. It shares nothing with `pd_helpers`, whose core must give the same numbers sooner.
+Read it beside the papers. It takes the short cuts that public code takes and no others: attributions need one backward
+pass for every output, every mask has a forward pass of its own, every row of the batch is computed, and the residual
+stream has its full width. It shares nothing with `pd_helpers`, whose core must give the same numbers in less time.
 """
 
 import math
@@ -32,7 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor, einsum
 
 Matrices = Mapping[str, Tensor]
-"""Layer or use → (d_out, d_in); with a leading dimension, one for each row of the batch or for each component."""
+"""Layer or use → matrix (d_out, d_in), or with a leading dimension, one for each row of the batch or component."""
 
 
 class Gate(NamedTuple):
@@ -52,11 +52,12 @@ class Gate(NamedTuple):
 class Model:
     """A network and its components.
 
-    The network is written as f(linear, x): where it multiplies an activation by one of its matrices, it calls
+    The network is written as f(linear, x): wherever it multiplies an activation by one of its matrices, it calls
     linear(use, activation). A tied matrix is one layer with several uses.
     """
 
     f: Callable[[Callable[[str, Tensor], Tensor], Tensor], Tensor]
+    """The network as a function of `linear` and of a batch."""
     uses: Mapping[str, tuple[str, bool]]
     """Use → its layer, and whether the layer's matrix acts transposed there."""
     W: Matrices
@@ -68,7 +69,7 @@ class Model:
     gates: Mapping[str, Gate] = field(default_factory=dict)
     """Use → importance MLPs, for SPD."""
     hidden: list[str] = field(default_factory=list)
-    """Uses that activations after a ReLU enter, for APD's hidden reconstruction."""
+    """Uses whose inputs are activations after a ReLU, for APD's hidden reconstruction."""
 
     @property
     def P(self) -> Matrices:
@@ -82,17 +83,20 @@ class Model:
 
     @property
     def parameters(self) -> list[Tensor]:
-        """All that is trained."""
+        """All trained parameters."""
         return [*self.U.values(), *self.V.values(), *(p for gate in self.gates.values() for p in gate)]
 
     def factors(self, use: str) -> tuple[Tensor, Tensor]:
-        """U and V as they act at a use; transposed, P_cᵀ = V_cᵀ U_cᵀ writes with V and reads with U."""
+        """The factors that write and that read at a use: U and V, or V and U transposed where the matrix is transposed.
+
+        P_cᵀ = V_cᵀ U_cᵀ, so there V writes and U reads.
+        """
         layer, transposed = self.uses[use]
         U, V = self.U[layer], self.V[layer]
         return (V.mT, U.mT) if transposed else (U, V)
 
     def at_uses(self, matrices: Matrices) -> Matrices:
-        """Layer → matrix becomes use → matrix, transposed where the use wants it."""
+        """Layer → matrix becomes use → matrix, transposed where it acts transposed."""
         return {
             use: matrices[layer].mT if transposed else matrices[layer]
             for use, (layer, transposed) in self.uses.items()
@@ -101,7 +105,7 @@ class Model:
 
 
 def toy_model(W: Tensor, bias: Tensor, identity: Tensor | None = None) -> Model:
-    """x̂ = ReLU(Wᵀ W x + b), or ReLU(Wᵀ I W x + b), undecomposed."""
+    """x̂ = ReLU(Wᵀ W x + b), or ReLU(Wᵀ I W x + b), without components."""
 
     def f(linear, x):
         hidden = linear("embed", x)
@@ -118,7 +122,7 @@ def toy_model(W: Tensor, bias: Tensor, identity: Tensor | None = None) -> Model:
 def residual_mlp(
     W_E: Tensor, W_U: Tensor, W_in: list[Tensor], W_out: list[Tensor], biases: list[Tensor | float]
 ) -> Model:
-    """s ← s + W_out ReLU(W_in s + b) in every layer, from s = W_E x to y = W_U s; undecomposed."""
+    """s ← s + W_out ReLU(W_in s + b) in every layer, from s = W_E x to y = W_U s; without components."""
     layers = range(len(W_in))
 
     def f(linear, x):
@@ -140,13 +144,13 @@ class Forward(NamedTuple):
     output: Tensor
     """(batch, d_output)."""
     inputs: dict[str, Tensor]
-    """Use → what entered it (batch, d_in)."""
+    """Use → its input (batch, d_in)."""
     outputs: dict[str, Tensor]
-    """Use → what left it, before any bias (batch, d_out)."""
+    """Use → its output (batch, d_out), before any bias."""
 
 
 def forward(model: Model, act: Callable[[str, Tensor], Tensor], x: Tensor) -> Forward:
-    """f(x), where act(use, a) is what a use of a matrix makes of the activation a."""
+    """f(x), where act(use, a) is the output of a use of a matrix for the input a."""
     inputs, outputs = {}, {}
 
     def linear(use, a):
@@ -170,14 +174,14 @@ def target(model: Model, x: Tensor) -> Forward:
 
 
 def masked(model: Model, x: Tensor, masks: Mapping[str, Tensor]) -> Forward:
-    """f(x|W'): Σ_c m_c(x) U_c V_c a at every use that has masks (batch, C); the others keep the target's matrix."""
+    """f(x|W'), with W' = Σ_c m_c U_c V_c at every use that has masks (batch, C), and the target's matrix elsewhere."""
     W = model.at_uses(model.W)
 
     def act(use, a):
         if use not in masks:
             return a @ W[use].T
         writes, reads = model.factors(use)
-        inner = einsum("cri,bi->bcr", reads, a) * masks[use].unsqueeze(-1)  # m_c(x) V_c a
+        inner = einsum("cri,bi->bcr", reads, a) * masks[use].unsqueeze(-1)  # m_c V_c a
         return einsum("cor,bcr->bo", writes, inner)
 
     return forward(model, act, x)
@@ -206,10 +210,10 @@ def attributions(model: Model, weights: Matrices, P: Matrices, x: Tensor) -> Ten
 
 
 def squared_attributions(model: Model, weights: Matrices, P: Matrices, x: Tensor) -> Tensor:
-    """A_c(x)² (batch, C), one backward pass for every output.
+    """A_c(x)² (batch, C), with one backward pass for every output.
 
-    The derivative by a layer's matrix is the outer product of the derivative by what left it and what entered it,
-    so that ∂f_o/∂W · P_c = ∂f_o/∂(W a) · P_c a.
+    The derivative with respect to a matrix is the outer product of the derivative with respect to its output and its
+    input a, so that ∂f_o/∂W · P_c = ∂f_o/∂(W a) · P_c a.
     """
     P = model.at_uses(P)
     weights = {layer: W.detach().requires_grad_() for layer, W in weights.items()}
@@ -224,7 +228,7 @@ def squared_attributions(model: Model, weights: Matrices, P: Matrices, x: Tensor
 
 
 def batch_top_k(A: Tensor, k: int) -> Tensor:
-    """s_c(x) (batch, C): 1 for the k largest attributions of the whole batch, 0 for the others and where A is 0."""
+    """s_c(x) (batch, C): 1 for the k largest attributions of the whole batch, except where A is 0, and 0 elsewhere."""
     active = torch.zeros_like(A).flatten()
     active[A.flatten().topk(min(k, A.numel())).indices] = 1.0
     return active.view_as(A) * (A > 0)
@@ -243,7 +247,7 @@ def simplicity(model: Model, active: Tensor, p: float) -> Tensor:
 
 
 def top_k(step: int, config) -> float:
-    """Active components an input: k, to which k_start, where there is one, falls geometrically in half of the steps."""
+    """Active components per input: k, or a number that falls geometrically from k_start to k in half of the steps."""
     k, k_start, half = config.top_k, config.top_k_start, config.steps / 2
     return k if k_start is None or step >= half else k_start * (k / k_start) ** (step / half)
 
@@ -264,11 +268,11 @@ def apd_losses(model: Model, x: Tensor, config, step: int = 0) -> dict[str, Tens
             "hidden": x.new_zeros(()),
         }
     active = batch_top_k(attributions(model, weights, P, x), round(top_k(step, config) * len(x)))
-    sparse, all_on = masked(model, x, dict.fromkeys(model.decomposed, active)), target(model, x)
-    errors = [(all_on.inputs[use] - sparse.inputs[use]).square().mean() for use in model.hidden]
+    sparse, dense = masked(model, x, dict.fromkeys(model.decomposed, active)), target(model, x)
+    errors = [(dense.inputs[use] - sparse.inputs[use]).square().mean() for use in model.hidden]
     return {
         "faithfulness": faithfulness(model),
-        "minimality": (all_on.output - sparse.output).square().mean(),
+        "minimality": (dense.output - sparse.output).square().mean(),
         "simplicity": simplicity(model, active, config.schatten_p),
         "hidden": sum(errors) / len(errors) if config.hidden_coeff else x.new_zeros(()),
     }
@@ -278,7 +282,7 @@ def apd_losses(model: Model, x: Tensor, config, step: int = 0) -> dict[str, Tens
 
 
 def importance_logits(model: Model, x: Tensor) -> dict[str, Tensor]:
-    """Use → Γ_c(V_c a) (batch, C), before any sigmoid; where the matrix acts transposed, U_cᵀ reads."""
+    """Use → Γ_c(V_c x) (batch, C), x: the input of the use, before any sigmoid; a transposed use has U_cᵀ for V_c."""
     logits = {}
     for use, a in target(model, x).inputs.items():
         if use not in model.gates:
@@ -291,12 +295,12 @@ def importance_logits(model: Model, x: Tensor) -> dict[str, Tensor]:
 
 
 def lower_leaky(x: Tensor) -> Tensor:
-    """0.01 x below 0, x up to 1, then 1: for the masks."""
+    """0.01 x below 0, x from 0 to 1, and 1 above: for the masks."""
     return torch.where(x > 0, x.clamp(max=1), 0.01 * x)
 
 
 def upper_leaky(x: Tensor) -> Tensor:
-    """0 below 0, x up to 1, then 1 + 0.01 (x − 1): for the importance loss."""
+    """0 below 0, x from 0 to 1, and 1 + 0.01 (x − 1) above: for the importance loss."""
     return torch.where(x > 1, 1 + 0.01 * (x - 1), x.clamp(min=0))
 
 
@@ -311,7 +315,7 @@ def importance(logits: Mapping[str, Tensor], p: float) -> Tensor:
 
 
 def spd_losses(model: Model, x: Tensor, config, rand_like=torch.rand_like) -> dict[str, Tensor]:
-    """The four losses of one batch, unweighted; `rand_like(g)` gives the r of g's shape, anew for every loss."""
+    """The four losses of one batch, unweighted; `rand_like(g)` draws r of the shape of g, anew for every loss."""
     logits = importance_logits(model, x)
     g = {use: lower_leaky(value) for use, value in logits.items()}
     all_at_once = reconstruction(model, x, stochastic_masks(g, rand_like))
@@ -320,7 +324,7 @@ def spd_losses(model: Model, x: Tensor, config, rand_like=torch.rand_like) -> di
         "faithfulness": faithfulness(model),
         "recon": all_at_once,
         "recon_layerwise": sum(one_at_a_time) / len(one_at_a_time),
-        "importance": importance(logits, config.importance_p),
+        "importance_minimality": importance(logits, config.importance_p),
     }
 
 
@@ -328,7 +332,7 @@ def spd_losses(model: Model, x: Tensor, config, rand_like=torch.rand_like) -> di
 
 
 def learning_rate(step: int, config) -> float:
-    """A linear warm-up where the method has one, then constant, or a half cosine down to zero."""
+    """A linear warm-up if the method has one, then constant or half a cosine down to zero."""
     warmup = int(config.steps * getattr(config, "warmup_fraction", 0.0))
     if step < warmup:
         return config.lr * (step + 1) / warmup
@@ -340,14 +344,14 @@ def learning_rate(step: int, config) -> float:
 def train(
     model: Model, losses: Callable[[Tensor], dict[str, Tensor]], batches: Iterable[Tensor], config
 ) -> Iterator[dict[str, Tensor]]:
-    """One step of Adam in place for every batch, down the weighted sum of the losses, which it gives."""
+    """One step of Adam in place for every batch, on the weighted sum of the losses; yields the unweighted losses."""
     adam = torch.optim.Adam([p.requires_grad_() for p in model.parameters])
     unit_norm = getattr(config, "unit_norm", False)
     if unit_norm:
         normalise(model)
     for step, x in enumerate(batches):
         terms = losses(x)
-        loss = sum(getattr(config, f"{name}_coeff") * term for name, term in terms.items())  # λ_F L_F + λ_M L_M + ...
+        loss = sum(coefficient(config, name) * term for name, term in terms.items())  # λ_F L_F + λ_M L_M + ...
         adam.param_groups[0]["lr"] = learning_rate(step, config)
         adam.zero_grad()
         loss.backward()
@@ -355,6 +359,11 @@ def train(
         if unit_norm:
             normalise(model)
         yield {name: term.detach() for name, term in terms.items()}
+
+
+def coefficient(config, loss: str) -> float:
+    """The coefficient of a loss, from the field of the configuration that is named after the loss."""
+    return config.importance_coeff if loss == "importance_minimality" else getattr(config, f"{loss}_coeff")
 
 
 @torch.no_grad()

@@ -1,10 +1,10 @@
-"""How long does a step take? Textbook and core in one process, in turns, on the same batches.
+"""How long does a training step take? Textbook and core are timed in one process, in turns, on the same batches.
 
     ms = median over blocks of (seconds of the block) / (steps in it) · 1000
 
-A block is a few steps of one implementation, then come as many of the other, so that whatever else the machine does
-meets both alike. Warm-up steps are not counted. The target is trained briefly, see `pair.TARGET_STEPS`: its weights
-decide nothing about speed except how many outputs are off.
+A block is a few steps of one implementation, followed by a block of the other, so that anything else the machine does
+affects both alike. Warm-up steps are not counted. The target is trained briefly, see `pair.TARGET_STEPS`, because its
+weights influence speed only through the share of outputs that are zero.
 """
 
 import itertools
@@ -16,28 +16,28 @@ from typing import Any
 import torch
 
 from benchmarks.pair import prepare
-from pd_helpers.apd import APDConfig
-from pd_helpers.presets import preset
+from pd_helpers.core.apd import APDConfig
+from pd_helpers.runs.presets import preset
 
 PAPERS_BATCH = {
     ("apd", "tms"): 2048,
-    ("apd", "residual_mlp"): 256,  # section C.2 and public configs; D.2 has 2048
+    ("apd", "residual_mlp"): 256,  # section C.2 and public configurations; section D.2 says 2048
     ("apd", "gated"): 10_000,
     ("spd", "tms"): 4096,
     ("spd", "residual_mlp"): 2048,
 }
-"""Rows a step in the papers, at which both are timed; most presets need fewer, which is not what is compared here."""
+"""Number of inputs per training step in the papers, at which both implementations are timed. Most presets use fewer."""
 BLOCK = 5
-"""Steps in a row of one implementation."""
+"""Number of steps in a block."""
 WARM_UP = 5
-"""Steps of each before the clock starts."""
+"""Number of steps of each implementation before the clock starts."""
 
 
 def compare(name: str, steps: int, device: str = "auto", overrides: dict[str, Any] | None = None) -> dict[str, Any]:
     """Time `steps` steps of a preset at the papers' batch size in both implementations; `pair` explains `max_abs_diff`.
 
-    Losses and gradients are compared at the parameters that the textbook has reached by then, in float64 so that the
-    number says whether they compute the same, and in float32, as timed (on Apple's GPUs only that).
+    Losses and gradients are compared at the parameters that the textbook has then reached: in float64, which shows
+    whether both compute the same, and in float32, in which they were timed. Apple's GPUs have float32 only.
     """
     batch_size = PAPERS_BATCH[name.split("/")[0], preset(name).target.kind]
     settings = {"batch_size": batch_size, **steady(name), **(overrides or {})}
@@ -61,17 +61,17 @@ def compare(name: str, steps: int, device: str = "auto", overrides: dict[str, An
 
 
 def steady(name: str) -> dict[str, Any]:
-    """A top-k that does not fall, as in the papers: else the few steps timed would all be among the busiest."""
+    """Overrides for a constant top-k, as in the papers; otherwise it would be largest in the few steps timed."""
     return {"top_k_start": None} if isinstance(preset(name).config, APDConfig) else {}
 
 
 def in_turns(trainings: list[Iterator], steps: int, device: torch.device) -> list[float]:
-    """Milliseconds a step of each training, block by block in turn."""
+    """Milliseconds per step of each training, measured block by block in turn."""
     for training in trainings:
         block(training, WARM_UP, device)
     sizes = [BLOCK] * (steps // BLOCK) + [steps % BLOCK] * (steps % BLOCK > 0)
     seconds = [[block(training, n, device) / n for training in trainings] for n in sizes]
-    return [1000 * statistics.median(of_one) for of_one in zip(*seconds, strict=True)]
+    return [1000 * statistics.median(times) for times in zip(*seconds, strict=True)]
 
 
 def block(training: Iterator, n: int, device: torch.device) -> float:
@@ -85,6 +85,6 @@ def block(training: Iterator, n: int, device: torch.device) -> float:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until a GPU has done what it was told."""
+    """Wait until a GPU has finished all of its work."""
     if device.type in ("cuda", "mps"):
         getattr(torch, device.type).synchronize()

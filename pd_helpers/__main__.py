@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pd_helpers as pdh
-from pd_helpers import storage
+from pd_helpers.runs import files
+from pd_helpers.runs.shipped import difference, reproduce
+from pd_helpers.runs.sweeps import flat
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,6 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     run = commands.add_parser("run", help="train a target and decompose it")
     run.add_argument("name", help="an experiment, such as apd/tms_5-2")
     run.add_argument("--seed", type=int, default=0, help="seed of target, initial factors, data and masks (default 0)")
+    run.add_argument("--paper", action="store_true", help="use the paper's own settings, which take far longer")
     run.add_argument("--steps", type=int, help="training steps of the decomposition")
     run.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default auto)")
     run.add_argument("--out", metavar="DIR", help="write the run to this new folder, checkpoints on the way")
@@ -37,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
         help="override a field, such as simplicity_coeff=0.1",
     )
 
-    resume = commands.add_parser("resume", help="go on with a run that was stopped")
+    resume = commands.add_parser("resume", help="continue a run that was stopped")
     resume.add_argument("out", metavar="DIR", help="what was --out; a finished run is reported, not repeated")
 
     reproduce = commands.add_parser("reproduce", help="train a shipped run again and compare")
@@ -69,8 +72,10 @@ def _list(options: argparse.Namespace) -> None:
                 "source": p.source,
                 "target": p.target.to_dict(),
                 "config": p.config.to_dict(),
+                "paper": {"target": p.paper_target.to_dict(), "config": p.paper.to_dict()},
                 "published": p.published,
                 "differs": p.differs,
+                "notes": list(p.notes),
             }
             for name, p in pdh.PRESETS.items()
         }
@@ -85,20 +90,17 @@ def _run(options: argparse.Namespace) -> None:
     overrides = dict(key_and_value(text) for text in options.set)
     if options.steps is not None:
         overrides["steps"] = options.steps
-    run = pdh.run(options.name, options.seed, device=options.device, out=options.out, **overrides)
+    run = pdh.run(options.name, options.seed, paper=options.paper, device=options.device, out=options.out, **overrides)
     print(json.dumps(report(run)))
 
 
 def _resume(options: argparse.Namespace) -> None:
     folder = Path(options.out)
-    finished = storage.is_finished(folder)
-    print(json.dumps(_reported(storage.read_facts(folder)) if finished else report(pdh.resume(folder))))
+    finished = files.is_finished(folder)
+    print(json.dumps(_reported(files.read_facts(folder)) if finished else report(pdh.resume(folder))))
 
 
 def _reproduce(options: argparse.Namespace) -> None:
-    from pd_helpers.shipping import difference, reproduce
-    from pd_helpers.sweeps import flat
-
     run, facts = reproduce(options.name, options.variant, device=options.device)
     old, new = facts["metrics"], run.metrics
     differs = difference(new, old)
@@ -115,7 +117,7 @@ def report(run: pdh.Run) -> dict[str, Any]:
     return _reported({**facts, "seconds": run.seconds, "target_seconds": run.target_seconds, "metrics": run.metrics})
 
 
-def _reported(facts: storage.Facts) -> dict[str, Any]:
+def _reported(facts: files.Facts) -> dict[str, Any]:
     return {
         "experiment": facts["experiment"],
         "seed": facts["seed"],
@@ -128,14 +130,14 @@ def _reported(facts: storage.Facts) -> dict[str, Any]:
 
 
 def _after_ctrl_c(options: argparse.Namespace) -> str:
-    """How to go on."""
+    """How to continue."""
     if "out" not in options:
         return "nothing was written"
     out = options.out
     if out is None:
         return "with --out DIR, a run can be resumed"
-    if storage.has_checkpoint(out):
-        return f"python -m pd_helpers resume {shlex.quote(out)} goes on from there"
+    if files.has_checkpoint(out):
+        return f"python -m pd_helpers resume {shlex.quote(out)} continues from there"
     return "there was no checkpoint yet, so run it again"
 
 

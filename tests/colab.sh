@@ -14,9 +14,9 @@ source "$work/venv/bin/activate"
 grep '==' tests/colab.txt | grep -v '^torch==' >"$work/colab.txt"
 grep '^torch==' constraints.txt >>"$work/colab.txt"
 python -m pip install -q -r "$work/colab.txt" jupytext nbformat pytest nbmake beartype hypothesis
-export PYTHONPATH=notebooks PYDEVD_DISABLE_FILE_VALIDATION=1
+export PYTHONPATH=tools PYDEVD_DISABLE_FILE_VALIDATION=1
 mkdir "$work/course" && cp -r pd_helpers pyproject.toml README.md LICENSE "$work/course" # building leaves files behind
-python -m pip install -q --no-deps $(python -c 'import launch; print(*launch.COLAB_LACKS)') "$work/course"
+python -m pip install -q --no-deps $(python -c 'import badges; print(*badges.COLAB_LACKS)') "$work/course"
 python -m pip check # the package's ranges admit these versions
 python -c 'import IPython, ipywidgets, torch; print(IPython.__version__, ipywidgets.__version__, torch.__version__)'
 

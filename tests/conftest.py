@@ -1,32 +1,75 @@
-"""What every test runs under; the fixtures that need a browser are in browser.py."""
+"""What every test runs under, and fixtures that several files share; those that need a browser are in browser.py."""
 
+import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
-# Two threads, as on the smallest machine the course is written for. Set before torch is imported, so that
-# tests that do not need torch do not load it; kernels and command lines started by tests inherit it.
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+# Two threads, as on the smallest machine the course is written for, or one for each of several workers. Set before
+# torch is imported; kernels and command lines started by tests inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 # Kernels import guard/sitecustomize.py: no network, no writing elsewhere.
 os.environ["PYTHONPATH"] = os.pathsep.join(
     filter(None, [str(Path(__file__).with_name("guard")), os.environ.get("PYTHONPATH")])
 )
 
+import jaxtyping
 import matplotlib
 import pytest
-from jaxtyping import install_import_hook
 
 # Only this process: an environment variable would reach the notebooks' kernels and hide their figures.
 matplotlib.use("Agg")
 
 # Shapes in the package's signatures are checked on every call the tests make.
-install_import_hook("pd_helpers", "typechecker.check")
+jaxtyping.install_import_hook("pd_helpers", "typechecker.check")
 
 from browser import browser_executable, chromium, jupyter, jupyter_server  # noqa: E402, F401 (fixtures)
 
+MINUTES = Path(__file__).parents[1] / "notebooks" / "minutes.json"
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What is slow by its kind: notebooks, pages in a browser, labs. Others carry the mark themselves."""
+    """Mark what is slow by its kind, and let the longest begin first, so that no worker is left with it alone.
+
+    Slow are notebooks, pages in a browser and labs; other slow tests carry the mark themselves.
+    """
+    seconds = json.loads(MINUTES.read_text())
+
+    def rank(item: pytest.Item) -> float:
+        in_a_browser = "jupyter" in getattr(item, "fixturenames", ())
+        return -seconds.get(item.path.stem, 60) if item.path.suffix == ".ipynb" else -60 if in_a_browser else 0
+
     for item in items:
-        of_a_lab = item.path.name.startswith("test_widgets")
-        if item.path.suffix == ".ipynb" or of_a_lab or "jupyter" in getattr(item, "fixturenames", ()):
+        if rank(item) < 0 or item.path.name.startswith("test_widgets"):
             item.add_marker(pytest.mark.slow)
+    first: dict[Path, float] = {}
+    for item in items:
+        first[item.path] = min(rank(item), first.get(item.path, 0))
+    items.sort(key=lambda item: first[item.path])  # keeps the order within a file
+
+
+@pytest.fixture
+def as_a_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Switches off the tests' own type checks, which would speak before the package's messages do."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Torch on one thread: with two, many small operations crawl while anything else keeps the other core busy."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def quick_evaluation() -> Iterator[None]:
+    """A thousand inputs to measure a finished run, for tests that ask what a run holds and not how good it is."""
+    from pd_helpers.runs import evaluation
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation, "N_EVALUATION", 1024)
+        yield

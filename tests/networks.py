@@ -1,32 +1,16 @@
 """Small networks, random numbers and batches for the tests, and those networks as `benchmarks.textbook` writes them."""
 
-import jaxtyping
-import pytest
 import torch
-from torch import nn
+from torch import Generator, nn
 
 from benchmarks import pair, textbook
-from pd_helpers.components import ComponentModel
-from pd_helpers.residual_mlp import ResidualMLP
-from pd_helpers.targets import TMS
+from pd_helpers.core.components import ComponentModel
+from pd_helpers.core.method import method_of
+from pd_helpers.targets.residual_mlp import ResidualMLP
+from pd_helpers.targets.tms import TMS
 
 SHARP = {"rtol": 1e-9, "atol": 1e-12}
 """Float64 sums in another order agree to this."""
-
-
-@pytest.fixture
-def as_a_user(monkeypatch):
-    """Switches off the tests' own type checks, which would speak before the package's messages do."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-
-
-@pytest.fixture
-def one_thread():
-    """Torch on one thread: with two, many small operations crawl while anything else keeps the other core busy."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class MLP(nn.Module):
@@ -104,6 +88,13 @@ def replay(batch):
     """A data distribution that ignores its generator: batch(0), batch(1), ..."""
     seeds = iter(range(1000))
     return lambda batch_size, generator: batch(next(seeds))
+
+
+def begun(model, config, seed=0):
+    """The method that the configuration belongs to at step 0, warmed up, with batches and masks drawn from `seed`."""
+    method = method_of(config)(model, config, init=Generator(), draw=Generator().manual_seed(seed))
+    method.warm_up()
+    return method
 
 
 def textbook_of(net):

@@ -7,9 +7,9 @@ import torch
 from networks import SHARP, Residual, draw, randomize
 from torch.func import functional_call
 
-from pd_helpers.ablation import ablated, ablation_curve, integrated, masked, pathological, root_mean_square
-from pd_helpers.attributions import attributions, tangents
-from pd_helpers.targets import TMS
+from pd_helpers.analysis.ablation import ablated, ablation_curve, integrated, masked, pathological, root_mean_square
+from pd_helpers.core.attributions import attributions, tangents
+from pd_helpers.targets.tms import TMS
 
 
 def toy(n_features=5, n_hidden=2):

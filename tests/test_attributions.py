@@ -8,9 +8,9 @@ from networks import SHARP, Residual, draw, randomize, residual_mlp, textbook_of
 from torch.func import functional_call, jacrev
 
 from benchmarks import textbook
-from pd_helpers.attributions import attributions, batch_top_k, tangents
-from pd_helpers.residual_mlp import ResidualMLP
-from pd_helpers.targets import TMS
+from pd_helpers.core.attributions import attributions, batch_top_k, tangents
+from pd_helpers.targets.residual_mlp import ResidualMLP
+from pd_helpers.targets.tms import TMS
 
 CASES = {
     "tied": (False, ["embed"]),

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from networks import as_a_user, one_thread  # noqa: F401
 
 import pd_helpers as pdh
 from benchmarks import __main__ as command_line

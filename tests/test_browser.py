@@ -143,9 +143,9 @@ def test_training_is_given_up_at_the_press_of_a_button(jupyter):
 
 INSTANT = """
 import pd_helpers as pdh
-from pd_helpers.shipping import end_state
+from pd_helpers.runs.sweeps import end_state
 
-brief = {"steps": 200, "starts": 1}
+brief = {"steps": 200, "n_init": 1}
 run = pdh.run("apd/tms_5-2", seed=0, show_progress=False, **brief)
 grid = {"simplicity_coeff": [0.0, 0.7, 1.4, 2.0], "schatten_p": [0.8, 1.0], "top_k": [0.211, 0.361]}
 table = pdh.sweep("apd/tms_5-2", grid, target=run, keep=end_state, show_progress=False, **brief)

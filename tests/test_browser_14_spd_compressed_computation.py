@@ -10,8 +10,8 @@ runs = {beta_3: pdh.shipped("spd/resid_mlp_1", name) for beta_3, name in variant
 
 
 def test_the_price_lab_follows_its_slider(jupyter):
-    serve_cells(jupyter, "price", RUNS, "pdh.widgets.PriceLab(runs, 1e-5)")
-    slider = jupyter.slider("price of importance β₃")
+    serve_cells(jupyter, "price", RUNS, "pdh.widgets.ImportanceCoefficientLab(runs, 1e-5)")
+    slider = jupyter.slider("importance coefficient β₃")
     assert slider.readout == "1e-05"
 
     def move(key: str) -> tuple[int, int]:

@@ -10,7 +10,7 @@ import build
 import ipywidgets
 import pytest
 
-from pd_helpers.widgets.lab import Lab
+from pd_helpers.course.kit.lab import Lab
 
 NAME = "01_example"
 SOURCE = """\

@@ -6,6 +6,7 @@ from pathlib import Path
 import build
 import nbformat
 import pytest
+import timetables
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
@@ -173,7 +174,7 @@ def test_a_quoted_run_time_follows_the_notebook_it_quotes(course):
     [(1, "under a minute"), (59, "under a minute"), (61, "about a minute"), (100, "about 2 minutes")],
 )
 def test_run_times_in_words(seconds, words):
-    assert build.in_words(seconds) == words
+    assert timetables.in_words(seconds) == words
 
 
 @pytest.mark.parametrize(

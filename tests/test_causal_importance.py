@@ -5,8 +5,7 @@ import torch
 from networks import SHARP, Residual, draw, randomize
 from torch import Generator, nn
 
-from pd_helpers import causal_importance
-from pd_helpers.causal_importance import (
+from pd_helpers.core.causal_importance import (
     CausalImportance,
     ImportanceMLP,
     hard_sigmoid,
@@ -14,8 +13,9 @@ from pd_helpers.causal_importance import (
     sample_masks,
     upper_leaky,
 )
-from pd_helpers.components import decompose
-from pd_helpers.targets import TMS
+from pd_helpers.core.components import decompose
+from pd_helpers.core.shortcuts import gate_kernel
+from pd_helpers.targets.tms import TMS
 
 X = [-2.0, -0.5, 0.25, 0.75, 1.5, 3.0]
 
@@ -141,12 +141,12 @@ def test_initial_importance_has_kaimings_gains():
 
 @pytest.mark.parametrize("block", [1, 2 * 6 * 3, 10**6], ids=["one at a time", "two at a time", "all at once"])
 def test_the_gates_equal_autograds_plain_version(block, monkeypatch):
-    monkeypatch.setattr(causal_importance, "BLOCK", block)
+    monkeypatch.setattr(gate_kernel, "BLOCK", block)
     h, weights = draw(6, 5, seed=1), [draw(5, 3, seed=2), draw(5, 3, seed=3), draw(5, 3, seed=4), draw(5, seed=5)]
     leaves = [tensor.requires_grad_() for tensor in (h, *weights)]
     w_in, b_in, w_out, b_out = weights
     plain = (torch.nn.functional.gelu(h.unsqueeze(-1) * w_in + b_in) * w_out).sum(dim=-1) + b_out
-    mine = causal_importance.gates(h, *weights)
+    mine = gate_kernel.gates(h, *weights)
     torch.testing.assert_close(mine, plain, **SHARP)
     into = draw(6, 5, seed=6)
     torch.testing.assert_close(

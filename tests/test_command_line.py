@@ -6,24 +6,14 @@ import subprocess
 import sys
 
 import pytest
-from networks import as_a_user  # noqa: F401
 
 import pd_helpers as pdh
-from pd_helpers import runs
 from pd_helpers.__main__ import main
 
-pytestmark = pytest.mark.usefixtures("as_a_user")
+pytestmark = pytest.mark.usefixtures("as_a_user", "quick_evaluation")
 QUICK = ["--steps", "20", "--set", "target_steps=50", "--set", "batch_size=64", "--set", "faithfulness_warmup_steps=0"]
 KEYS = ["experiment", "seed", "device", "steps", "seconds", "target_seconds", "metrics"]
 NUMBERS = ["mmcs", "ml2r", "faithfulness", "recon"]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_evaluation():
-    """These tests ask what a run holds, not how good it is: a thousand inputs will do to measure it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "N_EVALUATION", 1024)
-        yield
 
 
 @pytest.fixture(autouse=True)

@@ -1,12 +1,13 @@
-from types import SimpleNamespace
-
 import pytest
 import torch
 from scipy.stats import spearmanr
 from torch import Generator, nn
 
 import pd_helpers as pdh
-from pd_helpers import comparison
+from pd_helpers.analysis import comparison
+from pd_helpers.core.apd import APD
+from pd_helpers.course.apd_against_spd import ideas
+from pd_helpers.runs.selection import Candidate
 
 QUICK = {"steps": 20, "batch_size": 64, "target_steps": 10}
 
@@ -16,10 +17,10 @@ def prepared(name, **overrides):
 
 
 def hand_made(model):
-    """What the experiments need of a finished run."""
-    return SimpleNamespace(
-        components=model, target=model.target, importance=None, importances=lambda x: {}, config=None, data=None
-    )
+    """An APD run whose components are these."""
+    C = next(iter(model.layers.values())).C
+    method = APD(model, pdh.APDConfig(C=C), init=Generator(), draw=Generator())
+    return pdh.Run(name=None, seed=0, target_config=None, data=None, candidates=[Candidate(method)])
 
 
 def one_neuron(*shares, bias=0.0):
@@ -108,18 +109,18 @@ class TestOrder:
 
 class TestGradients:
     def test_an_inactive_component_hears_of_faithfulness_alone(self):
-        run = prepared("apd/tms_5-2", starts=1, attribute_at="components")
+        run = prepared("apd/tms_5-2", n_init=1, attribute_at="components")
         with torch.no_grad():
             run.components.layers["embed"].U[2] = 0.0
             run.components.layers["embed"].U[2, 0, 0] = 1e-9  # never among the batch top-k
-        found = comparison.gradient_sizes(run, run.data(64, Generator().manual_seed(0)), Generator().manual_seed(0))
+        found = ideas.gradient_sizes(run, run.data(64, Generator().manual_seed(0)), Generator().manual_seed(0))
         assert set(found) == {"faithfulness", "minimality", "simplicity"}
         assert found["minimality"][2] == found["simplicity"][2] == 0 < found["faithfulness"][2]
         assert (found["minimality"] > 0).sum() >= 2
 
     def test_faithfulness_in_closed_form(self):
-        run = prepared("spd/tms_5-2_id", starts=1)
-        found = comparison.gradient_sizes(run, run.data(64, Generator().manual_seed(0)), Generator().manual_seed(0))
+        run = prepared("spd/tms_5-2_id", n_init=1)
+        found = ideas.gradient_sizes(run, run.data(64, Generator().manual_seed(0)), Generator().manual_seed(0))
         model, expected = run.components, []
         for path, layer in model.layers.items():
             miss = -2 * (model.targets[path] - layer.weight) / model.n_all_parameters
@@ -129,8 +130,11 @@ class TestGradients:
         assert (found["recon"] > 0).all()
 
     def test_flow_trains_as_a_plain_run_does(self):
-        run, plain = prepared("apd/tms_5-2", starts=2, start_steps=5), prepared("apd/tms_5-2", starts=2, start_steps=5)
-        flow = comparison.gradient_flow(run, every=5, show_progress=False)
+        run, plain = (
+            prepared("apd/tms_5-2", n_init=2, selection_steps=5),
+            prepared("apd/tms_5-2", n_init=2, selection_steps=5),
+        )
+        flow = ideas.gradient_flow(run, every=5, show_progress=False)
         plain.train(show_progress=False)
         assert flow.steps.tolist() == [10, 15, 20]
         assert flow.sizes["simplicity"].shape == (3, 5)
@@ -139,10 +143,10 @@ class TestGradients:
             assert torch.equal(mine, theirs)
 
     def test_flow_replayed_from_snapshots(self):
-        run = prepared("apd/tms_5-2", starts=1)
+        run = prepared("apd/tms_5-2", n_init=1)
         run.train(show_progress=False)
         before = [p.clone() for p in run.components.factors]
-        flow = comparison.replayed_flow(run)
+        flow = ideas.replayed_flow(run)
         assert flow.steps.tolist() == [snapshot.step for snapshot in run.snapshots]
         assert flow.sizes["minimality"].shape == (len(run.snapshots), 5)
         assert all(torch.equal(a, b) for a, b in zip(before, run.components.factors, strict=True))
@@ -152,14 +156,14 @@ class TestGradients:
         expected = (U.grad.square().flatten(1).sum(dim=1) + V.grad.square().flatten(1).sum(dim=1)).sqrt()
         torch.testing.assert_close(flow.sizes["faithfulness"][0], expected)
         with pytest.raises(ValueError, match="run must be an APD run"):
-            comparison.replayed_flow(pdh.shipped("spd/tms_5-2"))
+            ideas.replayed_flow(pdh.shipped("spd/tms_5-2"))
 
     def test_flow_stops_where_it_is_told(self):
-        run = prepared("spd/tms_5-2", starts=1)
-        assert comparison.gradient_flow(run, every=4, until=9, show_progress=False).steps.tolist() == [4, 8]
-        assert run.state.step == 9
+        run = prepared("spd/tms_5-2", n_init=1)
+        assert ideas.gradient_flow(run, every=4, until=9, show_progress=False).steps.tolist() == [4, 8]
+        assert run.step == 9
         with pytest.raises(ValueError, match="until must be between 4 and 20, but is 21"):
-            comparison.gradient_flow(prepared("spd/tms_5-2", starts=1), every=4, until=21, show_progress=False)
+            ideas.gradient_flow(prepared("spd/tms_5-2", n_init=1), every=4, until=21, show_progress=False)
 
     def test_alive(self):
         assert comparison.alive(pdh.shipped("apd/tms_5-2")).tolist() == [True] * 5
@@ -168,6 +172,6 @@ class TestGradients:
 
 
 def test_cost_counts_what_the_backward_pass_needs():
-    small, large = (comparison.cost(prepared("spd/tms_5-2", starts=1, batch_size=n), n_steps=1) for n in (400, 4000))
+    small, large = (ideas.cost(prepared("spd/tms_5-2", n_init=1, batch_size=n), n_steps=1) for n in (400, 4000))
     assert small.milliseconds > 0
     assert 5 < large.megabytes / small.megabytes < 11

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from networks import MLP, SHARP, Residual, as_a_user, draw, randomize, residual_mlp, textbook_of  # noqa: F401
+from networks import MLP, SHARP, Residual, draw, randomize, residual_mlp, textbook_of
 from torch import Generator, nn
 
 from benchmarks import pair, textbook
-from pd_helpers import pairs
-from pd_helpers.components import Components, decompose
-from pd_helpers.targets import TMS, TransposedLinear
+from pd_helpers.core.components import Components, TransposedLinear, decompose
+from pd_helpers.core.shortcuts import active_pairs as pairs
+from pd_helpers.targets.tms import TMS
 
 NETWORKS = {
     "tied": (lambda: TMS(n_features=4, n_hidden=2), ["embed"]),
@@ -263,26 +263,26 @@ X = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 0.0], [0.0, 2.0]])
 
 class TestMergeEmptyRows:
     def test_one_empty_row_stands_for_all(self):
-        rows, weights = decompose(TMS(n_features=2, n_hidden=1), {"embed": 2}).merge_empty_rows(X)
+        rows, counts, n_inputs = decompose(TMS(n_features=2, n_hidden=1), {"embed": 2}).merge_empty_rows(X)
         assert rows.tolist() == [[1.0, 0.0], [0.0, 2.0], [0.0, 0.0]]
-        assert weights.tolist() == [1.0, 1.0, 2.0]
+        assert counts.tolist() == [1.0, 1.0, 2.0]
+        assert n_inputs == 4
 
     @pytest.mark.parametrize("x", [X[[0, 0]], X[[1, 3]]], ids=["all empty", "none empty"])
-    def test_weights_add_up_to_the_batch(self, x):
-        rows, weights = decompose(TMS(n_features=2, n_hidden=1), {"embed": 2}).merge_empty_rows(x)
-        assert len(rows) == len(weights)
-        assert weights.sum() == 2
-        assert weights[rows.any(dim=1)].tolist() == [1.0] * int(x.any(dim=1).sum())
+    def test_counts_add_up_to_the_batch(self, x):
+        rows, counts, _ = decompose(TMS(n_features=2, n_hidden=1), {"embed": 2}).merge_empty_rows(x)
+        assert len(rows) == len(counts)
+        assert counts.sum() == 2
+        assert counts[rows.any(dim=1)].tolist() == [1.0] * int(x.any(dim=1).sum())
 
     def test_is_off_where_a_bias_reaches_a_decomposed_layer(self):
         model = decompose(MLP(d_in=2), {"fc1": 2, "fc2": 2})
-        rows, weights = model.merge_empty_rows(X)
+        rows, counts, _ = model.merge_empty_rows(X)
         assert torch.equal(rows, X)
-        assert weights.tolist() == [1.0] * 4
+        assert counts.tolist() == [1.0] * 4
 
     def test_is_on_where_only_later_layers_have_a_bias_before_them(self):
-        rows, _ = decompose(MLP(d_in=2), {"fc1": 2}).merge_empty_rows(X)
-        assert len(rows) == 3
+        assert len(decompose(MLP(d_in=2), {"fc1": 2}).merge_empty_rows(X).rows) == 3
 
 
 def test_a_tied_autoencoder_of_your_own():
@@ -358,5 +358,5 @@ def test_assigned_matrices_are_the_components(shape):
 
 def test_matrices_of_too_high_a_rank_are_refused():
     layer = Components(C=2, d_out=3, d_in=3, rank=2)
-    with pytest.raises(ValueError, match="P must have rank at most 2, .* but has 3"):
+    with pytest.raises(ValueError, match="P must have rank at most 2, .* but has rank 3"):
         layer.assign_(torch.eye(3).expand(2, 3, 3))

@@ -6,12 +6,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from networks import as_a_user  # noqa: F401
 
-from pd_helpers.apd import APDConfig
-from pd_helpers.presets import PRESETS, preset
-from pd_helpers.spd import SPDConfig
-from pd_helpers.targets import TMSConfig
+from pd_helpers.core.apd import APDConfig
+from pd_helpers.core.spd import SPDConfig
+from pd_helpers.runs.presets import PRESETS, preset
+from pd_helpers.targets.tms import TMSConfig
 
 pytestmark = pytest.mark.usefixtures("as_a_user")
 

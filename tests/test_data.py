@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Generator
 
-from pd_helpers.data import SparseFeatures, one_hot
+from pd_helpers.targets.features import SparseFeatures, one_hot
 
 N = 200_000
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]

@@ -8,8 +8,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from networks import SHARP, draw
 
-from pd_helpers import description_length as dl
-from pd_helpers import losses
+from pd_helpers.core import losses
+from pd_helpers.course.description_length import ideas as dl
+from pd_helpers.course.kit import partitions
 
 TABLE = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 0], [0, 0, 1, 1], [0, 0, 0, 0]]).bool()
 
@@ -36,10 +37,10 @@ def test_a_merged_group_is_active_where_any_member_is_and_has_all_their_ranks():
 
 
 def test_numbers_of_partitions_are_bells():
-    assert [len(dl.partitions(n)) for n in range(1, 7)] == [1, 2, 5, 15, 52, 203]
-    for groups in dl.partitions(5):
+    assert [len(partitions.partitions(n)) for n in range(1, 7)] == [1, 2, 5, 15, 52, 203]
+    for groups in partitions.partitions(5):
         assert sorted(c for group in groups for c in group) == list(range(5))
-    assert len(set(dl.partitions(6))) == 203
+    assert len(set(partitions.partitions(6))) == 203
 
 
 counts = st.integers(0, 12)
@@ -72,7 +73,7 @@ def test_the_shortest_is_no_longer_than_any_other():
     active = draw(40, 5) > 0.5
     for alpha in (0.1, 0.5, 1.0, 3.0):
         best = dl.merge(active, dl.shortest(active, alpha))
-        all_bits = [dl.description_length(*dl.merge(active, g), alpha, n_names=5) for g in dl.partitions(5)]
+        all_bits = [dl.description_length(*dl.merge(active, g), alpha, n_names=5) for g in partitions.partitions(5)]
         assert dl.description_length(*best, alpha, n_names=5) == pytest.approx(min(all_bits))
 
 

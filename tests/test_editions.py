@@ -12,6 +12,7 @@ import editions
 import jsonschema
 import nbformat
 import pytest
+import timetables
 from nbformat import NotebookNode
 
 import pd_helpers as pdh
@@ -129,7 +130,7 @@ def test_nbgrader_can_read_it(name, edition):
 def test_links_between_notebooks_hold(name):
     text = "\n".join(cell.source for cell in editions.student(name).cells if cell.cell_type == "markdown")
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text)
-    assert [link for link in links if not (build.HERE / link).exists() or "/" in link] == []
+    assert [link for link in links if not (build.NOTEBOOKS / link).exists() or "/" in link] == []
 
 
 # --- Exercises --------------------------------------------------------------------------------------------
@@ -197,7 +198,7 @@ def test_the_student_edition_runs_through():
     from nbclient import NotebookClient
 
     notebook = editions.student("01_matrix_decomposition")
-    resources = {"metadata": {"path": str(build.HERE)}}
+    resources = {"metadata": {"path": str(build.NOTEBOOKS)}}
     NotebookClient(notebook, timeout=build.CELL_TIMEOUT, kernel_name="python3", resources=resources).execute()
     checks = [cell.outputs[0].text for cell in notebook.cells if editions.is_check(cell)]
     assert len(checks) == 3
@@ -275,7 +276,7 @@ def test_an_unknown_notebook_is_refused_and_nothing_written(tmp_path, edition, c
     folder = course(tmp_path / "course", EXERCISE)
     assert editions.main([edition, str(tmp_path / "out"), "01_example", "99_none"], folder) == 1
     message = capsys.readouterr().err
-    assert "run: python notebooks/build.py 01_example" in message if edition == "slides" else "01_example" in message
+    assert "run: python tools/build.py 01_example" in message if edition == "slides" else "01_example" in message
     assert not (tmp_path / "out").exists()
     assert editions.main([edition, str(tmp_path / "out"), "99_none"], folder) == 1
     assert "99_none: there is no source/99_none.py; the sources are: 01_example" in capsys.readouterr().err
@@ -299,12 +300,12 @@ def timed(folder: Path) -> Path:
 
 def test_a_table_of_times(tmp_path):
     folder = timed(tmp_path)
-    assert build.timetable("00-02 12", folder).splitlines()[2:] == [
+    assert timetables.timetable("00-02 12", folder).splitlines()[2:] == [
         "| [01 · Example](01_example.ipynb) | 5 minutes | 10 minutes | about 2 minutes |",
         "| [12 · Other](12_other.ipynb) | 5 minutes | 10 minutes | about 2 minutes |",
         "| **together 0.5 hours** | 10 minutes | 20 minutes | about 3 minutes |",
     ]
-    assert build.timetable("02-11", folder).count("\n") == 2
+    assert timetables.timetable("02-11", folder).count("\n") == 2
 
 
 def test_a_stale_table_is_found_and_mended(tmp_path):

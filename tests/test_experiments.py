@@ -7,13 +7,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import SHARP, as_a_user, draw, one_thread, randomize, residual_mlp, textbook_of  # noqa: F401
+from networks import SHARP, draw, residual_mlp, textbook_of
 from torch import Generator, nn
 
 import pd_helpers as pdh
 from benchmarks import pair, textbook
-from pd_helpers import experiments, runs
-from pd_helpers.data import SparseFeatures
+from pd_helpers.analysis import gated_functions, importance_matrices, neuron_contributions, scrubbing
+from pd_helpers.runs import api, evaluation
+from pd_helpers.targets.features import SparseFeatures
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -41,7 +42,7 @@ def perfect(n_layers=1, served=(1, 2, 3, 4), data=DATA, top_k=5.0, **config):
     target.W_U.copy_(target.W_E.T)
     settings = {"C": 6, "rank": 2, "top_k": top_k, "attribute_at": "target", "batch_size": 8, **config}
     data = double(data) if isinstance(data, SparseFeatures) else data
-    run = runs.start(target, pdh.APDConfig(**settings), data, target.layers, device="cpu")
+    run = api.begin(target, pdh.APDConfig(**settings), data, target.layers, device="cpu")
     for parameter in [*target.parameters(), *run.components.parameters()]:
         if parameter is not target.W_E:
             parameter.zero_()
@@ -69,8 +70,8 @@ def random_run(method="apd", n_layers=2):
     """A residual MLP and a decomposition of it, both random."""
     target = residual_mlp(n_layers, d_resid=9)
     config = pdh.APDConfig(C=5, rank=2) if method == "apd" else pdh.SPDConfig(C=5, d_gate=3)
-    run = runs.start(target, config, double(SparseFeatures(4, 0.3, low=-1.0)), target.layers, device="cpu")
-    for i, parameter in enumerate([*run.components.factors, *(run.importance.parameters() if run.importance else ())]):
+    run = api.begin(target, config, double(SparseFeatures(4, 0.3, low=-1.0)), target.layers, device="cpu")
+    for i, parameter in enumerate(run.method.parameters().values()):
         parameter.data.copy_(draw(*parameter.shape, seed=70 + i))
     return run
 
@@ -80,7 +81,7 @@ def random_run(method="apd", n_layers=2):
 
 @pytest.mark.parametrize("n_layers", [1, 2])
 def test_contributions_of_a_perfect_decomposition(n_layers):
-    found = experiments.contributions(perfect(n_layers))
+    found = neuron_contributions.contributions(perfect(n_layers))
     mine = torch.zeros(5, 4, dtype=torch.float64)
     for n, feature in enumerate((1, 2, 3, 4)):  # neurons of the first layer, then of the second
         mine[feature, (n % n_layers) * (4 // n_layers) + n // n_layers] = 1.0
@@ -92,7 +93,7 @@ def test_contributions_of_a_perfect_decomposition(n_layers):
 
 def test_contributions_of_apd_are_of_the_one_component_that_contributes_most_in_all_layers():
     run = random_run()
-    found, net = experiments.contributions(run), run.target
+    found, net = neuron_contributions.contributions(run), run.target
     W_U, W_E = net.W_U.numpy(), net.W_E.numpy()
     P = {path: layer.P.detach().numpy() for path, layer in run.components.layers.items()}
     for i in range(4):
@@ -116,7 +117,7 @@ def test_contributions_of_apd_are_of_the_one_component_that_contributes_most_in_
 
 def test_contributions_of_spd_take_a_subcomponent_of_each_W_in_with_the_whole_W_out():
     run = random_run("spd")
-    found, net = experiments.contributions(run), run.target
+    found, net = neuron_contributions.contributions(run), run.target
     for layer, mlp in enumerate(net.mlps):
         P = run.components.layers[f"mlps.{layer}.W_in"].P.detach()
         for i in range(4):
@@ -132,7 +133,7 @@ def test_contributions_of_spd_take_a_subcomponent_of_each_W_in_with_the_whole_W_
 
 @pytest.mark.parametrize("n_layers", [1, 2])
 def test_feature_components_of_a_perfect_decomposition(n_layers):
-    assert experiments.feature_components(perfect(n_layers)).tolist() == OWN
+    assert neuron_contributions.feature_components(perfect(n_layers)).tolist() == OWN
 
 
 def test_feature_components_look_at_the_value_asked_for():
@@ -142,13 +143,13 @@ def test_feature_components_look_at_the_value_asked_for():
         W_in, W_out = (run.components.layers[f"mlps.0.{name}"] for name in ("W_in", "W_out"))
         W_in.U[2, 3, 0] = W_out.V[2, 0, 3] = 1.0
         W_in.V[2, 0] = W_out.U[2, :, 0] = run.target.W_E[:, 1]
-    assert experiments.feature_components(run)[1] == OWN[1]
-    assert experiments.feature_components(run, value=-1.0)[1] == 2
+    assert neuron_contributions.feature_components(run)[1] == OWN[1]
+    assert neuron_contributions.feature_components(run, value=-1.0)[1] == 2
 
 
 def test_importance_matrix_of_apd_is_the_batch_top_k_of_one_hot_inputs():
     for top_k, found in ((1.0, {(i, OWN[i]) for i in (1, 2, 3, 4)}), (0.2, None)):
-        g = experiments.importance_matrix(perfect(n_layers=2, top_k=top_k))
+        g = importance_matrices.importance_matrix(perfect(n_layers=2, top_k=top_k))
         assert list(g) == ["mlps.0.W_in", "mlps.0.W_out", "mlps.1.W_in", "mlps.1.W_out"]
         for table in g.values():
             on = {tuple(pair) for pair in table.nonzero().tolist()}
@@ -157,10 +158,10 @@ def test_importance_matrix_of_apd_is_the_batch_top_k_of_one_hot_inputs():
 
 def test_importance_matrix_of_spd_is_the_hard_sigmoid_of_the_gates_on_one_hot_inputs():
     run = random_run("spd")
-    truth = pair.in_textbook(textbook_of(run.target), run.components, run.importance)
+    truth = pair.in_textbook(textbook_of(run.target), run.method)
     for value in (0.75, -0.5):
         logits = textbook.importance_logits(truth, value * torch.eye(4, dtype=torch.float64))
-        g = experiments.importance_matrix(run, *([] if value == 0.75 else [value]))
+        g = importance_matrices.importance_matrix(run, *([] if value == 0.75 else [value]))
         torch.testing.assert_close(g, {use: table.detach().clamp(0, 1) for use, table in logits.items()}, **SHARP)
 
 
@@ -169,25 +170,25 @@ def test_importance_matrix_of_spd_is_the_hard_sigmoid_of_the_gates_on_one_hot_in
 
 def test_orders_of_a_permuted_identity():
     matrix = torch.eye(4)[[2, 0, 3, 1]] * 0.9 + 0.05
-    for order in (experiments.greedy_order, experiments.hungarian_order):
+    for order in (importance_matrices.greedy_order, importance_matrices.hungarian_order):
         torch.testing.assert_close(matrix[:, order(matrix)], torch.eye(4) * 0.9 + 0.05)
 
 
 def test_the_greedy_order_serves_rows_in_turn_where_the_hungarian_one_looks_ahead():
     matrix = torch.tensor([[0.9, 0.8, 0.0], [0.8, 0.1, 0.0]])
-    assert experiments.greedy_order(matrix).tolist() == [0, 1, 2]
-    assert experiments.hungarian_order(matrix).tolist() == [1, 0, 2]
+    assert importance_matrices.greedy_order(matrix).tolist() == [0, 1, 2]
+    assert importance_matrices.hungarian_order(matrix).tolist() == [1, 0, 2]
 
 
 def test_columns_that_are_left_over_come_last_in_their_order():
     matrix = torch.tensor([[0.0, 0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0, 1.0]])
-    for order in (experiments.greedy_order, experiments.hungarian_order):
+    for order in (importance_matrices.greedy_order, importance_matrices.hungarian_order):
         assert order(matrix).tolist() == [2, 4, 0, 1, 3]
 
 
 def test_more_rows_than_columns_still_give_every_column_once():
     matrix = draw(5, 3).abs()
-    for order in (experiments.greedy_order, experiments.hungarian_order):
+    for order in (importance_matrices.greedy_order, importance_matrices.hungarian_order):
         assert sorted(order(matrix).tolist()) == [0, 1, 2]
 
 
@@ -195,7 +196,7 @@ def test_more_rows_than_columns_still_give_every_column_once():
 @given(n=st.integers(1, 4), extra=st.integers(0, 2), seed=st.integers(0, 999))
 def test_orders_by_brute_force(n, extra, seed):
     matrix = draw(n, n + extra, seed=seed).abs()
-    greedy, hungarian = experiments.greedy_order(matrix).tolist(), experiments.hungarian_order(matrix)
+    greedy, hungarian = importance_matrices.greedy_order(matrix).tolist(), importance_matrices.hungarian_order(matrix)
     assert sorted(greedy) == sorted(hungarian.tolist()) == list(range(n + extra))
     for i in range(n):
         assert matrix[i, greedy[i]] == matrix[i, greedy[i:]].max()
@@ -208,7 +209,7 @@ def test_orders_by_brute_force(n, extra, seed):
 
 @pytest.mark.parametrize("n_layers", [1, 2])
 def test_scrubbing_a_perfect_decomposition_hurts_only_without_the_active_features_components(n_layers):
-    found = experiments.scrub(perfect(n_layers), 500, Generator().manual_seed(1))
+    found = scrubbing.scrub(perfect(n_layers), 500, Generator().manual_seed(1))
     x = DATA(500, Generator().manual_seed(1)).double()
     relu = x.clamp(min=0).square()
     for errors in (found.topk, found.scrubbed):
@@ -221,7 +222,7 @@ def test_scrubbing_a_perfect_decomposition_hurts_only_without_the_active_feature
 
 def test_scrubbing_ablates_a_random_half_of_the_other_components():
     """Component 2 holds a quarter of what feature 1's neuron writes, so without it a quarter of ReLU(x) is missing."""
-    found = experiments.scrub(shared(data=rows([0.0, 0.8, 0.0, 0.0, 0.0])), 2000, Generator().manual_seed(1))
+    found = scrubbing.scrub(shared(data=rows([0.0, 0.8, 0.0, 0.0, 0.0])), 2000, Generator().manual_seed(1))
     missing = (0.8 / 4) ** 2 / 5
     off = found.scrubbed > missing / 2
     torch.testing.assert_close(found.scrubbed, off.double() * missing, **SHARP)
@@ -232,12 +233,12 @@ def test_scrubbing_ablates_a_random_half_of_the_other_components():
 
 def test_the_top_k_of_scrubbing_is_over_all_inputs_at_once():
     data = rows([0.0, 0.9, 0.0, 0.0, 0.0], [0.0, 0.5, 0.0, 0.0, 0.0], [0.0, 0.1, 0.0, 0.0, 0.0], [0.0] * 5)
-    found = experiments.scrub(perfect(data=data, top_k=0.5), 4, Generator())  # two active components for four inputs
+    found = scrubbing.scrub(perfect(data=data, top_k=0.5), 4, Generator())  # two active components for four inputs
     torch.testing.assert_close(found.topk, torch.tensor([0.0, 0.0, 0.1**2 / 5, 0.0], dtype=torch.float64), **SHARP)
 
 
 def test_halves_of_one_feature():
-    found = experiments.ablate_halves(shared(), 1, 2000, Generator().manual_seed(1), value=0.5)
+    found = scrubbing.ablate_halves(shared(), 1, 2000, Generator().manual_seed(1), value=0.5)
     added = {name: table[:, 1] for name, table in found.items()}  # to feature 1's own output
     for name, n in {"target": 1, "topk": 1, "scrubbed": 2000, "anti_scrubbed": 2000}.items():
         assert found[name].shape == (n, 5)
@@ -253,7 +254,7 @@ def test_halves_of_one_feature():
 def test_ablation_leaves_the_skip_connection_alone():
     """W_U W_E is no identity here; what the MLPs add is counted from what it passes on."""
     run = random_run()
-    found = experiments.ablate_halves(run, 2, 3, Generator().manual_seed(1))
+    found = scrubbing.ablate_halves(run, 2, 3, Generator().manual_seed(1))
     x = torch.eye(4, dtype=torch.float64)[[2]]
     torch.testing.assert_close(found["target"], run.target(x) - x @ run.target.W_E.T @ run.target.W_U.T, **SHARP)
 
@@ -270,9 +271,9 @@ def test_one_feature_in_a_perfect_decomposition():
         [0.4, 0.0, 0.0, 0.0, 0.0],  # without a neuron: the target itself is wrong
         [0.0, 0.0, 0.0, 0.0, 0.0],
     )
-    found = experiments.single_feature(perfect(data=data), 6, Generator(), batch_size=4)
+    found = scrubbing.single_feature(perfect(data=data), 6, Generator(), batch_size=4)
     nan = float("nan")
-    wanted = experiments.SingleFeature(
+    wanted = scrubbing.SingleFeature(
         top_1=[0.0, 0.0, 0.0, nan, nan],
         batch_top_k=[0.0, 0.0, 0.0, nan, nan],
         n_active=[0.0, 0.5, 1.0, nan, nan],
@@ -286,7 +287,7 @@ def test_one_feature_in_a_perfect_decomposition():
 
 def test_one_component_is_not_enough_where_two_share_a_feature():
     data = rows([0.0, 0.8, 0.0, 0.0, 0.0], [0.0, 0.4, 0.0, 0.0, 0.0], [0.0, 0.0, 0.9, 0.0, 0.0])
-    found = experiments.single_feature(shared(data=data), 3, Generator())
+    found = scrubbing.single_feature(shared(data=data), 3, Generator())
     assert found.top_1[1].item() == pytest.approx((0.2**2 + 0.1**2) / 2 / 5)
     assert found.batch_top_k[1].item() == pytest.approx(0, abs=1e-12)
     assert found.n_active[1:3].tolist() == [2.0, 1.0]
@@ -294,7 +295,7 @@ def test_one_component_is_not_enough_where_two_share_a_feature():
         assert mine[1].item() == pytest.approx(against_target[1].item(), abs=1e-12)
     # One active component an input: the third of three goes to the larger attribution of what is left.
     #   feature 1, own component: (0.8 + 0.75 · 0.8, 0.4 + 0.75 · 0.4); feature 2: 2 · 0.9; component 2: 0.2 and 0.1
-    found = experiments.single_feature(shared(data=data, top_k=2 / 3), 3, Generator())
+    found = scrubbing.single_feature(shared(data=data, top_k=2 / 3), 3, Generator())
     assert found.n_active[1:3].tolist() == [0.5, 1.0]
     assert found.batch_top_k[1].item() == pytest.approx((0.2**2 + 0.4**2) / 2 / 5)
 
@@ -306,14 +307,14 @@ def test_every_batch_has_a_top_k_of_its_own():
         [0.0, 0.0, 0.0, 0.3, 0.0],
         [0.0, 0.0, 0.0, 0.0, 0.2],
     )
-    together = experiments.single_feature(perfect(data=rows(*data), top_k=0.5), 4, Generator())
+    together = scrubbing.single_feature(perfect(data=rows(*data), top_k=0.5), 4, Generator())
     assert together.n_active[1:].tolist() == [1.0, 1.0, 0.0, 0.0]
-    by_twos = experiments.single_feature(perfect(data=rows(*data), top_k=0.5), 4, Generator(), batch_size=2)
+    by_twos = scrubbing.single_feature(perfect(data=rows(*data), top_k=0.5), 4, Generator(), batch_size=2)
     assert by_twos.n_active[1:].tolist() == [0.0, 1.0, 1.0, 0.0]
 
 
 def test_features_that_never_are_alone_have_no_number():
-    found = experiments.single_feature(perfect(data=rows([0.5, 0.5, 0.0, 0.0, 0.0])), 3, Generator())
+    found = scrubbing.single_feature(perfect(data=rows([0.5, 0.5, 0.0, 0.0, 0.0])), 3, Generator())
     assert all(values.isnan().all() for values in found)
 
 
@@ -324,7 +325,7 @@ def test_features_that_never_are_alone_have_no_number():
 def of_functions(order, scale=1.0, together=()):
     """A gated network of four functions; component `order[i]` holds the weights of function i, times `scale`."""
     target = pdh.make_target(pdh.GatedConfig(n_neurons=5), 0, show_progress=False)
-    run = runs.start(target, pdh.APDConfig(C=6, rank=None), pdh.GatedConfig().features(), target.layers, device="cpu")
+    run = api.begin(target, pdh.APDConfig(C=6, rank=None), pdh.GatedConfig().features(), target.layers, device="cpu")
     for path, layer in run.components.layers.items():
         W, owner = target.get_submodule(path).weight, target.owners()[path]
         P = torch.zeros(6, *W.shape)
@@ -337,12 +338,12 @@ def of_functions(order, scale=1.0, together=()):
 @pytest.mark.parametrize("scale", [1.0, 0.3])
 def test_components_split_by_function_serve_one_each(scale):
     run = of_functions([2, 0, 3, 5], scale)
-    torch.testing.assert_close(experiments.serving(run), torch.eye(6)[[2, 0, 3, 5]], rtol=0, atol=1e-5)
+    torch.testing.assert_close(gated_functions.serving(run), torch.eye(6)[[2, 0, 3, 5]], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.3])
 def test_components_split_by_function_are_pure(scale):
-    found = experiments.purity(of_functions([2, 0, 3, 5], scale))
+    found = gated_functions.purity(of_functions([2, 0, 3, 5], scale))
     torch.testing.assert_close(found[[2, 0, 3, 5]], torch.eye(4), rtol=0, atol=1e-5)
 
 
@@ -352,25 +353,25 @@ def test_weights_that_serve_no_function_count_against_purity():
         P, (row, column) = layer.P.detach().clone(), (run.target.owners()[path] == -1).nonzero()[0]
         P[2, row, column] = P[2].norm()
         layer.assign_(P)
-    torch.testing.assert_close(experiments.purity(run)[2], torch.tensor([0.5, 0, 0, 0]), rtol=0, atol=1e-3)
+    torch.testing.assert_close(gated_functions.purity(run)[2], torch.tensor([0.5, 0, 0, 0]), rtol=0, atol=1e-3)
 
 
 def test_a_component_with_all_of_a_functions_weights_computes_it_alone_and_is_silent_for_others():
     run = of_functions([2, 0, 3, 5])
-    torch.testing.assert_close(experiments.alone(run).errors, 1 - torch.eye(6)[[2, 0, 3, 5]], rtol=0, atol=1e-4)
-    assert experiments.alone(run).served_by.tolist() == [2, 0, 3, 5]
-    assert experiments.extra_metrics(run, Generator()) == {"n_served": 4}
+    torch.testing.assert_close(gated_functions.alone(run).errors, 1 - torch.eye(6)[[2, 0, 3, 5]], rtol=0, atol=1e-4)
+    assert gated_functions.alone(run).served_by.tolist() == [2, 0, 3, 5]
+    assert evaluation.known_target_metrics(run, Generator()) == {"n_served": 4}
 
 
 def test_a_component_with_less_than_its_bit_needs_is_silent():
     run = of_functions([2, 0, 3, 5], scale=0.4)  # 0.4 (x + 5 - t) is at most 0.4 (5 + 5 + 1.25), less than 5
-    torch.testing.assert_close(experiments.alone(run).errors, torch.ones(4, 6))
-    assert experiments.extra_metrics(run, Generator()) == {"n_served": 0}
+    torch.testing.assert_close(gated_functions.alone(run).errors, torch.ones(4, 6))
+    assert evaluation.known_target_metrics(run, Generator()) == {"n_served": 0}
 
 
 def test_a_component_of_two_functions_is_like_each_in_part():
     run = of_functions([2, 2, 3, 5])
-    found, net = experiments.serving(run), run.target
+    found, net = gated_functions.serving(run), run.target
     owners = net.owners()
     squares = [
         sum((net.get_submodule(path).weight[owners[path] == i] ** 2).sum().item() for path in net.layers)
@@ -379,7 +380,7 @@ def test_a_component_of_two_functions_is_like_each_in_part():
     for i in (0, 1):
         assert found[i, 2].item() == pytest.approx((squares[i] / sum(squares)) ** 0.5, rel=1e-4)
     torch.testing.assert_close(found[2:], torch.eye(6)[[3, 5]], rtol=0, atol=1e-5)
-    assert experiments.extra_metrics(run, Generator())["n_served"] == 3  # it computes both, but counts once
+    assert evaluation.known_target_metrics(run, Generator())["n_served"] == 3  # it computes both, but counts once
 
 
 # What is added to a run's metrics
@@ -388,8 +389,8 @@ def test_a_component_of_two_functions_is_like_each_in_part():
 @pytest.mark.parametrize("n_layers", [1, 2])
 def test_metrics_of_a_perfect_decomposition(n_layers):
     run = perfect(n_layers)
-    found = experiments.extra_metrics(run, Generator().manual_seed(1))
-    x = DATA(experiments.N_SCRUBBED, Generator().manual_seed(1)).double()
+    found = evaluation.known_target_metrics(run, Generator().manual_seed(1))
+    x = DATA(evaluation.N_SCRUBBED, Generator().manual_seed(1)).double()
     relu = x.clamp(min=0).square().mean(dim=0) / 5
     assert found == {
         "contribution_r": pytest.approx(1),
@@ -409,9 +410,9 @@ def test_a_component_with_two_features_is_counted_as_doubled():
         for factor, dim in ((layer.U, 1), (layer.V, 0)):
             factor[OWN[1]].select(dim, 1).copy_(factor[OWN[2]].select(dim, 0))
             factor[OWN[2]] = 0
-    assert experiments.feature_components(run).tolist() == [0, 3, 3, 5, 1]
-    assert experiments.doubled(experiments.feature_components(run)) == {3: [1, 2]}
-    found = experiments.extra_metrics(run, Generator())
+    assert neuron_contributions.feature_components(run).tolist() == [0, 3, 3, 5, 1]
+    assert neuron_contributions.doubled(neuron_contributions.feature_components(run)) == {3: [1, 2]}
+    found = evaluation.known_target_metrics(run, Generator())
     assert (found["n_own"], found["n_doubled"]) == (3, 1)
 
 
@@ -426,14 +427,16 @@ def test_identity_error_of_spd_asks_for_every_feature_in_every_layer(monkeypatch
         "mlps.0.W_out": torch.ones(4, 3),
         "mlps.1.W_out": torch.ones(4, 4),
     }
-    monkeypatch.setattr(experiments, "importance_matrix", lambda run: g)
-    assert experiments.extra_metrics(run, Generator())["identity_ci_error"] == 4  # the seventh of W_out, on four inputs
+    monkeypatch.setattr(evaluation, "importance_matrix", lambda run: g)
+    assert (
+        evaluation.known_target_metrics(run, Generator())["identity_ci_error"] == 4
+    )  # the seventh of W_out, on four inputs
     g["mlps.1.W_out"] = torch.ones(4, 3)
-    assert experiments.extra_metrics(run, Generator())["identity_ci_error"] == 0
+    assert evaluation.known_target_metrics(run, Generator())["identity_ci_error"] == 0
     first[0, 0] = 0.5  # off the diagonal
-    assert experiments.extra_metrics(run, Generator())["identity_ci_error"] == 1
+    assert evaluation.known_target_metrics(run, Generator())["identity_ci_error"] == 1
     second[0, 1] = 0.5  # on it
-    assert experiments.extra_metrics(run, Generator())["identity_ci_error"] == 2
+    assert evaluation.known_target_metrics(run, Generator())["identity_ci_error"] == 2
 
 
 RESIDUAL = (pdh.ResidualMLPConfig(n_features=5, d_resid=12, d_mlp=3, target_steps=2), SparseFeatures(5, 0.5, low=-1.0))
@@ -489,10 +492,10 @@ def test_networks_with_more_neurons_than_features_are_measured_too(d_mlp):
 
 
 @pytest.mark.usefixtures("as_a_user")
-@pytest.mark.parametrize("function", [experiments.contributions, experiments.feature_components])
+@pytest.mark.parametrize("function", [neuron_contributions.contributions, neuron_contributions.feature_components])
 def test_other_networks_are_refused_by_name(function):
-    gated = runs.start(*started(GATED), device="cpu")
-    toy = runs.start(*started(TMS), device="cpu")
+    gated = api.begin(*started(GATED), device="cpu")
+    toy = api.begin(*started(TMS), device="cpu")
     for run, name in ((gated, "GatedNetwork"), (toy, "TMS")):
         with pytest.raises(TypeError, match=f"run must decompose a ResidualMLP, but decomposes a {name}"):
             function(run)
@@ -507,4 +510,4 @@ def started(target):
 @pytest.mark.usefixtures("as_a_user")
 def test_serving_wants_the_hand_written_network():
     with pytest.raises(TypeError, match="run must decompose a GatedNetwork, but decomposes a ResidualMLP"):
-        experiments.serving(perfect())
+        gated_functions.serving(perfect())

@@ -6,7 +6,7 @@ import pytest
 import torch
 from networks import SHARP, draw
 
-from pd_helpers import factorization as fz
+from pd_helpers.course.matrix_decomposition import ideas as fz
 
 
 def test_svd_terms_add_up_and_are_the_closest():

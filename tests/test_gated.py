@@ -5,11 +5,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import one_thread  # noqa: F401
 from torch import Generator
 
-from pd_helpers.gated import RANGES, GatedConfig, GatedInputs, knots
-from pd_helpers.targets import make_target
+from pd_helpers.targets.base import make_target
+from pd_helpers.targets.gated_functions import RANGES, GatedConfig, GatedInputs, knots
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TABLE_2 = {  # APD

@@ -10,7 +10,7 @@ ENTRY = re.compile(r"- \*\*(.+?)\*\*.* \[(\d\d)\]\(((\d\d)_\w+)\.ipynb\)(?: <!--
 # Sentences and table rows that say which notebook they speak of may look ahead.
 ELSEWHERE = re.compile(r"[Nn]otebooks? \d\d|\d\d_\w+\.ipynb|\| (\d\d(, )?)+ \|")
 
-PAGE = (build.HERE / "glossary.md").read_text(encoding="utf-8")
+PAGE = (build.NOTEBOOKS / "glossary.md").read_text(encoding="utf-8")
 LINES = [line for line in PAGE.split("## Further reading")[0].splitlines() if line.startswith("- ")]
 ENTRIES = [match.groups() for line in LINES if (match := ENTRY.fullmatch(line))]
 ORDER = {term: (notebook, pattern) for term, _, notebook, _, pattern in ENTRIES if pattern}

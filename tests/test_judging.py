@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from networks import as_a_user, draw  # noqa: F401
+from networks import draw
 from torch import Generator, nn
 
-from pd_helpers import judging
-from pd_helpers.components import decompose
-from pd_helpers.losses import divergence
+from pd_helpers.analysis import editing, judging
+from pd_helpers.core.components import decompose
+from pd_helpers.core.losses import kl_divergence
 
 
 def rng() -> Generator:
@@ -23,7 +23,7 @@ class Known:
             self.target[0].weight.copy_(W)
         self.components = decompose(self.target, {"0": len(P)}, rank=1)
         self.components.layers["0"].assign_(P)
-        self.g = g
+        self.g, self.seed, self.data, self.method = g, 0, None, None
 
     def importances(self, x):
         return {"0": self.g(x)}
@@ -51,7 +51,7 @@ class TestJudge:
         assert found.keys() == {"network", "all", "important", "random"}
         for judged in found.values():
             assert judged.accuracy == 1
-            assert judged.divergence == pytest.approx(0, abs=1e-6)
+            assert judged.kl == pytest.approx(0, abs=1e-6)
 
     def test_a_missing_piece_costs_what_it_did(self, diagonal):
         diagonal.g = lambda x: (x > 0).float() * torch.tensor([1.0, 1.0, 0.05])
@@ -59,12 +59,10 @@ class TestJudge:
         assert found["all"].accuracy == 1
         assert found["important"].accuracy == pytest.approx(2 / 3)  # all logits 0, and the first wins
         wanted = torch.tensor([[0.0, 0.0, 4.0]])
-        assert found["important"].divergence == pytest.approx(
-            divergence(torch.zeros(1, 3), wanted).item() / 3, rel=1e-5
-        )
+        assert found["important"].kl == pytest.approx(kl_divergence(torch.zeros(1, 3), wanted).item() / 3, rel=1e-5)
         m = torch.linspace(0, 1, 2001)[:, None]
-        mean = divergence(m * wanted, wanted.expand(2001, 3)).item() / 3
-        assert found["random"].divergence == pytest.approx(mean, rel=0.1)
+        mean = kl_divergence(m * wanted, wanted.expand(2001, 3)).item() / 3
+        assert found["random"].kl == pytest.approx(mean, rel=0.1)
 
     def test_random_masks_find_pieces_that_only_cancel(self, wasteful):
         found = judging.judge(wasteful, torch.eye(3), torch.arange(3), rng(), n_draws=400)
@@ -72,13 +70,13 @@ class TestJudge:
         assert found["random"].accuracy == pytest.approx(
             1 - 0.5 * 0.92 / 3, abs=0.02
         )  # 100 (m − m') < 4 spoils nothing
-        assert found["random"].divergence > 1
+        assert found["random"].kl > 1
 
 
 class TestNoise:
     def test_pieces_that_read_nothing_make_no_noise(self, diagonal):
         found = judging.noise(diagonal, torch.eye(3), "0", rng())
-        assert found.found == pytest.approx(0, abs=1e-6)
+        assert found.measured == pytest.approx(0, abs=1e-6)
         assert found.random_directions == 0  # a mask cannot make a zero into something
 
     def test_random_directions_read_as_much_as_expected(self):
@@ -89,8 +87,8 @@ class TestNoise:
         run = Known(P.sum(dim=0), P, lambda x: torch.zeros(len(x), 60))
         x = torch.randn(400, 40, generator=rng())
         found = judging.noise(run, x, "0", rng(), n_draws=20)
-        assert found.found == pytest.approx(found.random_directions, rel=0.25)
-        assert found.found > 0.005
+        assert found.measured == pytest.approx(found.random_directions, rel=0.25)
+        assert found.measured > 0.005
 
 
 def test_overlap_is_both_over_either():
@@ -133,7 +131,7 @@ class TestIdentity:
     network.add_module("last", nn.Linear(6, 3))
 
     def test_the_function_stays(self):
-        longer = judging.with_identity(self.network, "last")
+        longer = editing.with_identity(self.network, "last")
         assert [name for name, _ in longer.named_children()] == ["first", "relu", "identity", "last"]
         x = torch.randn(9, 4, generator=rng())
         assert torch.equal(longer(x), self.network(x))
@@ -144,7 +142,7 @@ class TestIdentity:
     @pytest.mark.parametrize("before", ["relu", "third"])
     def test_it_stands_before_a_linear_layer(self, before):
         with pytest.raises(ValueError, match=f"but is '{before}'; 'last' works"):
-            judging.with_identity(self.network, before)
+            editing.with_identity(self.network, before)
 
     def test_kept_counts_what_the_next_layer_reads(self):
         W = torch.tensor([[3.0, 0.0, 0.0], [0.0, 4.0, 0.0]])
@@ -156,7 +154,7 @@ class TestIdentity:
 
 def test_shuffling_keeps_the_entries():
     network = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 2))
-    other = judging.shuffled(network, rng())
+    other = editing.shuffled(network, rng())
     for i in (0, 2):
         mine, theirs = network[i].weight.detach(), other[i].weight.detach()
         assert not torch.equal(mine, theirs)
@@ -176,8 +174,8 @@ def test_what_a_piece_does_is_what_its_removal_undoes(diagonal):
     effects = judging.class_effects(diagonal, x, labels, "0")
     assert torch.equal(effects, torch.tensor([[0.0, 0, 0], [0, -1, 0], [0, 0, -1]]).double())  # ties go to class 0
     for c in range(3):
-        removed = judging.edited(diagonal.target, {"0": -diagonal.components.layers["0"].P[c]})
-        torch.testing.assert_close(removed(x), judging.output_without(diagonal, x, "0", c))
+        removed = editing.edited(diagonal.target, {"0": -diagonal.components.layers["0"].P[c]})
+        torch.testing.assert_close(removed(x), editing.output_without(diagonal, x, "0", c))
     assert torch.equal(diagonal.target[0].weight, 4 * torch.eye(3))
 
 
@@ -188,6 +186,6 @@ def test_it_works_on_finished_runs():
     x = run.data(64, rng())
     x = x[x.any(dim=1)]
     found = judging.judge(run, x, x.argmax(dim=1), rng(), n_draws=1)
-    assert found["network"].divergence == 0
+    assert found["network"].kl == 0
     for use in run.components.uses:
-        assert judging.noise(run, x, use, rng(), n_draws=1).found >= 0
+        assert judging.noise(run, x, use, rng(), n_draws=1).measured >= 0

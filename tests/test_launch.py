@@ -8,6 +8,7 @@ import types
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import badges
 import build
 import launch
 import pytest
@@ -50,7 +51,7 @@ def tree(built, tmp_path) -> Path:
     return Path(shutil.copytree(built, tmp_path / "tree"))
 
 
-def badges(root: Path) -> dict[str, list[tuple[str, str, str]]]:
+def badges_of(root: Path) -> dict[str, list[tuple[str, str, str]]]:
     """Alt text, picture and link of every badge, by file."""
     cells = {name: build.read(name, root / "notebooks").cells for name in NAMES}
     texts = {name: "\n".join(c.source for c in cells[name] if c.cell_type == "markdown") for name in NAMES}
@@ -71,14 +72,14 @@ def test_nothing_is_written_where_nobody_hosts_it(tree):
     before = content(tree)
     assert launch.main(tree / "notebooks") == 0
     assert content(tree) == before
-    assert badges(tree) == {"00_start_here": [], "01_example": [], "README": []}
+    assert badges_of(tree) == {"00_start_here": [], "01_example": [], "README": []}
 
 
 @pytest.mark.parametrize("branch", ["main", "v1.0", "a/b"])
 def test_every_badge_leads_to_a_file_of_the_repository(tree, branch):
     set_host(tree, "someone/a-course", branch)
     assert launch.main(tree / "notebooks") == 0
-    for name, found in badges(tree).items():
+    for name, found in badges_of(tree).items():
         assert [alt for alt, _, _ in found] == ["Open in Binder", "Open in Colab"]
         for _, picture, link in found:
             file = target(tree, link, "someone/a-course", branch)
@@ -146,7 +147,7 @@ def test_code_that_never_ran_is_named(tree, capsys):
 
 def test_this_repository_s_readme_holds_what_the_setting_says():
     text = (ROOT / "README.md").read_text()
-    assert launch.readme(text) == text
+    assert badges.readme(text) == text
 
 
 # --- Colab ------------------------------------------------------------------------------------------------
@@ -158,7 +159,7 @@ def run_line(monkeypatch, on_colab: bool) -> list[str]:
     shell = types.SimpleNamespace(run_line_magic=lambda magic, line: asked.append(f"{magic} {line}"))
     if on_colab:
         monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
-    exec(launch.Host("someone/a-course", "v1.0").colab_line(), {"get_ipython": lambda: shell})
+    exec(badges.Host("someone/a-course", "v1.0").colab_line(), {"get_ipython": lambda: shell})
     return asked
 
 
@@ -181,5 +182,5 @@ def test_colab_has_what_its_line_does_not_install():
     colab = {canonicalize_name(name): version for name, version in (pin.split("==") for pin in pins)}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     for requirement in map(Requirement, project["dependencies"]):
-        if requirement.name not in launch.COLAB_LACKS:
+        if requirement.name not in badges.COLAB_LACKS:
             assert colab[canonicalize_name(requirement.name)] in requirement.specifier, requirement

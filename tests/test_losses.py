@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from networks import SHARP, Residual, draw, randomize, textbook_of
 
 from benchmarks import textbook
-from pd_helpers import losses
-from pd_helpers.apd import schatten_norms
-from pd_helpers.components import decompose
-from pd_helpers.targets import TMS
+from pd_helpers.core import losses
+from pd_helpers.core.apd import schatten_norms
+from pd_helpers.core.components import decompose
+from pd_helpers.targets.tms import TMS
 
 
 def test_faithfulness_by_hand():
@@ -33,15 +33,15 @@ def test_hidden_reconstruction_by_hand():
     targets = {"a": torch.tensor([[0.0, 0.0], [0.0, 3.0]]), "b": torch.tensor([[3.0], [5.0]]), "c": torch.zeros(2, 3)}
     a, b = (1 + 4) / (2 * 2), 4 / 2
     # The mean over layers, however wide each is; those not named do not count.
-    assert losses.hidden_reconstruction(inputs, targets, ["a", "b"]) == (a + b) / 2
-    assert losses.hidden_reconstruction(inputs, targets, ["a"]) == a
-    assert losses.hidden_reconstruction(inputs, targets, ["a", "b"], 8) == (a + b) / 2 / 4  # six rows without error
+    assert losses.hidden_recon(inputs, targets, ["a", "b"]) == (a + b) / 2
+    assert losses.hidden_recon(inputs, targets, ["a"]) == a
+    assert losses.hidden_recon(inputs, targets, ["a", "b"], 8) == (a + b) / 2 / 4  # six rows without error
 
 
 def test_reconstruction_by_hand():
     output, target = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([[0.0, 0.0], [0.0, 3.0]])
-    assert losses.reconstruction(output, target) == (1 + 4) / (2 * 2)
-    assert losses.reconstruction(output, target, 4) == (1 + 4) / (4 * 2)  # two more rows without error
+    assert losses.recon(output, target) == (1 + 4) / (2 * 2)
+    assert losses.recon(output, target, 4) == (1 + 4) / (4 * 2)  # two more rows without error
 
 
 @pytest.mark.parametrize(("p", "norm"), [(1.0, 3.0 + 2.0), (2.0, 9.0 + 4.0), (0.5, math.sqrt(3) + math.sqrt(2))])

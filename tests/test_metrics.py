@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from pd_helpers import metrics
+from pd_helpers.analysis import metrics
 
 # Two columns of lengths 5 and 2.
 W = torch.tensor([[3.0, 0.0], [4.0, 2.0]])

@@ -6,15 +6,16 @@ import torch
 import torch.nn.functional as F
 
 import pd_helpers as pdh
-from pd_helpers import mixing
+from pd_helpers.analysis import subspaces
+from pd_helpers.course.compressed_computation import ideas as mixing
 
 
 def test_the_mixing_matrix_is_what_the_skip_leaves_over():
     W_E = torch.tensor([[1.0, 0.6], [0.0, 0.8]])
-    assert mixing.mixing_matrix(W_E).tolist() == [[0.0, pytest.approx(-0.6)], [pytest.approx(-0.6), 0.0]]
+    assert subspaces.mixing_matrix(W_E).tolist() == [[0.0, pytest.approx(-0.6)], [pytest.approx(-0.6), 0.0]]
     x = torch.tensor([[0.5, -0.3]])
     skip = x @ (W_E.T @ W_E).T
-    torch.testing.assert_close(x + F.relu(x) - skip, mixing.labels(x, mixing.mixing_matrix(W_E)))
+    torch.testing.assert_close(x + F.relu(x) - skip, mixing.labels(x, subspaces.mixing_matrix(W_E)))
 
 
 @pytest.mark.parametrize("kind", mixing.SIGMAS)
@@ -149,7 +150,7 @@ def test_semi_nmf_finds_factors_that_were_put_in():
 
 def test_directions_of_a_projection_are_kept_up_to_k():
     M = mixing.mixing("symmetric", 0.03, n=20)
-    found = mixing.along_directions(1.5 * mixing.project(M, 12) + 1e-4 * torch.randn(20, 20), M)
+    found = subspaces.along_directions(1.5 * subspaces.project(M, 12) + 1e-4 * torch.randn(20, 20), M)
     assert (found.strength.diff() <= 0).all()
     assert found.gain.numpy() == pytest.approx([1.5] * 12 + [0.0] * 8, abs=0.01)
     assert found.cosine[:12].min() > 0.999
@@ -158,20 +159,20 @@ def test_directions_of_a_projection_are_kept_up_to_k():
 
 def test_directions_of_an_asymmetric_matrix_are_its_singular_vectors():
     M = mixing.mixing("asymmetric", 0.03, n=20)
-    found = mixing.along_directions(2 * M, M)
+    found = subspaces.along_directions(2 * M, M)
     torch.testing.assert_close(found.gain, 2 * found.strength, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(found.cosine, torch.ones(20), atol=1e-4, rtol=0)
 
 
 def test_subspace_overlap_is_the_mean_squared_cosine_of_principal_angles():
     eye, tilt = torch.eye(4), torch.tensor(0.3)
-    assert mixing.subspace_overlap(eye[:, :2], eye[:, :2] @ torch.tensor([[1.0, 2.0], [3.0, 4.0]])) == (
+    assert subspaces.subspace_overlap(eye[:, :2], eye[:, :2] @ torch.tensor([[1.0, 2.0], [3.0, 4.0]])) == (
         pytest.approx(1, abs=1e-6)
     )
-    assert mixing.subspace_overlap(eye[:, :2], eye[:, 2:]) == pytest.approx(0, abs=1e-12)
+    assert subspaces.subspace_overlap(eye[:, :2], eye[:, 2:]) == pytest.approx(0, abs=1e-12)
     turned = torch.stack([eye[:, 0], tilt.cos() * eye[:, 1] + tilt.sin() * eye[:, 2]], dim=1)
-    assert mixing.subspace_overlap(eye[:, :2], 5 * turned) == pytest.approx((1 + tilt.cos().item() ** 2) / 2)
-    assert mixing.subspace_overlap(eye[:, :1], eye[:, :3]) == pytest.approx(1)
+    assert subspaces.subspace_overlap(eye[:, :2], 5 * turned) == pytest.approx((1 + tilt.cos().item() ** 2) / 2)
+    assert subspaces.subspace_overlap(eye[:, :1], eye[:, :3]) == pytest.approx(1)
 
 
 def test_the_line_through_two_points():

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import pd_helpers as pdh
-from pd_helpers import output_matrix
+from pd_helpers.analysis import output_matrix
 
 
 def test_co_activation_divides_by_how_often_the_row_is_on():

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import SHARP, draw
 
-from pd_helpers.pairs import SLOTS, Pairs
+from pd_helpers.core.shortcuts.active_pairs import SLOTS, Pairs
 
 
 @settings(deadline=None, max_examples=60)

@@ -7,6 +7,9 @@ import torch
 
 import pd_helpers as pdh
 from pd_helpers import plots
+from pd_helpers.course.apd_superposition.plots import column_sums
+from pd_helpers.course.spd_superposition.plots import deep_network, sorted_lengths
+from pd_helpers.course.training_the_targets.plots import responses
 
 W = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.5, 0.0]])
 
@@ -29,7 +32,7 @@ def test_negative_weights_are_told_by_line_style_too():
 
 def test_column_sums_reach_one_for_a_faithful_decomposition():
     P = torch.stack([0.9 * W, 0.3 * W, -0.2 * W])
-    ax = plots.column_sums(axes(), P[:, :, :2], W[:, :2])
+    ax = column_sums(axes(), P[:, :, :2], W[:, :2])
     heights = [bar.get_height() for bar in ax.patches if bar.get_x() < 0.5]
     assert sum(heights) == pytest.approx(1)
     assert sorted(heights) == pytest.approx([-0.2, 0.3, 0.9])
@@ -41,9 +44,11 @@ def test_greedy_order_gives_each_input_its_component():
 
 
 def test_a_decomposition_is_drawn_and_described():
-    run = pdh.run("apd/tms_5-2", steps=5, starts=1, target_steps=50, show_progress=False)
+    run = pdh.run("apd/tms_5-2", steps=5, n_init=1, target_steps=50, show_progress=False)
     fig, alt = plots.decomposition(run)
-    assert len(fig.axes) == 14  # target, sum and five components, as columns and as networks
+    titles = [ax.get_title() for ax in fig.axes if ax.get_title()]
+    assert titles[:2] == ["target W", "sum of 5"]
+    assert sorted(titles[2:]) == [f"component {c}" for c in range(5)]
     assert f"ML2R {run.metrics['ml2r']:.3f}" in alt
 
 
@@ -58,14 +63,14 @@ def test_show_carries_the_alt_text_as_metadata_and_in_sight(monkeypatch):
 
 
 def test_a_deep_network_has_a_line_per_weight_that_is_not_zero():
-    ax = plots.deep_network(axes(), [W, torch.eye(2), W.T], names=["W", "I", "Wᵀ"], behind=[W, torch.eye(2), W.T])
+    ax = deep_network(axes(), [W, torch.eye(2), W.T], names=["W", "I", "Wᵀ"], behind=[W, torch.eye(2), W.T])
     assert len(ax.lines) == 2 * (2 + 2 + 2)
     assert {"W", "I", "Wᵀ"} <= {text.get_text() for text in ax.texts}
 
 
 def test_sorted_lengths_are_sorted_and_split_where_told():
     P = torch.stack([0.1 * W, 2 * W, W])
-    alive, others = [line for line in plots.sorted_lengths(axes(), P, 2).lines if line.get_ls() == "None"]
+    alive, others = [line for line in sorted_lengths(axes(), P, 2).lines if line.get_ls() == "None"]
     assert (alive.get_ydata() / W.norm().item()).tolist() == pytest.approx([2, 1])
     assert (others.get_ydata() / W.norm().item()).tolist() == pytest.approx([0.1])
 
@@ -77,7 +82,7 @@ def two_layers():
 
 
 def test_responses_of_one_feature_are_those_of_the_network(two_layers):
-    fig, alt = plots.responses(two_layers, [4], n_points=11)
+    fig, alt = responses(two_layers, [4], n_points=11)
     left, right = fig.axes
     y = two_layers(torch.eye(6)[[4]])[0]
     dots = dict(left.collections[0].get_offsets().tolist())
@@ -90,7 +95,7 @@ def test_responses_of_one_feature_are_those_of_the_network(two_layers):
 
 
 def test_responses_of_all_features(two_layers):
-    fig, alt = plots.responses(two_layers, n_points=11)
+    fig, alt = responses(two_layers, n_points=11)
     assert len(fig.axes[0].collections[0].get_offsets()) == 36
     assert len(fig.axes[1].lines) == 6 + 1
     own = two_layers(torch.eye(6)).diag()

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from pd_helpers import plots
-from pd_helpers.experiments import Contributions, Scrubbed, SingleFeature
+from pd_helpers.analysis.neuron_contributions import Contributions
+from pd_helpers.analysis.scrubbing import Scrubbed, SingleFeature
 
 
 def axes():

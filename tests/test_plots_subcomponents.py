@@ -6,8 +6,9 @@ import torch
 
 import pd_helpers as pdh
 from pd_helpers import plots
-from pd_helpers.experiments import Contributions
-from pd_helpers.widgets import PriceLab
+from pd_helpers.analysis import importance_matrices
+from pd_helpers.analysis.neuron_contributions import Contributions
+from pd_helpers.widgets import ImportanceCoefficientLab
 
 
 @pytest.fixture
@@ -52,27 +53,35 @@ def test_importance_grid_shows_every_matrix():
 
 
 @pytest.fixture(scope="module")
-def lab():
-    return PriceLab({b: pdh.shipped("spd/resid_mlp_1", v) for b, v in ((1e-3, "beta1e-03"), (1e-5, "seed0"))}, 1e-5)
+def runs():
+    return {b: pdh.shipped("spd/resid_mlp_1", v) for b, v in ((1e-3, "beta1e-03"), (1e-5, "seed0"))}
 
 
-def readout(lab, name: str) -> str:
-    return lab._numbers.value.split(f'pdh-{name}">')[1].split("<")[0]
+def test_the_importance_coefficient_lab_looks_runs_up(runs):
+    lab, pictures = ImportanceCoefficientLab(runs, 1e-5), set()
+    assert list(lab.coefficient.options) == [1e-5, 1e-3]
+    assert lab.values.n_alive == {"mlps.0.W_in": 100, "mlps.0.W_out": 50}
+    for beta, run in runs.items():
+        lab.coefficient.value = beta
+        for ax, (use, g) in zip(lab.axes[0], importance_matrices.importance_matrix(run).items(), strict=False):
+            assert lab.values.n_alive[use] == int((g > 0.1).any(dim=0).sum())
+            assert lab.values.l0[use] == pytest.approx((g > 0.1).double().sum(dim=1).mean().item())
+            torch.testing.assert_close(lab.values.g[use].sort(dim=1).values, g.sort(dim=1).values)
+            np.testing.assert_array_equal(ax.images[0].get_array(), lab.values.g[use])
+        assert lab.values.recon == run.metrics["recon"]
+        pictures.add(lab.picture)
+        n_in, n_out = lab.values.n_alive.values()
+        assert f"At β₃ = {beta:g}, in W_in {n_in} subcomponents are alive" in lab.alt
+        assert f'pdh-W_out">{n_out}<' in lab.readout
+    assert len(pictures) == 2
 
 
-def test_the_price_lab_looks_runs_up(lab):
-    lab.price.value = 1e-5
-    assert (readout(lab, "W_in"), readout(lab, "W_out")) == ("100", "50")
-    assert lab._images[0].get_array().diagonal().min() > 0.9
-    before = lab._image.value
-    lab.price.value = 1e-3
-    assert int(readout(lab, "W_out")) > 80
-    assert float(readout(lab, "recon")) > 1e-4
-    assert lab._image.value != before
-    assert "At β₃ = 0.001, in W_in 100 subcomponents are alive" in lab.alt
-    assert list(lab.price.options) == [1e-5, 1e-3]
+def test_at_the_published_coefficient_the_order_shows_the_diagonal(runs):
+    lab = ImportanceCoefficientLab(runs)
+    assert lab.values.coefficient == 1e-5
+    assert lab.values.g["mlps.0.W_in"].diagonal().min() > 0.9
 
 
-def test_the_price_lab_refuses_other_networks():
+def test_the_importance_coefficient_lab_refuses_other_networks():
     with pytest.raises(ValueError, match="SPD runs on a residual MLP of one layer"):
-        PriceLab({1.0: pdh.shipped("spd/tms_5-2")})
+        ImportanceCoefficientLab({1.0: pdh.shipped("spd/tms_5-2")})

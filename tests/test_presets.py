@@ -1,101 +1,72 @@
-"""A preset is the paper's experiment, except where it says so."""
+"""A preset is the paper's experiment, and beside it what we change and why."""
 
 import dataclasses
+import re
 
 import pytest
 
 import pd_helpers as pdh
 
-PAPER = {  # APD sections D.1.1 and D.1.2; SPD's table of settings
-    "apd/tms_5-2": {
-        "n_features": 5,
-        "n_hidden": 2,
-        "identity": False,
-        "target_steps": 5000,
-        "target_batch_size": 1024,
-        "C": 5,
-        "rank": None,
-        "top_k": 0.211,
-        "attribute_at": "components",
-        "schatten_p": 1.0,
-        "faithfulness_coeff": 1.0,
-        "minimality_coeff": 1.0,
-        "simplicity_coeff": 0.7,
-        "lr": 0.03,
-        "schedule": "constant",
-        "warmup_fraction": 0.05,
-        "steps": 20_000,
-        "batch_size": 2048,
-    },
-    "apd/tms_40-10": {
-        "n_features": 40,
-        "n_hidden": 10,
-        "identity": False,
-        "target_steps": 2000,
-        "C": 50,
-        "rank": None,
-        "top_k": 1.0,
-        "top_k_start": None,
-        "attribute_at": "target",
-        "schatten_p": 0.9,
-        "faithfulness_coeff": 1.0,
-        "minimality_coeff": 10.0,
-        "simplicity_coeff": 20.0,
-        "lr": 0.001,
-        "schedule": "cosine",
-        "warmup_fraction": 0.05,
-        "steps": 20_000,
-        "batch_size": 2048,
-    },
-    "spd/tms_5-2": {
-        "n_features": 5,
-        "n_hidden": 2,
-        "identity": False,
-        "target_steps": 10_000,
-        "target_batch_size": 1024,
-        "C": 20,
-        "d_gate": 16,
-        "importance_coeff": 3e-3,
-        "importance_p": 1.0,
-        "recon_coeff": 1.0,
-        "recon_layerwise_coeff": 1.0,
-        "lr": 1e-3,
-        "schedule": "cosine",
-        "steps": 40_000,
-        "batch_size": 4096,
-    },
-    "spd/tms_40-10": {
-        "n_features": 40,
-        "n_hidden": 10,
-        "identity": False,
-        "target_steps": 10_000,
-        "C": 200,
-        "d_gate": 16,
-        "importance_coeff": 1e-4,
-        "importance_p": 2.0,
-        "recon_coeff": 1.0,
-        "recon_layerwise_coeff": 1.0,
-        "lr": 1e-3,
-        "schedule": "cosine",
-        "steps": 40_000,
-        "batch_size": 4096,
-    },
+TMS = {
+    "feature_probability": 0.05,
+    "target_lr": 5e-3,
+    "target_schedule": "constant",
+    "target_weight_decay": 0.01,
+    "n_init": 1,
 }
-PAPER |= {f"{name}_id": {**PAPER[name], "identity": True} for name in ("spd/tms_5-2", "spd/tms_40-10")}
-PAPER["apd/tms_5-2_id"] = {**PAPER["apd/tms_5-2"], "identity": True, "target_steps": 10_000}  # on SPD's target
-PAPER["apd/tms_5-2_lp"] = PAPER["apd/tms_5-2"] | {
-    "attribution_p": 0.9,
-    "minimality_coeff": 7.0,
-    "simplicity_coeff": 1.0,
-    "unit_norm": True,
-    "lr": 0.3,
-    "warmup_fraction": 0.1,
+TMS_5_2 = {**TMS, "n_features": 5, "n_hidden": 2}
+TMS_40_10 = {**TMS, "n_features": 40, "n_hidden": 10}
+APD_TARGETS = {
+    5: {"target_steps": 5000, "target_batch_size": 1024},
+    40: {"target_steps": 2000, "target_batch_size": 2048},
 }
-PAPER["apd/tms_40-10_id"] = {**PAPER["apd/tms_40-10"], "identity": True}
-COMMON = {"feature_probability": 0.05, "target_lr": 5e-3, "target_schedule": "constant", "target_weight_decay": 0.01}
-PAPER = {name: {**COMMON, **settings} for name, settings in PAPER.items()}
+SPD_TARGETS = {
+    5: {"target_steps": 10_000, "target_batch_size": 1024},
+    40: {"target_steps": 10_000, "target_batch_size": 8192},
+}
+PLAIN, IDENTITY = {"identity": False}, {"identity": True}
+APD_5_2 = {
+    **TMS_5_2,
+    "C": 5,
+    "rank": None,
+    "top_k": 0.211,
+    "top_k_start": None,
+    "attribute_at": "components",
+    "schatten_p": 1.0,
+    "faithfulness_coeff": 1.0,
+    "minimality_coeff": 1.0,
+    "simplicity_coeff": 0.7,
+    "lr": 0.03,
+    "schedule": "constant",
+    "warmup_fraction": 0.05,
+    "steps": 20_000,
+    "batch_size": 2048,
+    "faithfulness_warmup_steps": 0,
+}
+APD_40_10 = {
+    **TMS_40_10,
+    "C": 50,
+    "rank": None,
+    "top_k": 1.0,
+    "top_k_start": None,
+    "attribute_at": "target",
+    "schatten_p": 0.9,
+    "faithfulness_coeff": 1.0,
+    "minimality_coeff": 10.0,
+    "simplicity_coeff": 20.0,
+    "lr": 0.001,
+    "schedule": "cosine",
+    "warmup_fraction": 0.05,
+    "steps": 20_000,
+    "batch_size": 2048,
+    "faithfulness_warmup_steps": 0,
+}
+SPD = {"d_gate": 16, "recon_coeff": 1.0, "recon_layerwise_coeff": 1.0, "faithfulness_warmup_steps": 0}
+SPD_TMS = {**SPD, "lr": 1e-3, "schedule": "cosine", "steps": 40_000, "batch_size": 4096}
+SPD_5_2 = {**TMS_5_2, **SPD_TMS, "C": 20, "importance_coeff": 3e-3, "importance_p": 1.0}
+SPD_40_10 = {**TMS_40_10, **SPD_TMS, "C": 200, "importance_coeff": 1e-4, "importance_p": 2.0}
 
-RESIDUAL = {  # APD section D.2, SPD's table of settings; the papers do not say for how many steps targets were trained
+RESIDUAL = {  # the papers do not say for how many steps these targets were trained
     "n_features": 100,
     "d_resid": 1000,
     "feature_probability": 0.01,
@@ -103,11 +74,13 @@ RESIDUAL = {  # APD section D.2, SPD's table of settings; the papers do not say 
     "target_schedule": "cosine",
     "target_weight_decay": 0.01,
     "target_batch_size": 2048,
+    "n_init": 1,
 }
 ONE, TWO = {"n_layers": 1, "d_mlp": 50}, {"n_layers": 2, "d_mlp": 25}
 THREE = {"n_layers": 3, "d_mlp": 17, "n_features": 102}
 APD_RESIDUAL = {
     "top_k": 1.28,
+    "top_k_start": None,
     "attribute_at": "target",
     "hidden_coeff": 1.0,
     "faithfulness_coeff": 1.0,
@@ -116,22 +89,34 @@ APD_RESIDUAL = {
     "schedule": "cosine",
     "warmup_fraction": 0.01,
     "batch_size": 2048,
-    "top_k_start": None,
+    "faithfulness_warmup_steps": 0,
 }
-APD_ONE = {"C": 130, "minimality_coeff": 1.0, "simplicity_coeff": 10.0, "unit_norm": True, "steps": 40_000}
+APD_ONE = {"C": 130, "minimality_coeff": 1.0, "simplicity_coeff": 10.0, "unit_norm": True, "steps": 40_000, "rank": 50}
 APD_TWO = {"C": 200, "minimality_coeff": 2.0, "simplicity_coeff": 7.0, "unit_norm": False, "steps": 10_000}
-SPD_RESIDUAL = {
-    "importance_p": 2.0,
-    "recon_coeff": 1.0,
-    "recon_layerwise_coeff": 1.0,
-    "schedule": "constant",
-    "warmup_fraction": 0.0,
-    "batch_size": 2048,
-    "d_gate": 16,
-}
-PAPER |= {
-    "apd/resid_mlp_1": {**RESIDUAL, **ONE, **APD_RESIDUAL, **APD_ONE, "rank": 50},
-    "apd/resid_mlp_1_rank4": {**RESIDUAL, **ONE, **APD_RESIDUAL, **APD_ONE, "rank": 50},
+SPD_RESIDUAL = {**SPD, "importance_p": 2.0, "schedule": "constant", "warmup_fraction": 0.0, "batch_size": 2048}
+
+PAPER = {  # APD sections A.2.3, B.1, C.4 and D.1 to D.3; SPD's table of settings
+    "apd/tms_5-2": {**APD_5_2, **PLAIN, **APD_TARGETS[5]},
+    "apd/tms_5-2_id": {**APD_5_2, **IDENTITY, **SPD_TARGETS[5]},
+    "apd/tms_5-2_lp": {
+        **APD_5_2,
+        **PLAIN,
+        **APD_TARGETS[5],
+        "attribution_p": 0.9,
+        "minimality_coeff": 7.0,
+        "simplicity_coeff": 1.0,
+        "unit_norm": True,
+        "lr": 0.3,
+        "warmup_fraction": 0.1,
+    },
+    "apd/tms_40-10": {**APD_40_10, **PLAIN, **APD_TARGETS[40]},
+    "apd/tms_40-10_id": {**APD_40_10, **IDENTITY, **SPD_TARGETS[40]},
+    "spd/tms_5-2": {**SPD_5_2, **PLAIN, **SPD_TARGETS[5]},
+    "spd/tms_5-2_id": {**SPD_5_2, **IDENTITY, **SPD_TARGETS[5]},
+    "spd/tms_40-10": {**SPD_40_10, **PLAIN, **SPD_TARGETS[40]},
+    "spd/tms_40-10_id": {**SPD_40_10, **IDENTITY, **SPD_TARGETS[40]},
+    "apd/resid_mlp_1": {**RESIDUAL, **ONE, **APD_RESIDUAL, **APD_ONE},
+    "apd/resid_mlp_1_rank4": {**RESIDUAL, **ONE, **APD_RESIDUAL, **APD_ONE},
     "apd/resid_mlp_2": {**RESIDUAL, **TWO, **APD_RESIDUAL, **APD_TWO, "rank": 25},
     "apd/resid_mlp_2_rank1": {**RESIDUAL, **TWO, **APD_RESIDUAL, **APD_TWO, "rank": 1},
     "apd/gated": {
@@ -142,6 +127,7 @@ PAPER |= {
         "C": 4,
         "rank": None,
         "top_k": 0.2217,
+        "top_k_start": None,
         "attribute_at": "target",
         "faithfulness_coeff": 0.1,
         "minimality_coeff": 5.0,
@@ -153,25 +139,15 @@ PAPER |= {
         "steps": 200_000,
         "batch_size": 10_000,
         "faithfulness_warmup_steps": 0,
-        "top_k_start": None,
+        "n_init": 1,
     },
     "spd/resid_mlp_1": {
-        **RESIDUAL,
-        **ONE,
-        **SPD_RESIDUAL,
-        "C": 100,
-        "importance_coeff": 1e-5,
-        "lr": 2e-3,
-        "steps": 30_000,
+        **RESIDUAL, **ONE, **SPD_RESIDUAL,
+        "C": 100, "importance_coeff": 1e-5, "lr": 2e-3, "steps": 30_000,
     },
     "spd/resid_mlp_2": {
-        **RESIDUAL,
-        **TWO,
-        **SPD_RESIDUAL,
-        "C": 400,
-        "importance_coeff": 1e-5,
-        "lr": 1e-3,
-        "steps": 50_000,
+        **RESIDUAL, **TWO, **SPD_RESIDUAL,
+        "C": 400, "importance_coeff": 1e-5, "lr": 1e-3, "steps": 50_000,
     },
     "spd/resid_mlp_3": {
         **RESIDUAL,
@@ -183,39 +159,65 @@ PAPER |= {
         "lr": 1e-3,
         "steps": 200_000,
     },
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", pdh.PRESETS)
-def test_settings_are_the_papers_unless_declared(name):
-    preset = pdh.preset(name)
-    settings = {**preset.target.to_dict(), **preset.config.to_dict()}
-    for key, value in PAPER[name].items():
-        assert (settings[key] != value) == (key in preset.differs), key
+def test_the_papers_settings_are_the_papers(name):
+    target, config = pdh.preset(name).paper_settings
+    settings = target.to_dict() | config.to_dict()
+    assert {key: settings[key] for key in PAPER[name]} == PAPER[name]
 
 
 @pytest.mark.parametrize("name", pdh.PRESETS)
-def test_what_is_declared_to_differ_is_a_field_with_a_reason(name):
+def test_ours_are_the_papers_but_for_what_is_declared(name):
     preset = pdh.preset(name)
-    fields = {f.name for config in (preset.target, preset.config) for f in dataclasses.fields(config)}
+    paper, ours = (target.to_dict() | config.to_dict() for target, config in (preset.paper_settings, preset.settings))
+    assert {key for key in ours if ours[key] != paper[key]} == set(preset.ours)
+    assert {key: ours[key] for key in preset.ours} == {key: value for key, (value, _) in preset.ours.items()}
+    assert (preset.target, preset.config) == preset.settings
+
+
+@pytest.mark.parametrize("name", pdh.PRESETS)
+def test_every_difference_has_the_papers_value_and_a_reason(name):
+    preset = pdh.preset(name)
+    fields = {f.name for config in preset.settings for f in dataclasses.fields(config)}
     assert set(preset.differs) <= fields
-    assert all(len(reason) > 10 for reason in preset.differs.values())
+    for field, sentence in preset.differs.items():
+        value, reason = sentence.split("; ", 1)
+        assert len(reason) > 10, field
+        paper = (preset.paper_target.to_dict() | preset.paper.to_dict())[field]
+        assert value == "none" if paper is None else str(paper) == value.replace(",", ""), field
     smaller = {"rank"} if name.endswith("_rank4") else set()  # an extra for slow machines
     assert {"C", "top_k", "rank"} & set(preset.differs) == smaller
 
 
+def test_no_coefficient_differs_but_that_of_three_layers():
+    for name, preset in pdh.PRESETS.items():
+        coefficients = {field for field in preset.ours if re.search("_coeff$|_p$", field)}
+        assert coefficients == ({"importance_coeff"} if name == "spd/resid_mlp_3" else set()), name
+
+
+def test_the_papers_settings_can_be_run():
+    paper = pdh.prepare("apd/tms_5-2", paper=True, target_steps=5, show_progress=False, device="cpu")
+    assert paper.config == pdh.preset("apd/tms_5-2").paper
+    assert len(paper.candidates) == 1
+    ours = pdh.prepare("apd/tms_5-2", target_steps=5, show_progress=False, device="cpu")
+    assert ours.config == pdh.preset("apd/tms_5-2").config
+
+
 @pytest.mark.parametrize("name", pdh.PRESETS)
 def test_published_scores_are_given(name):
-    wanted = {"mmcs", "ml2r"}
+    metrics = {"mmcs", "ml2r"}
     if name.startswith("apd/") and name.endswith(
         ("gated", "_id", "_lp", "_rank1", "_rank4")
     ):  # no numbers in the papers
-        wanted = set()
+        metrics = set()
     elif name.startswith("apd/resid"):
-        wanted = {"topk_mse", "scrubbed_mse", "monosemantic_mse", "anti_scrubbed_mse"}
+        metrics = {"topk_mse", "scrubbed_mse", "monosemantic_mse", "anti_scrubbed_mse"}
     elif name.startswith("spd/resid"):
-        wanted = {"contribution_r"}
-    assert set(pdh.preset(name).published) == wanted
+        metrics = {"contribution_r"}
+    assert set(pdh.preset(name).published) == metrics
 
 
 def test_an_unknown_experiment_is_answered_with_the_nearest():

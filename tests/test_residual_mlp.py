@@ -5,16 +5,17 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import SHARP, draw, one_thread, residual_mlp  # noqa: F401
+from networks import SHARP, draw, residual_mlp
 
 from benchmarks import pair
-from pd_helpers import apd, losses
-from pd_helpers.attributions import attributions
-from pd_helpers.components import decompose
-from pd_helpers.gated import GatedConfig
-from pd_helpers.residual_mlp import ResidualMLP, ResidualMLPConfig, labels, monosemantic_baseline
-from pd_helpers.targets import TMSConfig, make_target
-from pd_helpers.training import generator
+from pd_helpers.core import apd, losses
+from pd_helpers.core.attributions import attributions
+from pd_helpers.core.components import decompose
+from pd_helpers.core.training import generator
+from pd_helpers.targets.base import make_target
+from pd_helpers.targets.gated_functions import GatedConfig
+from pd_helpers.targets.residual_mlp import ResidualMLP, ResidualMLPConfig, labels, monosemantic_baseline
+from pd_helpers.targets.tms import TMSConfig
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LAYERS_AND_BIASES = [(1, False), (2, False), (3, False), (1, True), (3, True)]
@@ -42,7 +43,7 @@ def test_two_layers_by_hand():
 def test_layers_uses_and_sizes():
     model = ResidualMLP(n_features=4, d_resid=9, d_mlp=3, n_layers=2)
     assert model.layers == ["mlps.0.W_in", "mlps.0.W_out", "mlps.1.W_in", "mlps.1.W_out"]
-    assert model.hidden == ["mlps.0.W_out", "mlps.1.W_out"]
+    assert model.hidden_layers == ["mlps.0.W_out", "mlps.1.W_out"]
     assert (model.n_features, model.n_neurons) == (4, 6)
     assert model.ideal == {
         ("mlps.0.W_in",): None,
@@ -107,9 +108,9 @@ def measures(model, x):
         "hidden": [forward.inputs[use] for use in model.hidden],
         "attributions": own_attributions(model, x),
         "faithfulness": losses.faithfulness(model.targets, model.sums, n_all),
-        "minimality": losses.reconstruction(forward.output, target.output),
+        "minimality": losses.recon(forward.output, target.output),
         "simplicity": losses.simplicity(on, norms, n_counted),
-        "hidden loss": losses.hidden_reconstruction(forward.inputs, target.inputs, model.hidden),
+        "hidden loss": losses.hidden_recon(forward.inputs, target.inputs, model.hidden),
     }
 
 

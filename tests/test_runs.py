@@ -5,30 +5,24 @@ import json
 import pandas as pd
 import pytest
 import torch
-from networks import MLP, as_a_user, draw  # noqa: F401
+from networks import MLP, draw
 
 import pd_helpers as pdh
-from pd_helpers import runs, storage
-from pd_helpers.runs import evaluate
-from pd_helpers.targets import TMS
+from pd_helpers.core import spd
+from pd_helpers.runs import api, files, recording
+from pd_helpers.runs.evaluation import evaluate
+from pd_helpers.targets.tms import TMS
 
 RESIDUAL = {"n_features": 6, "d_resid": 40, "d_mlp": 3, "target_batch_size": 64, "batch_size": 64, "C": 8}
 SMALL = {
-    "apd/tms_5-2": {"batch_size": 64, "starts": 1},
+    "apd/tms_5-2": {"batch_size": 64, "n_init": 1},
     "spd/tms_5-2": {"batch_size": 64, "C": 6, "d_gate": 4},
     "apd/resid_mlp_2": {**RESIDUAL, "rank": 2, "feature_probability": 0.3, "unit_norm": True},
     "spd/resid_mlp_1": {**RESIDUAL, "d_gate": 4, "feature_probability": 0.3},
     "apd/gated": {"batch_size": 64, "target_steps": None},
 }
 NAMES = ["apd/tms_5-2", "spd/tms_5-2"]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_evaluation():
-    """These tests ask what a run holds, not how good it is: a thousand inputs will do to measure it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "N_EVALUATION", 1024)
-        yield
+pytestmark = pytest.mark.usefixtures("quick_evaluation")  # these ask what a run holds, not how good it is
 
 
 def small_run(name, seed=0, **changes):
@@ -226,7 +220,7 @@ class TestPlacesThatCannotBeWritten:
             raise OSError("no space left on device")
 
         with monkeypatch.context() as patch:
-            patch.setattr(storage, "write_file", full)
+            patch.setattr(files, "write_file", full)
             with pytest.raises(OSError, match="no space left"):
                 apd_run.save(tmp_path / "out")
         assert not [path for path in tmp_path.rglob("*") if path.is_file()]
@@ -293,7 +287,7 @@ class TestOverrides:
         ],
     )
     def test_bad_values_are_refused_before_any_work(self, change, error, message, monkeypatch):
-        monkeypatch.setattr(runs, "make_target", lambda *_, **__: pytest.fail("the target was trained"))
+        monkeypatch.setattr(api, "make_target", lambda *_, **__: pytest.fail("the target was trained"))
         with pytest.raises(error, match=message):
             pdh.run("apd/tms_5-2", **{"show_progress": False, **change})
 
@@ -370,9 +364,9 @@ class TestFit:
 @pytest.mark.parametrize("name", NAMES)
 def test_of_several_starts_the_best_goes_on(name, best):
     """One start is given the target's own columns as components: its losses are the lowest, and it must win."""
-    settings = {"C": 5, "steps": 5, "start_steps": 3, "starts": 3, "lr": 1e-9, "batch_size": 64, "target_steps": 50}
+    settings = {"C": 5, "steps": 5, "selection_steps": 3, "n_init": 3, "lr": 1e-9, "batch_size": 64, "target_steps": 50}
     run = pdh.prepare(name, show_progress=False, faithfulness_warmup_steps=0, **settings)
-    candidates = [run.components, *(other.components for other in run.alternatives)]
+    candidates = [candidate.method.model for candidate in run.candidates]
     layer, W = candidates[best].layers["embed"], run.target.embed.weight
     with torch.no_grad():
         layer.U.zero_()
@@ -389,25 +383,25 @@ def test_of_several_starts_the_best_goes_on(name, best):
 def test_a_single_start_trains_from_the_first_initialisation():
     run = small_run("apd/tms_5-2")
     first = pdh.prepare(
-        "apd/tms_5-2", show_progress=False, target_steps=50, faithfulness_warmup_steps=5, steps=20, starts=3
+        "apd/tms_5-2", show_progress=False, target_steps=50, faithfulness_warmup_steps=5, steps=20, n_init=3
     )
     for mine, theirs in zip(run.snapshots[0].factors["embed"], factors(first), strict=True):
         assert torch.equal(mine, theirs)
 
 
 def test_a_start_that_blows_up_does_not_win():
-    settings = {"steps": 40, "starts": 2, "start_steps": 3, "target_steps": 50}
+    settings = {"steps": 40, "n_init": 2, "selection_steps": 3, "target_steps": 50}
     run = pdh.prepare("apd/tms_5-2", show_progress=False, **settings)
     with torch.no_grad():
         run.components.factors[0].fill_(torch.nan)
     run.train(show_progress=False)
-    assert run.state.step == 40
+    assert run.step == 40
     assert run.metrics["faithfulness"] < 1
 
 
 def test_when_every_start_blows_up_the_error_names_the_step():
     with pytest.raises(FloatingPointError, match="blew up at step"):
-        small_run("apd/tms_5-2", starts=2, start_steps=10, lr=1e20)
+        small_run("apd/tms_5-2", n_init=2, selection_steps=10, lr=1e20)
 
 
 def test_saving_into_the_empty_working_directory(run, tmp_path, monkeypatch):
@@ -421,7 +415,7 @@ def test_a_save_that_fails_leaves_nothing(run, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(storage, "write_file", full)
+    monkeypatch.setattr(files, "write_file", full)
     with pytest.raises(OSError, match="No space"):
         run.save(tmp_path / "new")
     assert list(tmp_path.iterdir()) == []
@@ -439,7 +433,7 @@ def test_the_seed_of_a_target_is_remembered(apd_run):
     [
         ({"layers": {"0": 3, "2": 4}}, ValueError, "the same C for each"),
         ({"layers": "0"}, TypeError, r"\['0'\] works"),
-        ({"config": {"C": 3}}, TypeError, "config must be an APDConfig or an SPDConfig"),
+        ({"config": {"C": 3}}, TypeError, "config must be an? .*APDConfig.*, but is a dict"),
         ({"seed": -1}, ValueError, "seed must be a whole number"),
         ({"data": lambda n, g: [[0.0] * 3] * n}, ValueError, "gave a list"),
         ({"data": lambda n, g: torch.zeros(n)}, ValueError, r"shape \(2,\)"),
@@ -528,7 +522,7 @@ class TestOtherTargets:
         started = pdh.prepare(residual_run.name, residual_run.seed, show_progress=False, **settings)
         for _ in zip(range(7), started.steps(), strict=False):
             pass
-        storage.write_checkpoint(tmp_path / "run", *started.pack_checkpoint())
+        files.write_checkpoint(tmp_path / "run", *started.pack_checkpoint())
         resumed = pdh.resume(tmp_path / "run", show_progress=False)
         assert all(map(torch.equal, factors(resumed), factors(residual_run)))
         assert resumed.metrics == residual_run.metrics
@@ -566,17 +560,17 @@ def test_hidden_reconstruction_needs_hidden_activations():
 
 
 def test_snapshots_of_large_components_are_few(monkeypatch):
-    monkeypatch.setattr(runs, "SNAPSHOTS", 3000)
+    monkeypatch.setattr(recording, "SNAPSHOT_BYTES", 3000)
     run = small_run("apd/tms_5-2", steps=80)  # 105 numbers, 420 bytes
     assert 2 <= len(run.snapshots) <= 3000 // 420 + 2
     assert (run.snapshots[0].step, run.snapshots[-1].step) == (0, 80)
-    assert len(run.records) > len(run.snapshots)
+    assert len(run.history) > len(run.snapshots)
 
 
 def test_importances_are_computed_a_few_rows_at_a_time(monkeypatch):
     run = small_run("spd/tms_5-2")
     x = run.data(50, torch.Generator().manual_seed(0))
     whole = run.importances(x)
-    monkeypatch.setattr(runs, "CHUNK", 7)
+    monkeypatch.setattr(spd, "CHUNK", 7)
     for path, g in run.importances(x).items():
         torch.testing.assert_close(g, whole[path])

@@ -5,21 +5,22 @@ import json
 import pandas as pd
 import pytest
 import torch
-from networks import as_a_user  # noqa: F401
 from safetensors.torch import load_file
 
 import pd_helpers as pdh
-from pd_helpers import runs, shipping, storage
 from pd_helpers.__main__ import main
-from pd_helpers.runs import evaluate
+from pd_helpers.analysis import metrics
+from pd_helpers.runs import evaluation, files, shipped, sweeps
+from pd_helpers.runs.evaluation import evaluate
+from tools import ship
 
 pytestmark = pytest.mark.usefixtures("as_a_user")
-MANIFEST = shipping.manifest()
-QUICK = {"steps": 20, "target_steps": 50, "batch_size": 64, "faithfulness_warmup_steps": 5, "starts": 1}
+MANIFEST = shipped.manifest()
+QUICK = {"steps": 20, "target_steps": 50, "batch_size": 64, "faithfulness_warmup_steps": 5, "n_init": 1}
 
 
 def shipped_facts(entry):
-    return storage.read_facts(shipping.SHIPPED / entry["name"] / entry["variant"])
+    return files.read_facts(shipped.SHIPPED / entry["name"] / entry["variant"])
 
 
 def assert_metrics_agree(new, old, device):
@@ -36,14 +37,14 @@ def assert_metrics_agree(new, old, device):
 @pytest.mark.slow
 class TestWhatIsShipped:
     def test_the_manifest_lists_exactly_what_is_there(self):
-        assert shipping.list_shipped() == MANIFEST
+        assert ship.list_shipped() == MANIFEST
         folders = [f"{entry['name']}/{entry['variant']}" for entry in MANIFEST["runs"] + MANIFEST["sweeps"]]
         listed = [f"{folder}/{name}" for folder in folders for name in ("run.json", "tensors.safetensors")]
-        there = [path for path in shipping.SHIPPED.rglob("*") if path.is_file()]
-        assert sorted([*listed, "manifest.json"]) == sorted(str(p.relative_to(shipping.SHIPPED)) for p in there)
+        there = [path for path in shipped.SHIPPED.rglob("*") if path.is_file()]
+        assert sorted([*listed, "manifest.json"]) == sorted(str(p.relative_to(shipped.SHIPPED)) for p in there)
 
     def test_it_is_light(self):
-        megabytes = sum(path.stat().st_size for path in shipping.SHIPPED.rglob("*") if path.is_file()) / 1e6
+        megabytes = sum(path.stat().st_size for path in shipped.SHIPPED.rglob("*") if path.is_file()) / 1e6
         assert megabytes < 40
         assert MANIFEST["megabytes"] == pytest.approx(megabytes, abs=0.1)
 
@@ -77,7 +78,7 @@ class TestWhatIsShipped:
             first, inputs = ("mlps.0.W_in", slice(5)) if gated else ("embed", slice(None))
             for row in table[table["error"].isna()].itertuples() if "kept" in table else ():
                 P, W = (row.kept[f"{part}.{first}"][..., inputs] for part in "PW")
-                assert pdh.runs.metrics.ml2r(P, W) == pytest.approx(row.ml2r, rel=1e-4)
+                assert metrics.ml2r(P, W) == pytest.approx(row.ml2r, rel=1e-4)
 
     def test_seed_0_is_what_comes_without_a_variant(self):
         for name in {entry["name"] for entry in MANIFEST["runs"]}:
@@ -97,8 +98,8 @@ class TestWhatIsShipped:
 @pytest.fixture
 def empty(tmp_path, monkeypatch):
     """A package in which nothing is shipped yet."""
-    monkeypatch.setattr(shipping, "SHIPPED", tmp_path / "shipped")
-    monkeypatch.setattr(runs, "N_EVALUATION", 1024)
+    monkeypatch.setattr(shipped, "SHIPPED", tmp_path / "shipped")
+    monkeypatch.setattr(evaluation, "N_EVALUATION", 1024)
     return tmp_path / "shipped"
 
 
@@ -117,7 +118,7 @@ class TestCuttingToRank:
         u, v = torch.linalg.qr(torch.randn(4, 4)).Q, torch.linalg.qr(torch.randn(5, 5)).Q
         s = torch.tensor([[2.0, 0, 0], [1.0, 0.5, 0], [1e-5, 0, 0], [1.0, 1e-5, 0]])
         U, V = u[:, :3] * s.unsqueeze(1), v[:3].expand(4, 3, 5)  # P = u diag(s) v
-        tensors, facts = shipping.cut_to_rank(*packed(U, V, other=torch.ones(2)))
+        tensors, facts = ship.cut_to_rank(*packed(U, V, other=torch.ones(2)))
         assert tensors["U.a"].shape == (3, 4, 2)
         assert tensors["V.a"].shape == (3, 2, 5)
         assert facts["layers"] == {"a": 3}
@@ -138,7 +139,7 @@ class TestCuttingToRank:
         tensors, facts = {}, {"layers": {"a": 2, "b": 2}, "shipped": {}}
         for path in U:
             tensors |= packed(U[path], one, path)[0]
-        tensors, facts = shipping.cut_to_rank(tensors, facts)
+        tensors, facts = ship.cut_to_rank(tensors, facts)
         assert facts["shipped"]["components"] == [0, 1]
         assert facts["layers"] == {"a": 2, "b": 2}
         torch.testing.assert_close(tensors["U.b"] @ tensors["V.b"], U["b"])
@@ -152,7 +153,7 @@ class TestShipping:
             layer.U[4].zero_()
             layer.U[:, :, 1:] = 0  # rank 1
         run.metrics = evaluate(run)
-        shipping.ship(run)
+        ship.ship(run)
         again = pdh.shipped("apd/tms_5-2")
         assert again.components.layers["embed"].U.shape == (5, 2, 1)
         assert again.config == run.config
@@ -170,8 +171,8 @@ class TestShipping:
             for factor in (layer.U, layer.V):
                 factor.copy_(torch.randn(factor.shape, generator=draw))
             layer.U[1:, :, 1:] = 0  # rank two, as there are two rows, and five of rank one
-        shipping.ship(run)
-        stored = load_file(shipping.SHIPPED / "apd/tms_5-2/seed0/tensors.safetensors")
+        ship.ship(run)
+        stored = load_file(shipped.SHIPPED / "apd/tms_5-2/seed0/tensors.safetensors")
         assert stored["U.embed"].shape == (7, 2)
         assert stored["V.embed"].shape == (7, 5)
         again = pdh.shipped("apd/tms_5-2").components.layers["embed"]
@@ -180,7 +181,7 @@ class TestShipping:
 
     def test_an_spd_run_keeps_everything(self, empty):
         run = small_run("spd/tms_5-2", C=6)
-        shipping.ship(run)
+        ship.ship(run)
         again = pdh.shipped("spd/tms_5-2")
         assert evaluate(again) == run.metrics
         assert all(map(torch.equal, again.components.factors, run.components.factors))
@@ -188,8 +189,8 @@ class TestShipping:
     def test_heavy_snapshots_are_thinned(self, empty, monkeypatch):
         run = small_run(steps=60)
         total = sum(t.nbytes for name, t in run.pack()[0].items() if name.startswith("snapshots."))
-        monkeypatch.setattr(shipping, "HEAVY", total // 2)
-        shipping.ship(run)
+        monkeypatch.setattr(ship, "HEAVY", total // 2)
+        ship.ship(run)
         again, by_step = pdh.shipped("apd/tms_5-2"), {s.step: s for s in run.snapshots}
         assert len(run.snapshots) > len(again.snapshots) == 20
         assert (again.snapshots[0].step, again.snapshots[-1].step) == (0, 60)
@@ -200,16 +201,16 @@ class TestShipping:
 
     def test_of_very_heavy_snapshots_none_stays(self, empty, monkeypatch):
         run = small_run(steps=60)
-        monkeypatch.setattr(shipping, "HEAVY", 100)
-        shipping.ship(run)
+        monkeypatch.setattr(ship, "HEAVY", 100)
+        ship.ship(run)
         again = pdh.shipped("apd/tms_5-2")
         assert again.snapshots == []
         assert_metrics_agree(evaluate(again), run.metrics, "cpu")
 
     def test_variants_and_the_manifest(self, empty):
-        shipping.ship(small_run(seed=0), "seed0")
-        shipping.ship(small_run(seed=1, lr=0.01), "seed1")
-        listed = shipping.manifest()
+        ship.ship(small_run(seed=0), "seed0")
+        ship.ship(small_run(seed=1, lr=0.01), "seed1")
+        listed = shipped.manifest()
         assert [(entry["variant"], entry["seed"]) for entry in listed["runs"]] == [("seed0", 0), ("seed1", 1)]
         assert listed["runs"][0]["config"] == QUICK
         assert listed["runs"][1]["config"] == {**QUICK, "lr": 0.01}
@@ -217,34 +218,32 @@ class TestShipping:
         assert pdh.shipped("apd/tms_5-2", "seed1").seed == 1
         with pytest.raises(ValueError, match="no variant 'seed2' of 'apd/tms_5-2' is shipped; 'seed0', 'seed1' are"):
             pdh.shipped("apd/tms_5-2", "seed2")
-        shipping.ship(small_run(seed=5), "seed1")  # in the other's place
+        ship.ship(small_run(seed=5), "seed1")  # in the other's place
         assert pdh.shipped("apd/tms_5-2", "seed1").seed == 5
-        assert shipping.manifest() == shipping.list_shipped()
+        assert shipped.manifest() == ship.list_shipped()
 
     def test_an_unfinished_run_is_refused(self, empty):
         with pytest.raises(ValueError, match="run is not finished"):
-            shipping.ship(pdh.prepare("apd/tms_5-2", show_progress=False, **QUICK))
+            ship.ship(pdh.prepare("apd/tms_5-2", show_progress=False, **QUICK))
         assert not empty.exists()
 
     def test_a_sweep(self, empty):
-        plan = shipping.SweepPlan("apd/tms_5-2", "lr", {"lr": [0.1, 1e30, 0.05]}, QUICK)
-        table = pdh.sweep(
-            plan.name, plan.grid, n_jobs=1, show_progress=False, keep=shipping.end_state, **plan.overrides
-        )
-        shipping.ship_sweep(table, plan, "cpu")
+        plan = ship.SweepPlan("apd/tms_5-2", "lr", {"lr": [0.1, 1e30, 0.05]}, QUICK)
+        table = pdh.sweep(plan.name, plan.grid, n_jobs=1, show_progress=False, keep=sweeps.end_state, **plan.overrides)
+        ship.ship_sweep(table, plan, "cpu")
         again = pdh.shipped_sweep("apd/tms_5-2")
         pd.testing.assert_frame_equal(again.drop(columns="kept"), table.drop(columns="kept"))
         assert again["kept"][1] is None
         for i in (0, 2):
             assert again["kept"][i].keys() == {"P.embed", "W.embed"}
             assert all(torch.equal(again["kept"][i][key], table["kept"][i][key]) for key in again["kept"][i])
-        (entry,) = shipping.manifest()["sweeps"]
+        (entry,) = shipped.manifest()["sweeps"]
         assert (entry["grid"], entry["config"], entry["runs"]) == (plan.grid, QUICK, 3)
 
     def test_a_sweep_without_end_states(self, empty):
-        plan = shipping.SweepPlan("apd/tms_5-2", "lr", {"lr": [0.1, 0.2]}, QUICK, keep=False)
+        plan = ship.SweepPlan("apd/tms_5-2", "lr", {"lr": [0.1, 0.2]}, QUICK, keep=False)
         table = pdh.sweep(plan.name, plan.grid, n_jobs=1, show_progress=False, **plan.overrides)
-        shipping.ship_sweep(table, plan, "cpu")
+        ship.ship_sweep(table, plan, "cpu")
         pd.testing.assert_frame_equal(pdh.shipped_sweep("apd/tms_5-2"), table)
 
 
@@ -252,21 +251,21 @@ class TestShipping:
 class TestTheCommand:
     @pytest.fixture(autouse=True)
     def plans(self, empty, monkeypatch):
-        plans = [shipping.Plan("apd/tms_5-2", overrides=QUICK), shipping.Plan("apd/tms_5-2", "seed1", 1, QUICK)]
-        monkeypatch.setattr(shipping, "RUNS", plans)
-        sweeps = [shipping.SweepPlan("apd/tms_5-2", "lr", {"lr": [0.1, 0.2]}, QUICK, keep=False)]
-        monkeypatch.setattr(shipping, "SWEEPS", sweeps)
+        plans = [ship.Plan("apd/tms_5-2", overrides=QUICK), ship.Plan("apd/tms_5-2", "seed1", 1, QUICK)]
+        monkeypatch.setattr(ship, "RUNS", plans)
+        sweeps = [ship.SweepPlan("apd/tms_5-2", "lr", {"lr": [0.1, 0.2]}, QUICK, keep=False)]
+        monkeypatch.setattr(ship, "SWEEPS", sweeps)
 
     def test_it_ships_what_is_planned_and_lists_it(self, capsys):
-        assert shipping.main([]) == 0
+        assert ship.main([]) == 0
         assert capsys.readouterr().out.count("not shipped") == 3
-        assert shipping.main(["apd/tms_5-2:seed1", "--device", "cpu"]) == 0
-        assert [entry["seed"] for entry in shipping.manifest()["runs"]] == [1]
-        assert shipping.main(["apd/tms_5-2"]) == 0
-        assert [entry["seed"] for entry in shipping.manifest()["runs"]] == [0, 1]
+        assert ship.main(["apd/tms_5-2:seed1", "--device", "cpu"]) == 0
+        assert [entry["seed"] for entry in shipped.manifest()["runs"]] == [1]
+        assert ship.main(["apd/tms_5-2"]) == 0
+        assert [entry["seed"] for entry in shipped.manifest()["runs"]] == [0, 1]
         assert list(pdh.shipped_sweep("apd/tms_5-2", "lr")["lr"]) == [0.1, 0.2]
         capsys.readouterr()
-        assert shipping.main([]) == 0
+        assert ship.main([]) == 0
         assert "not shipped" not in capsys.readouterr().out
 
     def test_a_sweep_of_something_else_is_what_its_function_makes(self, monkeypatch):
@@ -274,33 +273,33 @@ class TestTheCommand:
             rows = [{"x": x, "y": factor * x, "seconds": 1.0, "error": None, "kept": {}} for x in grid["x"]]
             return pd.DataFrame(rows)
 
-        monkeypatch.setattr(shipping, "SWEEPS", [shipping.SweepPlan("a/b", "c", {"x": [1, 2]}, {"factor": 3}, table)])
-        assert shipping.main(["a/b:c"]) == 0
+        monkeypatch.setattr(ship, "SWEEPS", [ship.SweepPlan("a/b", "c", {"x": [1, 2]}, {"factor": 3}, table)])
+        assert ship.main(["a/b:c"]) == 0
         assert pdh.shipped_sweep("a/b")["y"].tolist() == [3, 6]
-        (entry,) = shipping.manifest()["sweeps"]
+        (entry,) = shipped.manifest()["sweeps"]
         assert (entry["config"], entry["runs"], entry["device"]) == ({"factor": 3}, 2, "cpu")
 
     def test_what_is_not_planned(self, capsys):
-        assert shipping.main(["apd/tms_5-2:seed7"]) == 2
+        assert ship.main(["apd/tms_5-2:seed7"]) == 2
         assert capsys.readouterr().err.startswith("error: 'apd/tms_5-2:seed7' is not planned; apd/tms_5-2:seed0, ")
 
 
 class TestReproduce:
     def test_the_same_numbers_come_out(self, empty, capsys):
-        shipping.ship(small_run(seed=4, lr=0.02, n_features=6), "mine")
+        ship.ship(small_run(seed=4, lr=0.02, n_features=6), "mine")
         assert main(["reproduce", "apd/tms_5-2", "--variant", "mine", "--device", "cpu"]) == 0
         written = capsys.readouterr()
         result = json.loads(written.out)
         contract = ["experiment", "seed", "device", "steps", "seconds", "target_seconds", "metrics"]
         assert list(result) == [*contract, "shipped_metrics", "difference"]
         assert (result["experiment"], result["seed"], result["steps"]) == ("apd/tms_5-2", 4, 20)
-        assert result["shipped_metrics"] == shipping.manifest()["runs"][0]["metrics"]
+        assert result["shipped_metrics"] == shipped.manifest()["runs"][0]["metrics"]
         assert result["difference"]["mmcs"] == pytest.approx(0, abs=1e-5)
         assert result["difference"]["n_alive"] == {"embed": 0, "unembed": 0}
         assert [line.split()[0] for line in written.err.splitlines() if "mmcs " in line] == ["mmcs"]
 
     def test_a_difference_shows(self, empty, capsys):
-        path = shipping.ship(small_run(), "seed0") / "run.json"
+        path = ship.ship(small_run(), "seed0") / "run.json"
         facts = json.loads(path.read_text())
         facts["metrics"]["mmcs"] -= 0.25
         facts["metrics"]["n_alive"]["embed"] += 2

@@ -2,14 +2,14 @@
 
 import pytest
 import torch
-from networks import MLP, SHARP, Residual, dense_batch, draw, one_thread, randomize, replay, textbook_of, tms_batch  # noqa: F401
+from networks import MLP, SHARP, Residual, begun, dense_batch, draw, randomize, replay, textbook_of, tms_batch
 from torch import Generator
 
 from benchmarks import pair, textbook
-from pd_helpers import losses, spd
-from pd_helpers.causal_importance import CausalImportance, lower_leaky, sample_masks, upper_leaky
-from pd_helpers.components import ComponentModel, decompose
-from pd_helpers.targets import TMS
+from pd_helpers.core import losses, spd
+from pd_helpers.core.causal_importance import lower_leaky, sample_masks, upper_leaky
+from pd_helpers.core.components import ComponentModel, decompose
+from pd_helpers.targets.tms import TMS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -30,31 +30,31 @@ NETWORKS = ["tms", "tms with identity", "mlp"]
 
 
 def decomposition(network):
-    """Model and importance functions in float64, all random, and batches."""
+    """SPD at step 0 in float64, components and importance functions random, and batches."""
     if network == "mlp":
         target, C, batch = MLP(), {"fc1": 4, "fc2": 2}, dense_batch
     else:
         target, batch = TMS(n_features=4, n_hidden=3, identity="identity" in network), tms_batch
         C = dict.fromkeys(target.layers, 5)
     model = randomize(decompose(randomize(target), C, rank=1), seed=1)
-    importance = randomize(CausalImportance(model, d_gate=3, generator=Generator()), seed=2)
-    return model, importance, batch
+    method = begun(model, CONFIG)
+    randomize(method.importance, seed=2)
+    return method, batch
 
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_training_follows_the_textbook(network):
-    model, importance, batch = decomposition(network)
+    method, batch = decomposition(network)
     config, same = CONFIG.replace(steps=30), Generator().manual_seed(5)
-    shared = pair.in_textbook(textbook_of(model.target), model, importance)
+    method.config, method.generator = config, Generator().manual_seed(5)
+    shared = pair.in_textbook(textbook_of(method.model.target), method)
     truth = pair.copied(shared)
 
     def true_losses(x):
-        return textbook.spd_losses(truth, x, config, pair.rand_like_core(model, x, same))
+        return textbook.spd_losses(truth, x, config, pair.rand_like_core(method.model, x, same))
 
     theirs = textbook.train(truth, true_losses, map(batch, range(30)), config)
-    state = spd.start(model, importance, config, Generator().manual_seed(5))
-    mine = spd.train(model, importance, replay(batch), config, state)
-    for losses_, true in zip(mine, theirs, strict=True):
+    for losses_, true in zip(method.train(replay(batch)), theirs, strict=True):
         torch.testing.assert_close(losses_._asdict(), true, rtol=1e-7, atol=1e-10)
         for parameter, true_parameter in zip(shared.parameters, truth.parameters, strict=True):
             torch.testing.assert_close(parameter, true_parameter, rtol=1e-7, atol=1e-8)
@@ -63,10 +63,11 @@ def test_training_follows_the_textbook(network):
 @pytest.mark.parametrize("network", NETWORKS)
 def test_losses_and_gradients_under_given_masks_equal_the_textbooks(network):
     """Each loss by itself, over all the rows, none merged."""
-    model, importance, batch = decomposition(network)
-    truth, x = pair.in_textbook(textbook_of(model.target), model, importance), batch(3)
-    packed = importance(model.inner(model.target_forward(x).inputs))
-    logits = importance.split(packed)
+    method, batch = decomposition(network)
+    model, x = method.model, batch(3)
+    truth = pair.in_textbook(textbook_of(model.target), method)
+    packed = method.importance(model.inner(model.target_forward(x).inputs))
+    logits = method.split(packed)
     true_logits = textbook.importance_logits(truth, x)
     torch.testing.assert_close(logits, {use: true_logits[use] for use in logits}, **SHARP)
 
@@ -78,12 +79,12 @@ def test_losses_and_gradients_under_given_masks_equal_the_textbooks(network):
     ones = torch.ones(len(x), dtype=torch.float64)
     terms = [
         (losses.faithfulness(model.targets, model.sums), textbook.faithfulness(truth)),
-        (losses.reconstruction(model(x, masks).output, model.target(x)), textbook.reconstruction(truth, x, true_masks)),
+        (losses.recon(model(x, masks).output, model.target(x)), textbook.reconstruction(truth, x, true_masks)),
         (losses.importance_minimality(upper_leaky(packed), 1.5, ones, len(x)), textbook.importance(true_logits, 1.5)),
     ]
     for use in masks:
         one, true_one = {use: masks[use]}, {use: true_masks[use]}
-        mine = losses.reconstruction(model(x, one).output, model.target(x))
+        mine = losses.recon(model(x, one).output, model.target(x))
         terms.append((mine, textbook.reconstruction(truth, x, true_one)))
     for mine, true in terms:
         assert true > 0
@@ -99,14 +100,14 @@ def test_reconstruction_reaches_components_with_importance_zero(network):
         model = randomize(decompose(randomize(Residual()), dict.fromkeys(Residual.layers, 4), rank=1), seed=1)
         x = draw(10, 3)
     else:
-        model, _, batch = decomposition(network)
-        x = batch(0)
+        method, batch = decomposition(network)
+        model, x = method.model, batch(0)
     g = {
         use: torch.zeros(10, model.layers[layer].C, dtype=torch.float64, requires_grad=True)
         for use, (layer, _) in model.uses.items()
     }
     masks = {use: sample_masks(value, Generator().manual_seed(i)) for i, (use, value) in enumerate(g.items())}
-    loss = losses.reconstruction(model(x, masks).output, model.target(x))
+    loss = losses.recon(model(x, masks).output, model.target(x))
     for grad in torch.autograd.grad(loss, model.factors, retain_graph=True):
         assert (grad != 0).flatten(1).any(dim=1).all()
     for use, grad in zip(g, torch.autograd.grad(loss, list(g.values())), strict=True):
@@ -123,9 +124,9 @@ def test_importance_of_dead_and_saturated_components_can_still_move():
 
 
 def test_losses_of_merged_rows_equal_those_of_all_rows_under_the_same_draws():
-    model, importance, batch = decomposition("tms")
-    x = batch(3)
-    merged, weights = model.merge_empty_rows(x)
+    method, batch = decomposition("tms")
+    model, importance, x = method.model, method.importance, batch(3)
+    merged, weights, _ = model.merge_empty_rows(x)
     assert len(merged) < len(x)
     r = {use: draw(10, 5, seed=i).sigmoid() for i, use in enumerate(model.uses)}  # any numbers between 0 and 1
     kept = x.any(dim=1).nonzero().squeeze(1)
@@ -133,13 +134,11 @@ def test_losses_of_merged_rows_equal_those_of_all_rows_under_the_same_draws():
 
     def terms(x, weights, r):
         gates = importance(model.inner(model.target_forward(x).inputs))
-        g = importance.split(lower_leaky(gates))
+        g = method.split(lower_leaky(gates))
         masks = {use: g[use] + (1 - g[use]) * r[use] for use in g}
         minimality = losses.importance_minimality(upper_leaky(gates), 1.5, weights, 10)
-        recon = losses.reconstruction(model(x, masks).output, model.target(x), 10)
-        layerwise = [
-            losses.reconstruction(model(x, {use: mask}).output, model.target(x), 10) for use, mask in masks.items()
-        ]
+        recon = losses.recon(model(x, masks).output, model.target(x), 10)
+        layerwise = [losses.recon(model(x, {use: mask}).output, model.target(x), 10) for use, mask in masks.items()]
         return recon, losses.layerwise(layerwise), minimality
 
     ones = torch.ones(10, dtype=torch.float64)
@@ -153,37 +152,27 @@ def test_losses_of_merged_rows_equal_those_of_all_rows_under_the_same_draws():
 
 
 def test_masks_are_drawn_anew_for_every_loss(monkeypatch):
-    model, importance, batch = decomposition("mlp")
+    method, batch = decomposition("mlp")
     seen = []
     forward = ComponentModel.forward
     monkeypatch.setattr(
         ComponentModel, "forward", lambda self, x, masks, inner: seen.append(masks) or forward(self, x, masks, inner)
     )
-    state = spd.start(model, importance, CONFIG, Generator().manual_seed(0))
-    next(spd.train(model, importance, replay(batch), CONFIG, state))
+    next(method.train(replay(batch)))
     together, *alone = seen
-    assert list(together) == list(model.uses)
-    assert [list(masks) for masks in alone] == [[use] for use in model.uses]
+    assert list(together) == list(method.model.uses)
+    assert [list(masks) for masks in alone] == [[use] for use in method.model.uses]
     for masks in alone:
         for use, mask in masks.items():
             assert (mask != together[use]).any()
 
 
 def test_faithfulness_warm_up_leaves_the_importance_functions_alone():
-    model, importance, _ = decomposition("mlp")
+    method, _ = decomposition("mlp")
+    model = method.model
     before = losses.faithfulness(model.targets, model.sums).item()
-    gates = [p.detach().clone() for p in importance.parameters()]
-    spd.start(model, importance, CONFIG.replace(faithfulness_warmup_steps=100), Generator())
+    gates = [p.detach().clone() for p in method.importance.parameters()]
+    method.config = CONFIG.replace(faithfulness_warmup_steps=100)
+    method.warm_up()
     assert losses.faithfulness(model.targets, model.sums) < before / 2
-    assert all(map(torch.equal, importance.parameters(), gates))
-
-
-def test_a_loss_that_blows_up_is_noticed_with_its_step():
-    model, importance, batch = decomposition("tms")
-    config = CONFIG.replace(lr=1e200)
-    state = spd.start(model, importance, config, Generator())
-    steps = spd.train(model, importance, replay(batch), config, state)
-    finite = [all(loss.isfinite() for loss in step) for step in steps]
-    assert finite[0]
-    with pytest.raises(FloatingPointError, match=f"blew up at step {finite.index(False)}; a smaller lr"):
-        state.check()
+    assert all(map(torch.equal, method.importance.parameters(), gates))

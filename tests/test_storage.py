@@ -14,27 +14,24 @@ import warnings
 import pandas as pd
 import pytest
 import torch
-from networks import MLP, as_a_user  # noqa: F401
+from networks import MLP
 
 import pd_helpers as pdh
-from pd_helpers import runs, storage
 from pd_helpers.__main__ import main
+from pd_helpers.runs import api, files
+from pd_helpers.runs.run import Run
 
-COMMON = {"steps": 30, "starts": 2, "start_steps": 10, "target_steps": 50, "faithfulness_warmup_steps": 5}
+COMMON = {"steps": 30, "n_init": 2, "selection_steps": 10, "target_steps": 50, "faithfulness_warmup_steps": 5}
 SMALL = {
     "apd/tms_5-2": {**COMMON, "batch_size": 64},
     "spd/tms_5-2": {**COMMON, "batch_size": 64, "C": 6, "d_gate": 4},
 }
 STEPS = 2 * 10 + 20
 """Two starts of ten steps, and twenty more for the better one."""
-pytestmark = [pytest.mark.usefixtures("as_a_user"), pytest.mark.slow]  # trainings that are stopped and go on
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_evaluation():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "N_EVALUATION", 1024)
-        yield
+pytestmark = [
+    pytest.mark.usefixtures("as_a_user", "quick_evaluation"),
+    pytest.mark.slow,
+]  # trainings that are stopped and go on
 
 
 @pytest.fixture(scope="module", params=list(SMALL))
@@ -46,7 +43,7 @@ def whole(request):
 def assert_same(resumed, whole):
     for mine, theirs in zip(resumed.components.factors, whole.components.factors, strict=True):
         assert torch.equal(mine, theirs)
-    if whole.importance:
+    if whole.importance is not None:
         pairs = zip(resumed.importance.parameters(), whole.importance.parameters(), strict=True)
         assert all(torch.equal(mine, theirs) for mine, theirs in pairs)
     assert resumed.metrics == whole.metrics
@@ -60,13 +57,13 @@ def assert_same(resumed, whole):
 def stop_after(n, run, folder):
     """What a process leaves that is killed after n steps of a run."""
     assert len(list(itertools.islice(run.steps(), n))) == n
-    storage.write_checkpoint(folder, *run.pack_checkpoint())
+    files.write_checkpoint(folder, *run.pack_checkpoint())
 
 
 def after_every_step(patch):
     """Write a checkpoint after every step."""
-    patch.setattr(storage, "CHECKPOINT_EVERY", 0.0)
-    patch.setattr(storage, "CHECKPOINT_SHARE", math.inf)
+    patch.setattr(files, "CHECKPOINT_EVERY", 0.0)
+    patch.setattr(files, "CHECKPOINT_SHARE", math.inf)
 
 
 def small(name, **options):
@@ -102,19 +99,19 @@ class TestBitForBit:
     def reopened(folder):
         """The run in a folder, as resume has it before it trains."""
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(pdh.Run, "_train", lambda run, *_: run)
+            patch.setattr(pdh.Run, "train_into", lambda run, *_, **__: run)
             return pdh.resume(folder)
 
     def test_writing_checkpoints_changes_nothing(self, whole, tmp_path, monkeypatch):
         after_every_step(monkeypatch)
         written = []
-        write = storage.write_checkpoint
+        write = files.write_checkpoint
 
         def noted(folder, tensors, facts):
             written.append(facts["candidates"])
             write(folder, tensors, facts)
 
-        monkeypatch.setattr(storage, "write_checkpoint", noted)
+        monkeypatch.setattr(files, "write_checkpoint", noted)
         assert_same(small(whole.name, out=tmp_path / "run"), whole)
         assert [candidate["step"] for candidate in written[0]] == [0, 0]
         assert len(written) == 1 + STEPS
@@ -143,20 +140,20 @@ class TestBitForBit:
 
 PROGRAM = """
 import math, signal, sys, time
-from pd_helpers import runs, storage
+from pd_helpers.runs import evaluation, files
 from pd_helpers.__main__ import main
 
 def write_and_rest(*arguments):
     write(*arguments)
     time.sleep(0.02)  # so that the test can stop this in time
 
-write, storage.write_checkpoint = storage.write_checkpoint, write_and_rest
+write, files.write_checkpoint = files.write_checkpoint, write_and_rest
 signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the tests run in the background
-runs.N_EVALUATION = 1024
-storage.CHECKPOINT_EVERY, storage.CHECKPOINT_SHARE = 0.0, math.inf  # after every step
+evaluation.N_EVALUATION = 1024
+files.CHECKPOINT_EVERY, files.CHECKPOINT_SHARE = 0.0, math.inf  # after every step
 sys.exit(main(sys.argv[1:]))
 """
-LONGER = {"steps": 120, "start_steps": 40}
+LONGER = {"steps": 120, "selection_steps": 40}
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +168,7 @@ def stopped_process(name, folder, stop, enough):
     command = [sys.executable, "-c", PROGRAM, "run", name, "--seed", "3", "--out", str(folder), *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         while process.poll() is None:
-            if storage.has_checkpoint(folder) and enough(storage.read_checkpoint(folder)[1]["candidates"]):
+            if files.has_checkpoint(folder) and enough(files.read_checkpoint(folder)[1]["candidates"]):
                 process.send_signal(stop)
                 break
             time.sleep(0.01)
@@ -187,7 +184,7 @@ class TestProcesses:
 
         *_, code = stopped_process(name, tmp_path / "run", signal.SIGKILL, enough)
         assert code == -signal.SIGKILL
-        assert storage.has_checkpoint(tmp_path / "run")
+        assert files.has_checkpoint(tmp_path / "run")
         assert_same(pdh.resume(tmp_path / "run", show_progress=False), longer[name])
         assert names(tmp_path / "run") == FINISHED  # and nothing half-written
 
@@ -195,7 +192,7 @@ class TestProcesses:
         name, folder = "apd/tms_5-2", tmp_path / "run"
         out, error, code = stopped_process(name, folder, signal.SIGINT, lambda candidates: len(candidates) == 1)
         assert (code, out) == (130, "")
-        assert error.splitlines()[-1] == f"stopped; python -m pd_helpers resume {folder} goes on from there"
+        assert error.splitlines()[-1] == f"stopped; python -m pd_helpers resume {folder} continues from there"
         assert "Traceback" not in error
         assert names(folder) == ["checkpoint.safetensors"]
         assert main(["resume", str(folder)]) == 0
@@ -236,9 +233,9 @@ class TestInterrupts:
         signal.signal(signal.SIGINT, before)
 
     def test_a_network_of_your_own_goes_on_after_ctrl_c(self, tmp_path):
-        with pytest.raises(KeyboardInterrupt, match=r"stopped at step 17; pdh.resume\('.*run'\) goes on"):
+        with pytest.raises(KeyboardInterrupt, match=r"stopped at step 17; pdh.resume\('.*run'\) continues it"):
             fit(CtrlC(17), out=tmp_path / "run")
-        assert storage.read_checkpoint(tmp_path / "run")[1]["candidates"][0]["step"] == 17
+        assert files.read_checkpoint(tmp_path / "run")[1]["candidates"][0]["step"] == 17
         with pytest.raises(ValueError, match="a network of your own, so pdh.resume needs target=.* and data="):
             pdh.resume(tmp_path / "run", target=MLP())
         with pytest.raises(ValueError, match="cannot be resumed: target.fc1.* not as in target="):
@@ -253,7 +250,7 @@ class TestInterrupts:
         with pytest.raises(KeyboardInterrupt) as stopped:
             fit(CtrlC(17, times=2), out=tmp_path / "run")
         assert str(stopped.value) == ""
-        assert storage.read_checkpoint(tmp_path / "run")[1]["candidates"][0]["step"] == 0
+        assert files.read_checkpoint(tmp_path / "run")[1]["candidates"][0]["step"] == 0
         assert_same(pdh.resume(tmp_path / "run", target=MLP(), data=gaussian, show_progress=False), fit())
 
     def test_ctrl_c_is_python_s_own_again_afterwards(self, tmp_path):
@@ -271,17 +268,17 @@ class TestInterrupts:
             fit(CtrlC(17))
 
     def test_the_command_line_without_a_folder(self, monkeypatch, capsys):
-        monkeypatch.setattr(runs, "make_target", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+        monkeypatch.setattr(api, "make_target", lambda *_, **__: signal.raise_signal(signal.SIGINT))
         assert main(["run", "apd/tms_5-2"]) == 130
         assert capsys.readouterr().err == "stopped; with --out DIR, a run can be resumed\n"
 
     def test_the_command_line_where_nothing_is_kept(self, monkeypatch, capsys):
-        monkeypatch.setattr(runs, "make_target", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+        monkeypatch.setattr(api, "make_target", lambda *_, **__: signal.raise_signal(signal.SIGINT))
         assert main(["reproduce", "apd/tms_5-2"]) == 130
         assert capsys.readouterr().err.splitlines()[-1] == "stopped; nothing was written"
 
     def test_the_command_line_before_the_first_checkpoint(self, monkeypatch, capsys, tmp_path):
-        monkeypatch.setattr(runs, "make_target", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+        monkeypatch.setattr(api, "make_target", lambda *_, **__: signal.raise_signal(signal.SIGINT))
         assert main(["run", "apd/tms_5-2", "--out", str(tmp_path / "run")]) == 130
         assert capsys.readouterr().err == "stopped; there was no checkpoint yet, so run it again\n"
         assert not (tmp_path / "run").exists()
@@ -294,7 +291,7 @@ class TestFinishedRuns:
         return tmp_path / "run"
 
     def test_a_finished_run_is_reported_and_not_repeated(self, folder, capsys, monkeypatch):
-        monkeypatch.setattr(runs.Run, "steps", lambda _: pytest.fail("it was trained again"))
+        monkeypatch.setattr(Run, "steps", lambda _: pytest.fail("it was trained again"))
         before = {path.name: path.read_bytes() for path in folder.iterdir()}
         resumed = pdh.resume(folder)
         assert main(["resume", str(folder)]) == 0
@@ -329,7 +326,7 @@ class TestFinishedRuns:
             if moment == "before run.json":
                 patch.setattr(os, "replace", lambda a, b: killed() if b.name == "run.json" else replace(a, b))
             else:
-                patch.setattr(storage, "discard_checkpoint", killed)
+                patch.setattr(files, "discard_checkpoint", killed)
             with pytest.raises(SystemExit):
                 small(whole.name, out=folder)
         rest = ["run.json"] if moment != "before run.json" else []
@@ -355,7 +352,7 @@ class TestUnfinishedFolders:
         return tmp_path / "run"
 
     def test_load_says_that_it_is_unfinished(self, folder):
-        with pytest.raises(ValueError, match=r"run' is not finished; pdh.resume\('.*run'\) goes on with it"):
+        with pytest.raises(ValueError, match=r"run' is not finished; pdh.resume\('.*run'\) continues it"):
             pdh.load(folder)
 
     def test_a_new_run_does_not_overwrite_it(self, folder, content):
@@ -375,9 +372,9 @@ class TestUnfinishedFolders:
             changed[position] ^= 1
             (folder / "checkpoint.safetensors").write_bytes(changed)
             with pytest.raises(ValueError, match="is damaged"):
-                storage.read_checkpoint(folder)
+                files.read_checkpoint(folder)
         (folder / "checkpoint.safetensors").write_bytes(content)
-        assert storage.read_checkpoint(folder)[1]["seed"] == 3
+        assert files.read_checkpoint(folder)[1]["seed"] == 3
 
     @pytest.mark.parametrize("made", [True, False])
     def test_a_folder_without_a_checkpoint(self, made, tmp_path, capsys):
@@ -408,12 +405,12 @@ class TestUnfinishedFolders:
 
     def test_another_version_of_torch_is_a_warning(self, folder, monkeypatch):
         monkeypatch.setattr(torch, "__version__", "9.9.9")
-        with pytest.warns(UserWarning, match="started with .* and goes on with .*torch 9.9.9"):
+        with pytest.warns(UserWarning, match="started with .* and continues with .*torch 9.9.9"):
             pdh.resume(folder, show_progress=False)
 
     def test_a_device_that_is_not_here(self, folder, monkeypatch):
-        tensors, facts = storage.read_checkpoint(folder)
-        storage.write_checkpoint(folder, tensors, facts | {"device": "cuda"})
+        tensors, facts = files.read_checkpoint(folder)
+        files.write_checkpoint(folder, tensors, facts | {"device": "cuda"})
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
         with pytest.raises(ValueError, match="was trained on cuda, which torch does not find here"):
             pdh.resume(folder)
@@ -429,7 +426,7 @@ class TestAFullDisk:
     @staticmethod
     def fill(patch, room):
         """Let the disk be full after so many files, and half of the next."""
-        write, left = storage.write_file, iter(range(room))
+        write, left = files.write_file, iter(range(room))
 
         def write_file(path, data):
             if next(left, None) is None:
@@ -437,7 +434,7 @@ class TestAFullDisk:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
             write(path, data)
 
-        patch.setattr(storage, "write_file", write_file)
+        patch.setattr(files, "write_file", write_file)
 
     def test_training_goes_on_and_the_last_checkpoint_remains(self, whole, tmp_path, monkeypatch):
         folder = tmp_path / "run"

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 import pd_helpers as pdh
-from pd_helpers import plots, superposition
+from pd_helpers.course.superposition import ideas as superposition
+from pd_helpers.course.superposition.plots import phases
 
 GRID = {"n_features": [2, 4], "feature_probability": [0.05, 1.0]}
 
@@ -42,7 +43,7 @@ def test_the_picture_says_how_many_are_kept_and_shades_where_some_are_lost():
         {"n_features": [2], "feature_probability": [0.1, 1.0]}, target_steps=1, show_progress=False
     )
     table["kept"], table["represented"] = [{"W": W}, {"W": W * torch.tensor([1.0, 0.1])}], [2, 1]
-    ax = plots.phases(plt.figure().subplots(), table)
+    ax = phases(plt.figure().subplots(), table)
     assert [text.get_text() for text in ax.texts] == ["2", "1"]
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["0.1", "1"]
     white, grey = (patch.get_facecolor()[0] for patch in ax.patches)

@@ -11,13 +11,13 @@ import joblib
 import pandas as pd
 import pytest
 import torch
-from networks import MLP, as_a_user  # noqa: F401
+from networks import MLP
 
 import pd_helpers as pdh
-from pd_helpers import runs, sweeps
-from pd_helpers.sweeps import flat
+from pd_helpers.runs import api, sweeps
+from pd_helpers.runs.sweeps import flat
 
-QUICK = {"steps": 10, "target_steps": 20, "starts": 1, "batch_size": 64, "faithfulness_warmup_steps": 0}
+QUICK = {"steps": 10, "target_steps": 20, "n_init": 1, "batch_size": 64, "faithfulness_warmup_steps": 0}
 GRID = {"simplicity_coeff": [0.7, 0.1], "seed": range(2)}
 POINTS = list(itertools.product(GRID["simplicity_coeff"], GRID["seed"]))
 pytestmark = pytest.mark.usefixtures("as_a_user")
@@ -67,7 +67,7 @@ def test_each_target_is_trained_once(monkeypatch):
         return train(config, seed, *arguments, **options)
 
     monkeypatch.setattr(sweeps, "make_target", noted)
-    monkeypatch.setattr(runs, "make_target", lambda *_, **__: pytest.fail("a run trained a target of its own"))
+    monkeypatch.setattr(api, "make_target", lambda *_, **__: pytest.fail("a run trained a target of its own"))
     grid = {"n_features": [5, 6], "lr": [0.1, 0.2], "seed": [0, 1]}
     table = sweep(grid, n_jobs=1)
     assert sorted(trained) == [(0, 5), (0, 6), (1, 5), (1, 6)]
@@ -167,7 +167,7 @@ import signal
 import pd_helpers as pdh
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the tests run in the background
-pdh.sweep("apd/tms_5-2", {"seed": range(1000)}, target_seed=0, steps=1, starts=1, target_steps=1)
+pdh.sweep("apd/tms_5-2", {"seed": range(1000)}, target_seed=0, steps=1, n_init=1, target_steps=1)
 """
 
 

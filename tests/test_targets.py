@@ -6,9 +6,11 @@ import torch.nn.functional as F
 from networks import draw
 from torch import nn
 
-from pd_helpers.data import SparseFeatures
-from pd_helpers.targets import TMS, TMSConfig, TransposedLinear, make_target
-from pd_helpers.training import generator
+from pd_helpers.core.components import TransposedLinear
+from pd_helpers.core.training import generator
+from pd_helpers.targets.base import make_target
+from pd_helpers.targets.features import SparseFeatures
+from pd_helpers.targets.tms import TMS, TMSConfig
 
 
 def test_tms_by_hand():

@@ -5,8 +5,8 @@ import re
 from itertools import pairwise
 from pathlib import Path
 
+import badges
 import build
-import launch
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -76,7 +76,7 @@ def test_the_list_of_external_links_is_complete():
     assert all(purpose.strip() for _, purpose in listed)
     sources = [ROOT / "README.md", *(ROOT / "notebooks" / "source").glob("*.py")]
     sources += [*(ROOT / "pd_helpers").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")]
-    written = (launch.fill_block(path.read_text(), launch.TAG, None) for path in sources)  # without launch badges
+    written = (badges.fill_block(path.read_text(), badges.TAG, None) for path in sources)  # without launch badges
     used = {address.rstrip(".,;:") for text in written for address in ADDRESS.findall(text)}
     assert used == {address for address, _ in listed}
 

@@ -2,14 +2,13 @@
 
 import pytest
 import torch
-from networks import SHARP, draw, one_thread, residual_mlp  # noqa: F401
+from networks import SHARP, begun, draw, residual_mlp
 from torch import Generator
 
 import pd_helpers as pdh
 from benchmarks import pair, textbook
-from pd_helpers import apd, spd
-from pd_helpers.causal_importance import CausalImportance
-from pd_helpers.components import decompose
+from pd_helpers.core import apd
+from pd_helpers.core.components import decompose
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -202,29 +201,24 @@ NEW = [name for name in pdh.PRESETS if pdh.preset(name).target.kind != "tms"]
 @pytest.mark.parametrize("name", NEW)
 def test_the_core_trains_as_the_textbook_does(name):
     """On the wide network, in float64: Adam, step by step, does not do the same in another basis of the stream."""
-    experiment = pdh.preset(name).replace(**small(name, steps=12, batch_size=64, lr=0.01))
-    config, target = experiment.config, pdh.make_target(experiment.target, 0, show_progress=False).double()
+    settings = pdh.preset(name).replace(**small(name, steps=12, batch_size=64, lr=0.01))
+    config, target = settings.config, pdh.make_target(settings.target, 0, show_progress=False).double()
     components = decompose(target, dict.fromkeys(target.layers, config.C), rank=config.rank)
-    draw, same = (Generator().manual_seed(5) for _ in range(2))
-    if isinstance(config, spd.SPDConfig):
-        importance = CausalImportance(components, d_gate=config.d_gate, generator=Generator().manual_seed(1))
-        state = spd.start(components, importance, config, draw)
-    else:
-        importance, state = None, apd.start(components, config, draw)
-    shared = pair.in_textbook(pair.undecomposed(target), components, importance)
+    method, same = begun(components, config, seed=5), Generator().manual_seed(5)
+    shared = pair.in_textbook(pair.undecomposed(target), method)
     truth = pair.copied(shared)
-    batches = [experiment.target.features()(64, Generator().manual_seed(i)).double() for i in range(config.steps)]
+    batches = [settings.target.features()(64, Generator().manual_seed(i)).double() for i in range(config.steps)]
 
     def spd_losses(x):
         return textbook.spd_losses(truth, x, config, pair.rand_like_core(components, x, same))
 
-    true_losses = pair.losses_of(truth, config) if importance is None else spd_losses
-    mine = pair.train_core(components, importance, iter(batches), config, state)
+    true_losses = pair.losses_of(truth, config) if method.spans_layers else spd_losses
+    mine = method.train(pair.in_turn(iter(batches)))
     for losses, true in zip(mine, textbook.train(truth, true_losses, batches, config), strict=True):
         torch.testing.assert_close(losses._asdict(), true, rtol=1e-7, atol=1e-10)
         for parameter, true_parameter in zip(shared.parameters, truth.parameters, strict=True):
             torch.testing.assert_close(parameter, true_parameter, rtol=1e-6, atol=1e-7)
-    if importance is None:
+    if method.spans_layers:
         assert (losses.hidden > 0) == (config.hidden_coeff > 0)
 
 
@@ -244,20 +238,13 @@ def test_the_difference_notices_a_wrong_residual_network(wrong):
     assert both.max_abs_diff(torch.float64) < 1e-12
     with pytest.MonkeyPatch.context() as patch:
         if wrong == "divisor":  # the mean over the narrow network's parameters
-            patch.setattr(pdh.ResidualMLP, "narrow", narrow_without_sizes)
+            patch.delattr(pdh.ResidualMLP, "parameter_count")
         elif wrong == "hidden":  # compared at other layers
-            patch.setattr(pdh.ResidualMLP, "hidden", ["mlps.0.W_in"])
+            patch.setattr(pdh.ResidualMLP, "hidden_layers", ["mlps.0.W_in"])
         else:  # the core starts from rows of another length
             patch.setattr(apd, "normalise_", lambda model: None)
             both.textbook.V["mlps.0.W_in"].data *= 2
         assert both.max_abs_diff(torch.float64) > 1e-7
-
-
-def narrow_without_sizes(self, narrow=pdh.ResidualMLP.narrow):
-    small, Q = narrow(self)
-    for mlp in small.mlps:
-        del mlp.W_in.n_parameters, mlp.W_out.n_parameters
-    return small, Q
 
 
 def test_the_toy_models_are_those_of_the_package():

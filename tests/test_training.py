@@ -5,8 +5,8 @@ import torch
 from networks import draw
 from torch import nn
 
-from pd_helpers.apd import APDConfig
-from pd_helpers.training import STREAMS, State, adam, generator, learning_rate, pick_device, progress, warm_up
+from pd_helpers.core.apd import APDConfig
+from pd_helpers.core.training import STREAMS, adam, generator, learning_rate, pick_device, progress, set_learning_rate
 
 
 class Adam:
@@ -80,57 +80,17 @@ def test_a_stream_is_repeatable():
     assert torch.equal(torch.rand(9, generator=generator(3, "data")), torch.rand(9, generator=generator(3, "data")))
 
 
-def test_state_applies_adam_at_the_rate_given():
+def test_the_learning_rate_set_is_the_one_the_next_step_takes():
     p = nn.Parameter(draw(3, 2))
     q = p.detach().clone().requires_grad_()
-    state, truth = State(adam([p], lr=1.0), generator(0, "data")), Adam([q])
+    optimizer, truth = adam([p], lr=1.0), Adam([q])
     for lr in (0.1, 0.3, 0.05):
-        state.apply((p**2 * torch.arange(3.0).unsqueeze(1)).sum(), lr)
+        optimizer.zero_grad()
+        (p**2 * torch.arange(3.0).unsqueeze(1)).sum().backward()
+        set_learning_rate(optimizer, lr)
+        optimizer.step()
         truth.step((q**2 * torch.arange(3.0).unsqueeze(1)).sum(), lr)
         torch.testing.assert_close(p, q, rtol=1e-9, atol=1e-12, check_dtype=True)
-    assert state.step == 3
-
-
-def test_the_first_step_with_a_non_finite_loss_is_named():
-    p = nn.Parameter(torch.ones(1))
-    state = State(adam([p], lr=0.1), generator(0, "data"))
-    for factor in (1.0, 1.0, torch.nan, 1.0, torch.inf):
-        if state.step < 3:
-            state.check()
-        state.apply((p * factor).sum(), 0.1)
-    with pytest.raises(FloatingPointError, match="blew up at step 2; a smaller lr than 0.1"):
-        state.check()
-
-
-def test_a_loss_that_blows_up_and_stays_finite_is_named_too():
-    p = nn.Parameter(torch.ones(1))
-    state = State(adam([p], lr=0.01), generator(0, "data"))
-    for size in (1.0, 1e-5, 1e-4, 9.0, 12.0, 1e-5):
-        state.apply(p.square().sum() * 0 + size, 0.01)
-    with pytest.raises(FloatingPointError, match="blew up at step 4; a smaller lr than 0.01"):
-        state.check()
-
-
-def test_a_loss_of_zero_allows_any_of_ordinary_size_after_it():
-    p = nn.Parameter(torch.ones(1))
-    state = State(adam([p], lr=0.01), generator(0, "data"))
-    for size in (0.0, 0.9, 0.0):
-        state.apply(p.square().sum() * 0 + size, 0.01)
-    state.check()
-
-
-def test_warm_up_lowers_the_loss_it_is_given():
-    p = nn.Parameter(torch.zeros(4))
-    goal = torch.tensor([0.2, -0.1, 0.3, 0.0])
-
-    def loss():
-        return (p - goal).square().mean()
-
-    before = loss().item()
-    warm_up([p], loss, 0)
-    assert loss().item() == before
-    warm_up([p], loss, 100)
-    assert loss().item() < before / 100
 
 
 def test_progress_passes_every_step_on_and_writes_to_stderr_only(capsys):

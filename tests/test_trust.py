@@ -12,13 +12,13 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from networks import as_a_user  # noqa: F401
 from safetensors.torch import load_file, save
 
 import pd_helpers as pdh
-from pd_helpers import runs, storage
+from pd_helpers.runs import evaluation, files
+from pd_helpers.runs.run import Run
 
-SMALL = {"steps": 12, "starts": 2, "start_steps": 4, "target_steps": 20, "batch_size": 16}
+SMALL = {"steps": 12, "n_init": 2, "selection_steps": 4, "target_steps": 20, "batch_size": 16}
 NAMES = {"apd/tms_5-2": SMALL, "spd/tms_5-2": SMALL | {"C": 6, "d_gate": 4}}
 FORBIDDEN = {
     *("pickle.find_class", "ctypes.dlopen", "socket.connect", "os.remove", "os.rename", "shutil.rmtree"),
@@ -62,23 +62,26 @@ def nothing_is_executed():
     assert WATCH.seen == []
 
 
-def opened(read, folder: Path) -> object:
-    """What `read` gives for the folder, or the message of its ValueError, which names the folder. Watched."""
+def assert_safe(read, folder: Path) -> str | None:
+    """Nothing is executed, and `read` gives a run or a ValueError that names the folder, whose message this returns."""
     with nothing_is_executed():
         try:
-            return read(folder)
+            run = read(folder)
         except ValueError as error:
             message = str(error)
+        else:
+            assert isinstance(run, pdh.Run)
+            return None
     assert str(folder) in message
     return message
 
 
-def reading(folder: Path) -> object:
-    return opened(pdh.load, folder)
+def reading(folder: Path) -> pdh.Run:
+    return pdh.load(folder)
 
 
-def going_on(folder: Path) -> object:
-    return opened(lambda folder: pdh.resume(folder, show_progress=False), folder)
+def resuming(folder: Path) -> pdh.Run:
+    return pdh.resume(folder, show_progress=False)
 
 
 def test_the_watch_sees_what_a_pickle_does():
@@ -116,8 +119,8 @@ class Bomb:
 @pytest.fixture(scope="module", autouse=True)
 def quick():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "N_EVALUATION", 256)
-        patch.setattr(runs.Run, "_train", lambda run, *_: run)  # what is resumed is not trained
+        patch.setattr(evaluation, "N_EVALUATION", 256)
+        patch.setattr(Run, "train_into", lambda run, *_, **__: run)  # what is resumed is not trained
         yield
 
 
@@ -128,15 +131,15 @@ def stored(request, tmp_path_factory):
     run = pdh.prepare(request.param, 3, show_progress=False, **NAMES[request.param])
     for _ in zip(range(6), run.steps(), strict=False):
         pass
-    storage.write_checkpoint(unfinished, *run.pack_checkpoint())
+    files.write_checkpoint(unfinished, *run.pack_checkpoint())
     for _ in run.steps():
         pass
-    run.metrics = runs.evaluate(run)
+    run.metrics = evaluation.evaluate(run)
     run.save(finished)
     assert isinstance(pdh.load(finished), pdh.Run)  # imports what loading needs
     assert isinstance(pdh.resume(unfinished), pdh.Run)
-    facts = json.loads((finished / storage.RUN).read_text())
-    return finished, (load_file(finished / storage.TENSORS), facts), storage.read_checkpoint(unfinished)
+    facts = json.loads((finished / files.RUN).read_text())
+    return finished, (load_file(finished / files.TENSORS), facts), files.read_checkpoint(unfinished)
 
 
 @pytest.fixture
@@ -147,9 +150,9 @@ def folder(tmp_path):
 
 def write(folder: Path, tensors: bytes | dict, facts: object) -> None:
     """A finished run whose checksum is right, as an attacker would write it."""
-    (folder / storage.TENSORS).write_bytes(tensors if isinstance(tensors, bytes) else save(tensors))
-    checksum = {"sha256": storage._sha256(folder / storage.TENSORS)}
-    (folder / storage.RUN).write_text(json.dumps(facts | checksum if isinstance(facts, dict) else facts))
+    (folder / files.TENSORS).write_bytes(tensors if isinstance(tensors, bytes) else save(tensors))
+    checksum = {"sha256": files._sha256(folder / files.TENSORS)}
+    (folder / files.RUN).write_text(json.dumps(facts | checksum if isinstance(facts, dict) else facts))
 
 
 # --- Hostile content --------------------------------------------------------------------------------------
@@ -213,7 +216,7 @@ def changed_tensors(draw, tensors: dict) -> dict:
 def test_changed_facts_of_a_finished_run(stored, folder, data):
     _, (tensors, facts), _ = stored
     write(folder, tensors, data.draw(changed_facts(facts)))
-    assert isinstance(reading(folder), pdh.Run | str)
+    assert_safe(reading, folder)
 
 
 @many
@@ -221,37 +224,37 @@ def test_changed_facts_of_a_finished_run(stored, folder, data):
 def test_changed_tensors_of_a_finished_run(stored, folder, data):
     _, (tensors, facts), _ = stored
     write(folder, data.draw(changed_tensors(tensors)), facts)
-    assert isinstance(reading(folder), pdh.Run | str)
+    assert_safe(reading, folder)
 
 
 @many
 @given(tensors=st.binary(max_size=64), facts=JSON)
 def test_anything_at_all(folder, tensors, facts):
-    write(folder, tensors, facts | {"format": storage.FORMAT} if isinstance(facts, dict) else facts)
-    assert isinstance(reading(folder), str)
+    write(folder, tensors, facts | {"format": files.FORMAT} if isinstance(facts, dict) else facts)
+    assert assert_safe(reading, folder)
 
 
 @many
 @given(data=st.data())
 def test_changed_bytes(stored, folder, data):
     finished, _, _ = stored
-    spoilt = data.draw(st.sampled_from([storage.TENSORS, storage.RUN]))
-    for name in (storage.TENSORS, storage.RUN):
+    spoilt = data.draw(st.sampled_from([files.TENSORS, files.RUN]))
+    for name in (files.TENSORS, files.RUN):
         content = bytearray((finished / name).read_bytes())
         if name == spoilt:
             at = data.draw(st.integers(0, len(content) - 1))
             content[at : at + data.draw(st.integers(0, 4))] = data.draw(st.binary(max_size=4))
         (folder / name).write_bytes(content)
-    found = reading(folder)
-    whole = (folder / storage.TENSORS).read_bytes() == (finished / storage.TENSORS).read_bytes()
-    assert whole or "damaged" in found
+    message = assert_safe(reading, folder)
+    whole = (folder / files.TENSORS).read_bytes() == (finished / files.TENSORS).read_bytes()
+    assert whole or "damaged" in message
 
 
 def test_a_json_bomb(stored, folder):
     _, (tensors, facts), _ = stored
     write(folder, tensors, facts)
-    (folder / storage.RUN).write_text("[" * 200_000)
-    assert "not a run" in reading(folder)
+    (folder / files.RUN).write_text("[" * 200_000)
+    assert "not a run" in assert_safe(reading, folder)
 
 
 # --- Unfinished runs --------------------------------------------------------------------------------------
@@ -261,24 +264,24 @@ def test_a_json_bomb(stored, folder):
 @given(data=st.data())
 def test_changed_facts_of_a_checkpoint(stored, folder, data):
     _, _, (tensors, facts) = stored
-    storage.write_checkpoint(folder, tensors, data.draw(changed_facts(facts)))
-    assert isinstance(going_on(folder), pdh.Run | str)
+    files.write_checkpoint(folder, tensors, data.draw(changed_facts(facts)))
+    assert_safe(resuming, folder)
 
 
 @many
 @given(data=st.data())
 def test_changed_tensors_of_a_checkpoint(stored, folder, data):
     _, _, (tensors, facts) = stored
-    storage.write_checkpoint(folder, data.draw(changed_tensors(tensors)), facts)
-    assert isinstance(going_on(folder), pdh.Run | str)
+    files.write_checkpoint(folder, data.draw(changed_tensors(tensors)), facts)
+    assert_safe(resuming, folder)
 
 
 @many
 @given(content=st.binary(max_size=64) | JSON.map(lambda facts: json.dumps(facts).encode()), header=st.booleans())
 def test_a_checkpoint_that_is_anything_at_all(folder, content, header):
     start = len(content).to_bytes(8, "little") if header else b""
-    (folder / storage.CHECKPOINT).write_bytes(start + content)
-    assert "damaged" in going_on(folder)
+    (folder / files.CHECKPOINT).write_bytes(start + content)
+    assert "damaged" in assert_safe(resuming, folder)
 
 
 # --- Pickles ----------------------------------------------------------------------------------------------
@@ -294,12 +297,12 @@ def test_a_pickle_stays_a_file(stored, folder, tmp_path, protocol):
         content = (tmp_path / "bomb").read_bytes()
     _, (_, facts), _ = stored
     write(folder, content, facts)
-    assert isinstance(reading(folder), str)
-    (folder / storage.RUN).write_bytes(content)
-    assert isinstance(reading(folder), str)
-    (folder / storage.RUN).unlink()
-    (folder / storage.CHECKPOINT).write_bytes(content)
-    assert isinstance(going_on(folder), str)
+    assert assert_safe(reading, folder)
+    (folder / files.RUN).write_bytes(content)
+    assert assert_safe(reading, folder)
+    (folder / files.RUN).unlink()
+    (folder / files.CHECKPOINT).write_bytes(content)
+    assert assert_safe(resuming, folder)
     assert not mark.exists()
     pickle.loads(pickle.dumps(Bomb(mark)))
     assert mark.exists()  # it was live

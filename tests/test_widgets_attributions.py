@@ -4,11 +4,11 @@ import pytest
 import torch
 from networks import draw, randomize
 
-from pd_helpers.ablation import ablated, integrated, root_mean_square
-from pd_helpers.attributions import tangents
-from pd_helpers.targets import TMS
+from pd_helpers.analysis.ablation import ablated, integrated, root_mean_square
+from pd_helpers.core.attributions import tangents
+from pd_helpers.course.attributions.lab import ALL
+from pd_helpers.targets.tms import TMS
 from pd_helpers.widgets import AttributionLab
-from pd_helpers.widgets.attributions import ALL
 
 
 @pytest.fixture
@@ -26,16 +26,6 @@ def cuts(target):
     }
 
 
-def readout(lab, name):
-    return float(lab._numbers.value.split(f'pdh-{name}">')[1].split("<")[0])
-
-
-def at(lab, target):
-    x = torch.zeros(1, 5).double()
-    x[0, 0], x[0, lab.second] = lab.first_value.value, lab.second_value.value
-    return x
-
-
 def test_the_closed_form_of_the_integral_is_that_of_the_quadrature(target, cuts):
     lab = AttributionLab(target, cuts)
     W, b = target.embed.weight, target.unembed.bias
@@ -50,7 +40,7 @@ def test_the_closed_form_of_the_integral_is_that_of_the_quadrature(target, cuts)
             torch.testing.assert_close(lab.effects(x)["integrated"], truth, rtol=1e-8, atol=1e-10)
 
 
-def test_the_readout_follows_the_sliders(target, cuts):
+def test_effects_follow_the_controls(target, cuts):
     lab = AttributionLab(target, cuts)
     for name, first, second, output, component in (
         ("mechanisms", 0.5, 0.6, ALL, 0),
@@ -60,11 +50,28 @@ def test_the_readout_follows_the_sliders(target, cuts):
         lab.cut.value = name
         lab.first_value.value, lab.second_value.value = first, second
         lab.output.value, lab.component.value = output, component
-        x, P = at(lab, target), {"embed": cuts[name]}
-        for label, effects in (("gradient", tangents(target, x, P)), ("ablation", ablated(target, x, P))):
-            wanted = root_mean_square(effects)[0, component] if output == ALL else effects[component, 0, output]
-            assert readout(lab, label) == pytest.approx(wanted.item(), abs=6e-4)
-        assert f"feature 0 at {first:.2f}" in lab.alt
+        x, P = torch.zeros(1, 5).double(), {"embed": cuts[name]}
+        x[0, 0], x[0, lab.second] = first, second
+        torch.testing.assert_close(lab.values.outputs, target(x)[0])
+        for estimate, effects in (("gradient", tangents(target, x, P)), ("ablation", ablated(target, x, P))):
+            expected = root_mean_square(effects)[0] if output == ALL else effects[:, 0, output]
+            torch.testing.assert_close(lab.values.effects[estimate], expected)
+        shown = ", ".join(f"{name} {effects[component]:.3f}" for name, effects in lab.values.effects.items())
+        assert shown in lab.alt
+
+
+def test_curves_pass_through_the_effects_at_this_input_and_bend_at_kinks(target, cuts):
+    lab = AttributionLab(target, cuts)
+    lab.second_value.value = 1.0
+    for estimate, curve in lab.values.curves.items():
+        torch.testing.assert_close(curve[-1], lab.values.effects[estimate][lab.component.value])
+    inputs = torch.zeros(len(lab.values.moving), 5).double()
+    inputs[:, 0], inputs[:, lab.second] = lab.first_value.value, lab.values.moving
+    on = target(inputs) > 0
+    switches = (on[1:] != on[:-1]).any(dim=1)
+    assert len(lab.values.kinks) == switches.sum() > 0
+    spacing = lab.values.moving[1].item()
+    assert lab.values.kinks == pytest.approx([(i + 0.5) * spacing for i in switches.nonzero().flatten().tolist()])
 
 
 def test_fewer_components_move_the_component_slider_back(target, cuts):
@@ -72,6 +79,7 @@ def test_fewer_components_move_the_component_slider_back(target, cuts):
     lab.component.value = 4
     lab.cut.value = "noise"
     assert (lab.component.value, lab.component.max) == (2, 2)
+    assert (lab.values.cut, lab.values.component) == ("noise", 2)
     assert "Effects of component 2" in lab.alt
 
 

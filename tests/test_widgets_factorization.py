@@ -1,15 +1,11 @@
-"""The lab on matrix decompositions shows what the core computes."""
+"""The lab on matrix decompositions shows what the room's ideas compute."""
 
 import pytest
 import torch
 from networks import draw
 
-from pd_helpers import factorization as fz
+from pd_helpers.course.matrix_decomposition import ideas as fz
 from pd_helpers.widgets import TermsLab
-
-
-def readout(lab, name):
-    return lab._numbers.value.split(f'pdh-{name}">')[1].split("<")[0]
 
 
 def test_the_lab_follows_method_and_number():
@@ -26,9 +22,14 @@ def test_the_lab_follows_method_and_number():
         for n in (1, 3, 5):
             lab.n_terms.value = n
             terms = truth[method](n)
-            assert readout(lab, "left") == f"{fz.left_over(terms, W):.1%}"
-            assert readout(lab, "used") == f"{fz.terms_used(terms, W).mean():.1f}"
-            assert method in lab.alt.lower()
+            torch.testing.assert_close(lab.values.terms, terms)
+            missing = (W - terms.sum(dim=0)).square().sum() / W.square().sum()
+            assert lab.values.left_over == pytest.approx(missing.item(), abs=1e-12)
+            used = (terms.norm(dim=1) > 0.01 * W.norm(dim=0)).double().sum(dim=0).mean()
+            assert lab.values.terms_used == pytest.approx(used.item())
+            shares = torch.einsum("cij,ij->cj", terms, W) / W.square().sum(dim=0)
+            torch.testing.assert_close(lab.values.shares, shares)
+    assert lab.alt.startswith("Random directions, 5 in number: 0.0% of")
 
 
 def test_only_arrows_in_a_plane():

@@ -2,11 +2,11 @@
 
 import pandas
 import pytest
+import torch
 
 import pd_helpers as pdh
-from pd_helpers import experiments
-from pd_helpers.shipping import end_state
-from pd_helpers.sweeps import restored
+from pd_helpers.analysis import gated_functions
+from pd_helpers.runs.sweeps import end_state, restored
 from pd_helpers.widgets import GatedLab
 
 SHORT = {"steps": 20, "faithfulness_warmup_steps": 5, "batch_size": 100}
@@ -22,9 +22,14 @@ def sweep():
 def test_the_lab_shows_the_run_it_is_at(sweep):
     lab = GatedLab(sweep)
     assert (lab.simplicity_coeff.value, lab.seed.value) == (5.0, 0)
-    for row in sweep.iloc[:2].to_dict("records"):
+    for _, row in sweep.iloc[:2].iterrows():
         lab.seed.value = row["seed"]
-        assert f'pdh-served">{row["n_served"]}<' in lab._numbers.value
+        assert (lab.values.simplicity_coeff, lab.values.seed) == (5.0, row["seed"])
+        assert lab.values.n_served == row["n_served"]
+        alone = gated_functions.alone(restored("apd/gated", row))
+        torch.testing.assert_close(lab.values.alone.errors, alone.errors)
+        expected = [alone.errors[i, c].item() for i, c in enumerate(alone.served_by.tolist())]
+        assert lab.values.errors.tolist() == pytest.approx(expected)
         assert f"Seed {row['seed']}, λ_S = 5" in lab.alt
 
 
@@ -33,22 +38,22 @@ def test_seeds_follow_the_coefficient(sweep):
     lab.seed.value = 1
     lab.simplicity_coeff.value = 0.5
     assert (lab.seed.max, lab.seed.value) == (0, 0)
-    assert "Seed 0, λ_S = 0.5" in lab.alt
+    assert (lab.values.simplicity_coeff, lab.values.seed) == (0.5, 0)
     lab.simplicity_coeff.value = 5.0
     assert (lab.seed.max, lab.seed.value) == (1, 0)
-    assert "Seed 0, λ_S = 5" in lab.alt
+    assert (lab.values.simplicity_coeff, lab.values.seed) == (5.0, 0)
 
 
 def test_seeds_must_be_without_a_gap(sweep):
-    with pytest.raises(ValueError, match=r"sweep must have seeds 0, 1, 2 … at every λ_S, but has \[1\] at 5"):
+    with pytest.raises(ValueError, match=r"sweep must have the seeds 0, 1, 2 … at every λ_S, but has \[1\] at 5"):
         GatedLab(sweep.iloc[1:2])
 
 
 def test_a_restored_run_is_the_one_that_was_kept(sweep):
     run = pdh.run("apd/gated", seed=1, show_progress=False, **SHORT)
     again = restored("apd/gated", sweep.iloc[1])
-    errors = experiments.alone(run).errors
-    assert experiments.alone(again).errors.sub(errors).abs().max() < 1e-3
+    errors = gated_functions.alone(run).errors
+    assert gated_functions.alone(again).errors.sub(errors).abs().max() < 1e-3
     assert restored("apd/gated", sweep.iloc[2]).config.simplicity_coeff == 0.5
     with pytest.raises(ValueError, match="sweep was made on another network"):
         restored("apd/gated", sweep.iloc[1].replace({1: 3}))

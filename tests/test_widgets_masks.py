@@ -4,9 +4,8 @@ import pytest
 import torch
 
 import pd_helpers as pdh
-from pd_helpers import plots
+from pd_helpers.course.spd_from_scratch.lab import SIGMOIDS, descend, slope
 from pd_helpers.widgets import MaskLab, SigmoidLab
-from pd_helpers.widgets.masks import SIGMOIDS, descend, slope
 
 
 @pytest.fixture
@@ -17,10 +16,6 @@ def orthogonal():
         target.embed.weight.copy_(torch.eye(3))
         target.unembed.bias.zero_()
     return target
-
-
-def readout(lab, name: str) -> float:
-    return float(lab._numbers.value.split(f'pdh-{name}">')[1].split("<")[0])
 
 
 def test_masks_fill_the_range_from_g_to_1_in_both_uses(orthogonal):
@@ -34,19 +29,23 @@ def test_masks_fill_the_range_from_g_to_1_in_both_uses(orthogonal):
     assert torch.allclose(lab.masked_outputs(torch.ones(3), 1), orthogonal(0.75 * torch.eye(3))[1])
 
 
-def test_the_mask_lab_reads_the_loss_and_the_price(orthogonal):
+def test_the_mask_lab_adds_up_both_losses(orthogonal):
     lab = MaskLab(orthogonal, n_draws=4000, beta_3=0.01)
     # E (1 - m m')² for m, m' uniform on [0, 1] is 1 - 2/4 + 1/9; a third of the outputs is wrong
-    assert readout(lab, "recon") == pytest.approx(0.75**2 * (1 - 1 / 2 + 1 / 9) / 3, rel=0.03)
-    assert sum(bar.get_height() for bar in lab._bars) == 4000
-    before = lab._image.value
+    assert lab.values.recon == pytest.approx(0.75**2 * (1 - 1 / 2 + 1 / 9) / 3, rel=0.03)
+    assert lab.values.importance_loss == 0
+    assert sum(bar.get_height() for bar in lab.axes[0, 1].containers[0]) == 4000
+    before = lab.picture
     lab.g[0].value = 1.0
-    assert readout(lab, "recon") == 0
-    assert readout(lab, "total") == pytest.approx(0.02)
-    assert lab._image.value != before
+    assert lab.values.recon == 0
+    assert lab.values.total == lab.values.importance_loss == pytest.approx(0.02)  # both uses
+    assert lab.picture != before
+    lab.g[1].value = 0.5
+    assert lab.values.importance_loss == pytest.approx(0.03)
     lab.feature.value = 2
-    assert readout(lab, "recon") > 0.1
+    assert lab.values.recon > 0.1
     assert "feature 2 at 0.75" in lab.alt
+    assert f"{lab.values.total:.5f}" in lab.readout
 
 
 @pytest.mark.parametrize("name", SIGMOIDS)
@@ -76,16 +75,19 @@ def test_gates_die_on_the_flat_side_only():
     assert {name for name in SIGMOIDS if descend(name, 1.5, up=False)[-1] < 0} == {"upper-leaky"}
 
 
-def test_the_sigmoid_lab_shows_the_ends():
+def test_the_sigmoid_lab_shows_where_gates_end():
     lab = SigmoidLab()
-    assert readout(lab, "hard") == -0.5
-    assert readout(lab, "lower-leaky") > 0.9
-    lab.pull.value = "down"
-    lab.gate.value = 1.5
-    assert readout(lab, "lower-leaky") == 1.5
-    assert readout(lab, "upper-leaky") < 0
+    for pull, gate in (("up", -0.5), ("down", 1.5)):
+        lab.pull.value, lab.gate.value = pull, gate
+        assert lab.values.ends == {name: descend(name, gate, pull == "up")[-1] for name in SIGMOIDS}
+        assert lab.values.slopes == {name: slope(name, gate) for name in SIGMOIDS}
+        for ax, (name, (sigmoid, _, _)) in zip(lab.axes[0], SIGMOIDS.items(), strict=False):
+            assert lab.values.g[name] == pytest.approx(sigmoid(torch.tensor(gate)).item())
+            _, dot = ax.lines
+            assert (*dot.get_xdata(), *dot.get_ydata()) == (gate, lab.values.g[name])
+        drawn = {line.get_label(): line.get_ydata()[-1] for line in lab.axes[0, 3].lines}
+        assert drawn == lab.values.ends
     assert "pulled down: hard slope 0, does not move" in lab.alt
-    assert plots.png(lab.figure).startswith(b"\x89PNG")
 
 
 def test_the_mask_lab_refuses_what_it_cannot_draw():

@@ -25,8 +25,8 @@ import torch
 from torch import Tensor
 
 import pd_helpers as pdh
-from pd_helpers import factorization as fz
-from pd_helpers import metrics
+from pd_helpers.analysis import metrics
+from pd_helpers.course.matrix_decomposition import ideas as fz
 
 # %% [markdown]
 # ## Five arrows

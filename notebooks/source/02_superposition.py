@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 
 import pd_helpers as pdh
+from pd_helpers.course.superposition import plots
 
 # %% [markdown]
 # ## Sparse data
@@ -105,7 +106,7 @@ pdh.widgets.SparsityLab(config.replace(target_steps=2000), seed=0)
 # Two dimensions, as before. **Predict before you run:** with eight very rare features, how many are kept? And at what
 # $p$ are two perpendicular arrows all that is left?
 #
-# One network for each place of the map, trained beforehand (`python -m pd_helpers.shipping tms/sparsity` takes some minutes). A
+# One network for each place of the map, trained beforehand (`python -m tools.ship tms/sparsity` takes some minutes). A
 # feature is *kept* if its column is longer than 0.5; on grey ground, some are lost.
 
 # %%
@@ -113,7 +114,7 @@ table = pdh.shipped_sweep("tms/sparsity", "phases")
 kept = table.pivot(index="n_features", columns="feature_probability", values="represented")
 
 fig, axes = pdh.plots.figure(9, 6.6)
-pdh.plots.phases(axes[0, 0], table)
+plots.phases(axes[0, 0], table)
 pdh.show(
     fig,
     alt="Columns of W as arrows, for 2 to 8 features (up) and feature probabilities from 0.01 to 1 (across), with the "

@@ -26,7 +26,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import pd_helpers as pdh
-from pd_helpers.residual_mlp import monosemantic_baseline
+from pd_helpers.course.training_the_targets import plots
+from pd_helpers.targets.residual_mlp import monosemantic_baseline
 
 # %% [markdown]
 # ## The networks
@@ -259,7 +260,7 @@ pdh.checks.naive_loss(naive_loss)
 # One feature at a time: first feature 42 (figure 14 of the paper), then all of them (figure 15).
 
 # %%
-fig, alt = pdh.plots.responses(net, [42])
+fig, alt = plots.responses(net, [42])
 pdh.show(fig, alt)
 
 # %% [markdown]
@@ -273,7 +274,7 @@ pdh.show(fig, alt)
 # **Predict before you run.** Are there features that the network does well and others that it neglects, as the baseline does?
 
 # %%
-fig, alt = pdh.plots.responses(net)
+fig, alt = plots.responses(net)
 pdh.show(fig, alt)
 
 # %% [markdown]
@@ -507,11 +508,11 @@ table.style.format("{:.2e}", subset="loss").format("{:.2f}", subset=table.column
 # Nearly the same numbers as with one layer, and the same pictures. Figures 19 and 20 of the paper, for two layers:
 
 # %%
-fig, alt = pdh.plots.responses(net_2, [42])
+fig, alt = plots.responses(net_2, [42])
 pdh.show(fig, alt)
 
 # %%
-fig, alt = pdh.plots.responses(net_2)
+fig, alt = plots.responses(net_2)
 pdh.show(fig, alt)
 
 # %% [markdown]

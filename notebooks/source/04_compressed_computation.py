@@ -26,8 +26,10 @@ import torch
 from torch import Tensor
 
 import pd_helpers as pdh
-from pd_helpers import mixing
-from pd_helpers.training import progress
+from pd_helpers.analysis import subspaces
+from pd_helpers.core.training import progress
+from pd_helpers.course.compressed_computation import ideas as mixing
+from pd_helpers.course.compressed_computation import plots
 
 # %% [markdown]
 # ## A good result, and a doubt
@@ -190,7 +192,7 @@ for step, mlp in enumerate(progress(steps, total=settings.steps, description="tw
 fig, axes = pdh.plots.figure(7.5, 3.3)
 ax = axes[0, 0]
 for i, kind in enumerate(("embedding", "none")):
-    label, shade, marker, dash = pdh.plots.KINDS[kind]
+    label, shade, marker, dash = plots.KINDS[kind]
     ax.plot(
         list(curve),
         [losses[i] for losses in curve.values()],
@@ -217,7 +219,7 @@ pdh.show(
 # It has 50 neurons, 100 functions, and no trick.
 #
 # Is that an accident of this $M$, or of $p$? The package comes with a sweep: four kinds of mixing, and clean labels, each at six
-# probabilities. (Training them all takes a quarter of an hour: `python -m pd_helpers.shipping mlp/mixing`.)
+# probabilities. (Training them all takes a quarter of an hour: `python -m tools.ship mlp/mixing`.)
 #
 # - **embedding**: $M = I - W_E^\top W_E$, as above; **other sign**: $W_E^\top W_E - I$;
 # - **symmetric**: normal random numbers, $M = M^\top$, of size $\sigma = 0.033$;
@@ -228,10 +230,10 @@ pdh.show(
 # %%
 by_p = pdh.shipped_sweep("mlp/mixing", "probability")
 fig, axes = pdh.plots.figure(8.5, 4.0)
-ax = pdh.plots.mixing_losses(axes[0, 0], by_p, "p")
+ax = plots.mixing_losses(axes[0, 0], by_p, "p")
 ax.set_ylim(0.04, 0.1)
 ax.legend(frameon=False, fontsize=8.5, ncols=2, loc="lower left")
-losses = by_p.pivot(index="kind", columns="p", values="loss").loc[list(pdh.plots.KINDS)]
+losses = by_p.pivot(index="kind", columns="p", values="loss").loc[list(plots.KINDS)]
 pdh.show(
     fig,
     alt="Loss per feature against feature probability on a logarithmic axis. "
@@ -284,7 +286,7 @@ pdh.widgets.MixingLab(by_sigma, by_p)
 # %%
 clean = by_p.query("kind == 'none' and p == 0.01")
 grid = {}
-for kind in list(pdh.plots.KINDS)[1:]:
+for kind in list(plots.KINDS)[1:]:
     rows = pd.concat([clean, by_sigma[by_sigma.kind == kind]]).sort_values("sigma")
     sigma, loss = rows.sigma.tolist(), rows.loss.tolist()
     grid[kind] = {
@@ -445,14 +447,16 @@ pdh.checks.project(project)
 
 # %%
 fig, axes = pdh.plots.figure(9.2, 3.5, 1, 3)
-kept = {kind: mixing.along_directions(mlps[kind].product, Ms[kind]) for kind in ("embedding", "flipped", "symmetric")}
+kept = {
+    kind: subspaces.along_directions(mlps[kind].product, Ms[kind]) for kind in ("embedding", "flipped", "symmetric")
+}
 for (kind, found), label in zip(kept.items(), ("embedding", "other sign", "symmetric"), strict=True):
-    pdh.plots.direction_cosines(axes[0, 0], found, kind, label)
+    plots.direction_cosines(axes[0, 0], found, kind, label)
 axes[0, 0].set_title("eigenvectors of M", fontsize=10)
-own = mixing.along_directions(mlps["asymmetric"].product, Ms["asymmetric"])
-shifted = mixing.along_directions(mlps["asymmetric"].product, torch.eye(100) + 2 * Ms["asymmetric"])
+own = subspaces.along_directions(mlps["asymmetric"].product, Ms["asymmetric"])
+shifted = subspaces.along_directions(mlps["asymmetric"].product, torch.eye(100) + 2 * Ms["asymmetric"])
 axes[0, 1].plot(range(1, 101), own.cosine, "x", color=pdh.plots.GREY, ms=4, label="of M")
-pdh.plots.direction_cosines(axes[0, 1], shifted, "asymmetric", "of I + 2M")
+plots.direction_cosines(axes[0, 1], shifted, "asymmetric", "of I + 2M")
 axes[0, 1].set_title("asymmetric: singular vectors", fontsize=10)
 axes[0, 1].set(xlabel="singular vector, strongest first")
 found = kept["symmetric"]
@@ -591,7 +595,7 @@ pdh.show(
 
 # %%
 target = pdh.shipped("spd/resid_mlp_1").target  # trained like notebook 03's
-theirs = mixing.mixing_matrix(target.W_E)
+theirs = subspaces.mixing_matrix(target.W_E)
 inside = mixing.MLP(
     (target.mlps[0].W_in.weight @ target.W_E).detach(), (target.W_U @ target.mlps[0].W_out.weight).detach()
 )

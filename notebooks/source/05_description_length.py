@@ -28,8 +28,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import pd_helpers as pdh
-from pd_helpers import ablation, losses
-from pd_helpers import description_length as dl
+from pd_helpers.analysis import ablation
+from pd_helpers.core import losses
+from pd_helpers.course.description_length import ideas as dl
 
 # %% [markdown]
 # ## Five cuts of one network

@@ -26,7 +26,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import pd_helpers as pdh
-from pd_helpers import ablation, attributions
+from pd_helpers.analysis import ablation
+from pd_helpers.core import attributions
+from pd_helpers.course.attributions import plots
 
 # %% [markdown]
 # ## Three ways to cut a network
@@ -189,7 +191,7 @@ r = {name: correlation(*pair) for name, pair in sizes.items()}
 fig, axes = pdh.plots.figure(9, 3.2, 1, 3)
 for ax, (name, (real, estimate)) in zip(axes[0], sizes.items(), strict=True):
     groups = (data == 0).int() if name == "mechanisms" else None
-    pdh.plots.estimates(ax, real[:500], estimate[:500], None if groups is None else groups[:500])
+    plots.estimates(ax, real[:500], estimate[:500], None if groups is None else groups[:500])
     ax.set_title(f"{name}, correlation {r[name]:.2f}", fontsize=10)
 axes[0, 0].plot([], [], "o", color=pdh.plots.color(0), mfc="none", label="its feature is on")
 axes[0, 0].plot([], [], "x", color=pdh.plots.color(3), label="its feature is off")

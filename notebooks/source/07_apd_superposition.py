@@ -25,6 +25,7 @@ import torch
 import torch.nn.functional as F
 
 import pd_helpers as pdh
+from pd_helpers.course.apd_superposition import plots
 
 # %% [markdown]
 # ## What APD minimises
@@ -54,7 +55,7 @@ print("U", tuple(U.shape), " V", tuple(V.shape), " P", tuple(P.shape))
 # $$L_\text{faithfulness} = \mathrm{MSE}\Big(\theta^*,\; \sum_c P_c\Big).$$
 
 # %%
-from pd_helpers import apd, attributions, losses
+from pd_helpers.core import apd, attributions, losses
 
 faithfulness = (W - P.sum(dim=0)).square().mean()
 assert torch.allclose(faithfulness, losses.faithfulness(model.targets, model.sums))
@@ -117,7 +118,7 @@ hidden = torch.einsum("bij,bj->bi", W_active, x)
 output = F.relu(torch.einsum("bij,bi->bj", W_active, hidden) + b)
 minimality = (output - target(x)).square().sum() / (B * 5)
 
-assert torch.allclose(minimality, losses.reconstruction(model(x, s).output, target(x), B))
+assert torch.allclose(minimality, losses.recon(model(x, s).output, target(x), B))
 print(f"minimality {minimality:.2e}")
 
 # %% [markdown]
@@ -147,11 +148,11 @@ print(f"simplicity {simplicity:.2e}")
 # \qquad \lambda_F = 1,\; \lambda_M = 1,\; \lambda_S = 0.7 .$$
 #
 # The training loop is this sum, one gradient step of Adam on $U$ and $V$, and again. You can read it in
-# `pd_helpers/apd.py`; it fits on a screen. As a picture (the paper's is figure 2; this one is ours):
+# `pd_helpers/core/apd.py`; it fits on a screen. As a picture (the paper's is figure 2; this one is ours):
 
 # %%
 fig, axes = pdh.plots.figure(9.2, 2.7)
-pdh.plots.losses_diagram(axes[0, 0])
+plots.losses_diagram(axes[0, 0])
 pdh.show(
     fig,
     alt="A diagram. The input goes into the network; network and components give attributions, the batch top-k turns them into a mask, and the masked "
@@ -175,8 +176,8 @@ print(f"took {run.seconds:.1f} s")
 P, W = run.first_layer
 x = run.data(5000, torch.Generator().manual_seed(2))
 s = apd.active_components(run.components, x, run.config, round(run.config.top_k * 5000))
-shown = pdh.plots.telling_inputs(x, s)
-fig, alt = pdh.plots.sum_of_components(W, P, x[shown], s[shown])
+shown = plots.telling_inputs(x, s)
+fig, alt = plots.sum_of_components(W, P, x[shown], s[shown])
 pdh.show(fig, alt)
 
 # %% [markdown]
@@ -192,7 +193,7 @@ pdh.show(fig, alt)
 
 # %%
 fig, axes = pdh.plots.figure(9, 3.2, 1, 2)
-pdh.plots.column_sums(axes[0, 0], P, W).set_title("whose is each column's length?", fontsize=10)
+plots.column_sums(axes[0, 0], P, W).set_title("whose is each column's length?", fontsize=10)
 pdh.plots.losses(axes[0, 1], run.history).set_title("losses during training", fontsize=10)
 pdh.show(
     fig,
@@ -442,7 +443,7 @@ for shipped in large:
 # features shared one component, how would you see it in their cosines?
 
 # %%
-from pd_helpers import metrics
+from pd_helpers.analysis import metrics
 
 fig, axes = pdh.plots.figure(9, 3.2, 1, 2)
 for shipped, look in zip(large, "o^s", strict=True):
@@ -551,7 +552,7 @@ pd.DataFrame(rows).set_index("seed").round(3)  # shares are medians over the 40 
 # **Predict before you run.** There are ten components more than features. How can a feature miss out all the same?
 
 # %%
-failed = pdh.run("apd/tms_40-10", seed=1, target=large[0], device="cpu", starts=1, steps=2000)
+failed = pdh.run("apd/tms_40-10", seed=1, target=large[0], device="cpu", n_init=1, steps=2000)
 P, W = failed.first_layer
 share = shares(P, W)
 show_shares(share)
@@ -682,7 +683,7 @@ pdh.show(
 # its $Q_c$ be, if it is to have rank one? And can five of those add up to $I$?
 
 # %%
-from pd_helpers.shipping import end_state  # of each run keep P and W of each layer
+from pd_helpers.runs.sweeps import end_state  # of each run keep P and W of each layer
 
 target_id = pdh.make_target(pdh.preset("apd/tms_5-2_id").target, seed=0)
 trials = pdh.sweep(
@@ -893,7 +894,7 @@ pdh.checks.schatten(schatten)
 #
 # <details><summary>One component is empty, and another has two arrows</summary>
 #
-# You have met the brittleness described above. Try another seed, or `starts=5`.
+# You have met the brittleness described above. Try another seed, or `n_init=5`.
 # </details>
 #
 # <details><summary>ML2R is above 1</summary>

@@ -27,7 +27,9 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 import pd_helpers as pdh
-from pd_helpers import apd, attributions, experiments, losses, shipping
+from pd_helpers import analysis
+from pd_helpers.core import apd, attributions, losses
+from pd_helpers.runs import shipped
 
 # %% [markdown]
 # ## The network, and its decomposition
@@ -116,8 +118,8 @@ with torch.no_grad():
     hidden = (h_active - h).square().sum() / (B * 50)
 
     sparse, whole = parts(x, active), parts.target_forward(x)
-    torch.testing.assert_close(minimality, losses.reconstruction(sparse.output, whole.output, B))
-    torch.testing.assert_close(hidden, losses.hidden_reconstruction(sparse.inputs, whole.inputs, parts.hidden, B))
+    torch.testing.assert_close(minimality, losses.recon(sparse.output, whole.output, B))
+    torch.testing.assert_close(hidden, losses.hidden_recon(sparse.inputs, whole.inputs, parts.hidden, B))
 print(f"minimality {minimality:.2e}, hidden reconstruction {hidden:.2e}")
 
 # %% [markdown]
@@ -163,7 +165,7 @@ print(f"after three steps all {len(lengths)} rows of V have length 1; simplicity
 # share one component, or if a feature is spread over two components, how would you notice?
 
 # %%
-contributions = experiments.contributions(full)
+contributions = analysis.contributions(full)
 fig, alt = pdh.plots.contribution_pair(contributions)
 pdh.show(fig, alt)
 print(f"correlation over all 100 features and 50 neurons: {contributions.r:.3f}")
@@ -176,8 +178,8 @@ print(f"correlation over all 100 features and 50 neurons: {contributions.r:.3f}"
 # let us count: for each feature, which component has the largest attribution when that feature alone is on, at 1?
 
 # %%
-owner = experiments.feature_components(full)  # (100,)
-shared = experiments.doubled(owner)
+owner = analysis.feature_components(full)  # (100,)
+shared = analysis.doubled(owner)
 n_idle = config.C - len(owner.unique())
 print(f"{full.metrics['n_own']} of 100 features have a component that comes first for them and for no other")
 print("first for two features:", "; ".join(f"component {c} for {a} and {b}" for c, (a, b) in shared.items()))
@@ -228,7 +230,7 @@ pdh.widgets.FeatureLab(full, feature=42)
 # %%
 small = {
     entry["config"].get("top_k", config.top_k): pdh.shipped(entry["name"], entry["variant"])
-    for entry in shipping.manifest()["runs"]
+    for entry in shipped.manifest()["runs"]
     if entry["name"] == "apd/resid_mlp_1_rank4"
 }
 small = {k: small[k] for k in sorted(small)}  # top-k → run
@@ -237,7 +239,7 @@ small = {k: small[k] for k in sorted(small)}  # top-k → run
 @torch.no_grad()
 def shares(run: pdh.Run) -> dict[str, float]:
     """What each feature's own component reads, and who writes; medians over features."""
-    own, i, net = experiments.feature_components(run), torch.arange(100), run.target
+    own, i, net = analysis.feature_components(run), torch.arange(100), run.target
     P_in, P_out = (run.components.layers[f"mlps.0.{name}"].P for name in ("W_in", "W_out"))
     h = F.relu(net.mlps[0].W_in.weight @ net.W_E).T  # (100, 50): the neurons when a feature is at 1
     h_own = F.relu((P_in @ net.W_E)[own, :, i])
@@ -285,7 +287,7 @@ pd.DataFrame(held).rename_axis("top-k", axis=1).round(2)
 # output be with random halves of the rest?
 
 # %%
-x_42 = experiments.ablate_halves(full, 42, 10_000, Generator().manual_seed(0))
+x_42 = analysis.ablate_halves(full, 42, 10_000, Generator().manual_seed(0))
 fig, alt = pdh.plots.halves(x_42, 42)
 pdh.show(fig, alt)
 
@@ -298,13 +300,13 @@ pdh.show(fig, alt)
 # For comparison, the feature whose second-largest attribution is the smallest:
 
 # %%
-one_hot = experiments.feature_attributions(full)  # (100, C): attributions when one feature is on, at 1
+one_hot = analysis.feature_attributions(full)  # (100, C): attributions when one feature is on, at 1
 first, second = one_hot.topk(2, dim=1).values.T  # (100,) each
 split = second > 0.3 * first
 clean = int((second / first).argmin())
 print(f"{int(split.sum())} features are split: their second attribution is above 0.3 of the first; least so is {clean}")
 
-fig, alt = pdh.plots.halves(experiments.ablate_halves(full, clean, 10_000, Generator().manual_seed(0)), clean)
+fig, alt = pdh.plots.halves(analysis.ablate_halves(full, clean, 10_000, Generator().manual_seed(0)), clean)
 pdh.show(fig, alt)
 
 # %% [markdown]
@@ -344,7 +346,7 @@ pdh.widgets.AblationLab(full, feature=42)
 
 # %%
 data = Generator().manual_seed(3)
-scrubbed = experiments.scrub(full, 20_000, data)
+scrubbed = analysis.scrub(full, 20_000, data)
 published = pdh.preset("apd/resid_mlp_1").published
 fig, alt = pdh.plots.scrub_histograms(scrubbed, published)
 pdh.show(fig, alt)
@@ -423,7 +425,7 @@ pdh.show(
 
 # %%
 N = 60_000
-errors = {"full": experiments.single_feature(full, N, Generator().manual_seed(0))}
+errors = {"full": analysis.single_feature(full, N, Generator().manual_seed(0))}
 fig, alt = pdh.plots.feature_errors(errors["full"], config.top_k)
 pdh.show(fig, alt)
 
@@ -435,7 +437,7 @@ pdh.show(fig, alt)
 
 # %%
 for k, run in small.items():
-    errors[k] = experiments.single_feature(run, N, Generator().manual_seed(0))
+    errors[k] = analysis.single_feature(run, N, Generator().manual_seed(0))
 
 fig, axes = pdh.plots.figure(9, 3.6, 1, 2, sharey=True)
 pdh.plots.active_components(axes[0, 0], errors["full"]).set_title("full rank, top-k 1.28", fontsize=10)
@@ -480,7 +482,7 @@ pdh.widgets.SharingLab(small, {k: errors[k] for k in small}, "top-k per input", 
 # %%
 rows = {}
 for k, run in small.items():
-    A = experiments.feature_attributions(run)
+    A = analysis.feature_attributions(run)
     largest, next_one = A.topk(2, dim=1).values.T
     rows[f"{k:g}"] = {
         "features with a component of their own": run.metrics["n_own"],
@@ -502,8 +504,8 @@ pd.DataFrame(rows).rename_axis("top-k", axis=1)
 # allowed. That cannot be the reason here, where there is room for twice as many. Who else serves these features?
 
 # %%
-top = experiments.feature_attributions(small[2.0]).topk(2, dim=1)
-pairs = experiments.doubled(top.indices[:, 0])
+top = analysis.feature_attributions(small[2.0]).topk(2, dim=1)
+pairs = analysis.doubled(top.indices[:, 0])
 same = sum(len(set(top.indices[pair, 1].tolist())) == 1 for pair in pairs.values())
 ratio = torch.cat([top.values[pair, 1] / top.values[pair, 0] for pair in pairs.values()])
 print(

@@ -26,7 +26,9 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 import pd_helpers as pdh
-from pd_helpers import apd, attributions, experiments, losses, shipping
+from pd_helpers import analysis
+from pd_helpers.core import apd, attributions, losses
+from pd_helpers.runs import shipped
 
 # %% [markdown]
 # ## The network
@@ -53,7 +55,7 @@ print(f'pdh.run("apd/resid_mlp_2") trained this decomposition in {full.seconds /
 # add up what its helpful neurons contribute, and ask for the share of layer 0.
 
 # %%
-contributions = experiments.contributions(full)
+contributions = analysis.contributions(full)
 
 
 def share_of_layer_0(table: Tensor) -> Tensor:
@@ -124,7 +126,7 @@ torch.testing.assert_close(by_hand, norms, rtol=1e-3, atol=1e-4)
 with torch.no_grad():
     sparse, whole = model(x, active), model.target_forward(x)
     hidden = [F.mse_loss(sparse.inputs[f"mlps.{i}.W_out"], whole.inputs[f"mlps.{i}.W_out"]) for i in range(2)]
-    core = losses.hidden_reconstruction(sparse.inputs, whole.inputs, model.hidden, len(x))
+    core = losses.hidden_recon(sparse.inputs, whole.inputs, model.hidden, len(x))
     torch.testing.assert_close((hidden[0] + hidden[1]) / 2, core)
 
 # %% [markdown]
@@ -148,7 +150,7 @@ pdh.show(fig, alt)
 
 # %%
 in_component = share_of_layer_0(contributions.components)
-one_hot = experiments.feature_attributions(full)  # (100, C)
+one_hot = analysis.feature_attributions(full)  # (100, C)
 first, second = one_hot.topk(2, dim=1).values.T
 split = second > 0.3 * first
 
@@ -191,7 +193,7 @@ groups.agg(["size", "sum"]).set_axis(["features", "of these split"], axis=1).T
 # The tests of notebook 08, on two layers. First one feature on, at 1, and ten thousand random halves of all components off (figure 24).
 
 # %%
-halves_42 = experiments.ablate_halves(full, 42, 10_000, Generator().manual_seed(0))
+halves_42 = analysis.ablate_halves(full, 42, 10_000, Generator().manual_seed(0))
 fig, alt = pdh.plots.halves(halves_42, 42)
 pdh.show(fig, alt)
 
@@ -211,7 +213,7 @@ pdh.widgets.AblationLab(full, feature=42)
 # %%
 published = pdh.preset("apd/resid_mlp_2").published
 data = Generator().manual_seed(3)
-scrubbed = experiments.scrub(full, 10_000, data)
+scrubbed = analysis.scrub(full, 10_000, data)
 fig, alt = pdh.plots.scrub_histograms(scrubbed, published)
 pdh.show(fig, alt)
 
@@ -249,7 +251,7 @@ pd.DataFrame(table).T.style.format("{:.2e}")
 
 # %%
 N = 40_000
-errors = {"full": experiments.single_feature(full, N, Generator().manual_seed(0))}
+errors = {"full": analysis.single_feature(full, N, Generator().manual_seed(0))}
 fig, alt = pdh.plots.feature_errors(errors["full"], config.top_k)
 pdh.show(fig, alt)
 print(f"{int(split.sum())} features are split: their second attribution is above 0.3 of the first")
@@ -317,8 +319,8 @@ one_layer = pdh.shipped("apd/resid_mlp_1_rank4", "top_k1")
 fig, axes = pdh.plots.figure(9, 3.1, 1, 2, sharex=True)
 medians = []
 for ax, run, title in zip(axes[0], (one_layer, full), ("one layer, top-k 1", "two layers, top-k 1.28"), strict=True):
-    owner, ratio = experiments.feature_components(run), second_piece(run)
-    doubled = torch.tensor(list(experiments.doubled(owner)))
+    owner, ratio = analysis.feature_components(run), second_piece(run)
+    doubled = torch.tensor(list(analysis.doubled(owner)))
     single = torch.tensor([c for c in owner.unique().tolist() if c not in doubled])
     ax.hist(ratio[single], bins=30, range=(0, 1), color=pdh.plots.color(0), alpha=0.7, label="first for one feature")
     ax.plot(
@@ -352,21 +354,21 @@ pdh.show(
 
 # %%
 runs = {}
-for entry in shipping.manifest()["runs"]:
+for entry in shipped.manifest()["runs"]:
     if entry["name"] in ("apd/resid_mlp_2", "apd/resid_mlp_2_rank1") and entry["config"].get("top_k", 1.28) == 1.28:
         run = pdh.shipped(entry["name"], entry["variant"])
         runs["full" if run.config.rank == config.rank else run.config.rank] = run
 runs = {key: runs[key] for key in sorted(runs, key=lambda key: config.rank if key == "full" else key)}  # rank → run
 for key, run in runs.items():
     if key not in errors:
-        errors[key] = experiments.single_feature(run, N, Generator().manual_seed(0))
+        errors[key] = analysis.single_feature(run, N, Generator().manual_seed(0))
 
 pdh.widgets.SharingLab(runs, {key: errors[key] for key in runs}, "rank", "full")
 
 # %%
 rows = {}
 for key, run in runs.items():
-    largest, next_one = experiments.feature_attributions(run).topk(2, dim=1).values.T
+    largest, next_one = analysis.feature_attributions(run).topk(2, dim=1).values.T
     rows[key] = {
         "components first for two features": run.metrics["n_doubled"],
         "features with a component of their own": run.metrics["n_own"],
@@ -389,7 +391,7 @@ pd.DataFrame(rows).rename_axis("rank", axis=1)
 # ### Do the split ones part at the seam now?
 
 # %%
-pair = experiments.feature_attributions(rank_1).topk(2, dim=1)
+pair = analysis.feature_attributions(rank_1).topk(2, dim=1)
 split_1 = pair.values[:, 1] > 0.3 * pair.values[:, 0]
 a, b = (layer_0_of(rank_1, pair.indices[:, k])[split_1] for k in range(2))
 print(f"{int(split_1.sum())} split features; share of layer 0 in first and second component: ", end="")
@@ -431,10 +433,10 @@ pdh.show(
 
 # %%
 at_1 = pdh.shipped("apd/resid_mlp_2", "top_k1")
-fig, alt = pdh.plots.feature_errors(experiments.single_feature(at_1, N, Generator().manual_seed(0)), 1.0)
+fig, alt = pdh.plots.feature_errors(analysis.single_feature(at_1, N, Generator().manual_seed(0)), 1.0)
 pdh.show(fig, alt)
 for name, each in (("1.28", full), ("1", at_1)):
-    first, second = experiments.feature_attributions(each).topk(2, dim=1).values.T
+    first, second = analysis.feature_attributions(each).topk(2, dim=1).values.T
     split_at_1 = int((second > 0.3 * first).sum())
     print(
         f"top-k {name}: {split_at_1} features split, {each.metrics['n_doubled']} components first for two, "

@@ -25,8 +25,9 @@ import torch
 from torch import Tensor
 
 import pd_helpers as pdh
-from pd_helpers import experiments
-from pd_helpers.sweeps import restored
+from pd_helpers import analysis
+from pd_helpers.course.apd_gated_functions import plots
+from pd_helpers.runs.sweeps import restored
 
 # %% [markdown]
 # ## The network
@@ -79,10 +80,10 @@ pdh.show(
 # %%
 seeds = pdh.shipped_sweep("apd/gated", "seeds")
 runs = [restored("apd/gated", row) for _, row in seeds.iterrows()]
-alone = [experiments.alone(run) for run in runs]
+alone = [analysis.alone(run) for run in runs]
 
 
-def served(result: experiments.Alone) -> Tensor:
+def served(result: analysis.Alone) -> Tensor:
     """Relative error (4,) of each function with the component that serves it."""
     return result.errors[torch.arange(4), result.served_by]
 
@@ -90,10 +91,10 @@ def served(result: experiments.Alone) -> Tensor:
 errors = torch.stack([served(result) for result in alone])  # (seeds, 4)
 cosines = []
 for run in runs:
-    similarity = experiments.serving(run)  # (4, C)
-    cosines.append(similarity[:, experiments.hungarian_order(similarity)].diagonal()[:4])
+    similarity = analysis.serving(run)  # (4, C)
+    cosines.append(similarity[:, analysis.hungarian_order(similarity)].diagonal()[:4])
 cosines = torch.stack(cosines)  # (seeds, 4)
-count = pd.Series((errors <= experiments.SERVED).sum(dim=1).tolist()).value_counts().reindex(range(5), fill_value=0)
+count = pd.Series((errors <= analysis.SERVED).sum(dim=1).tolist()).value_counts().reindex(range(5), fill_value=0)
 n_success = int(count[4])
 
 fig, axes = pdh.plots.figure(9.2, 3.4, 1, 2, width_ratios=[2, 1])
@@ -101,7 +102,7 @@ for i, marker in enumerate("os^D"):
     axes[0, 0].plot(
         range(len(errors)), errors[:, i].clamp(1e-4, 3), marker, color=pdh.plots.color(i), ms=6, label=f"$F_{i}$"
     )
-axes[0, 0].axhline(experiments.SERVED, color="0.3", ls="--", lw=1)
+axes[0, 0].axhline(analysis.SERVED, color="0.3", ls="--", lw=1)
 axes[0, 0].set(
     yscale="log", xlabel="seed", ylabel="relative error, component alone", xticks=range(len(errors)), ylim=(5e-5, 5)
 )
@@ -145,7 +146,7 @@ fig, axes = pdh.plots.figure(9.2, 3.6, 1, 2)
 told = []
 for ax, seed, name in zip(axes[0], (best, worst), ("best", "worst"), strict=True):
     result = alone[seed]
-    pdh.plots.gated_outputs(ax, result.x, result.wanted, result.found[torch.arange(4), result.served_by])
+    plots.gated_outputs(ax, result.x, result.target, result.outputs[torch.arange(4), result.served_by])
     ax.set_title(f"{name}: seed {seed}, {int((errors[seed] <= 0.1).sum())} of 4 served", fontsize=10)
     told.append(f"{name}, seed {seed}: relative errors {', '.join(f'{e:.3f}' for e in errors[seed])}")
 pdh.show(
@@ -159,7 +160,7 @@ pdh.show(
 # %%
 for seed in (best, worst):
     fig, axes = pdh.plots.figure(9.2, 5.2, 2, 2)
-    shares = experiments.purity(runs[seed])  # (C, 4)
+    shares = analysis.purity(runs[seed])  # (C, 4)
     for i, ax in enumerate(axes.flat):
         c = int(alone[seed].served_by[i])
         weights = {path: layer.P[c].detach() for path, layer in runs[seed].components.layers.items()}
@@ -200,7 +201,7 @@ axes[0, 0].set(
     title="when is a neuron awake?",
 )
 axes[0, 0].legend(frameon=False, fontsize=9)
-result = experiments.alone(runs[best])
+result = analysis.alone(runs[best])
 i = int(errors[best].argmin())
 run = restored("apd/gated", seeds.iloc[best])
 kept = {path: layer.P.detach().clone() for path, layer in run.components.layers.items()}
@@ -210,13 +211,13 @@ for share, ls in ((1.0, "-"), (0.9, "--"), (0.7, "-."), (0.5, ":")):
         layer.assign_(kept[path] * share)
     axes[0, 1].plot(
         result.x,
-        experiments.alone(run).found[i, c],
+        analysis.alone(run).outputs[i, c],
         ls=ls,
         lw=2,
         color=pdh.plots.color(int(10 * share) % 7),
         label=f"{share:g} of it",
     )
-axes[0, 1].plot(result.x, result.wanted[i], color="0.1", lw=6, alpha=0.15)
+axes[0, 1].plot(result.x, result.target[i], color="0.1", lw=6, alpha=0.15)
 axes[0, 1].set(xlabel="$x$", ylabel="output", title=f"$F_{i}$ by its component, made smaller")
 axes[0, 1].legend(frameon=False, fontsize=9)
 for ax in axes[0]:

@@ -25,7 +25,8 @@ import torch
 from torch import Tensor
 
 import pd_helpers as pdh
-from pd_helpers import apd, losses, metrics
+from pd_helpers.analysis import metrics
+from pd_helpers.core import apd, losses
 
 target = pdh.make_target(pdh.TMSConfig(), seed=0)
 W = target.embed.weight  # (2, 5), five columns in the plane
@@ -82,7 +83,7 @@ with torch.no_grad():
     )  # p_S = 1: Σ_r ‖U_r‖ ‖V_r‖
     simplicity = (s * 2 * norms).sum() / config.batch_size / (2 * W.numel())  # W is used twice, and counted twice
 
-core = apd.batch_losses(model, batch, config, n_active=0)  # no top-k here, so nothing to choose
+core = run.method.batch_losses(batch)
 assert torch.allclose(minimality, core.minimality, rtol=1e-4)
 assert torch.allclose(simplicity, core.simplicity, rtol=1e-4)
 print(f"minimality {minimality:.4f}, simplicity {simplicity:.4f}: the core says the same")
@@ -394,7 +395,7 @@ def of_forty(name: str, run: pdh.Run) -> dict:
 rows = [of_forty("top-k", shipped)]
 for p, minimality_coeff, simplicity_coeff in TRIED:
     run = pdh.run(
-        "apd/tms_40-10", seed=0, target=shipped, device="cpu", steps=800, starts=1, batch_size=1024,
+        "apd/tms_40-10", seed=0, target=shipped, device="cpu", steps=800, n_init=1, batch_size=1024,
         attribution_p=p, minimality_coeff=minimality_coeff, simplicity_coeff=simplicity_coeff,
     )  # fmt: skip
     rows.append(of_forty(f"p_A {p:g}, λ_M {minimality_coeff:g}, λ_S {simplicity_coeff:g}", run))

@@ -31,7 +31,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import pd_helpers as pdh
-from pd_helpers import metrics
+from pd_helpers.analysis import metrics
 
 preset = pdh.preset("spd/tms_5-2")  # the paper's settings, and ours
 target = pdh.make_target(preset.target, seed=0)  # the network of notebook 02, trained a little longer
@@ -345,7 +345,7 @@ pdh.widgets.SigmoidLab()
 # And here is all of it as a table: where 200 steps take a gate from each start. Dead ends are where nothing changes.
 
 # %%
-from pd_helpers.widgets.masks import SIGMOIDS, descend
+from pd_helpers.course.spd_from_scratch.lab import SIGMOIDS, descend
 
 starts = (-0.5, 0.5, 1.5)
 ends = {
@@ -613,24 +613,22 @@ pdh.show(
 # %% [markdown]
 # ## Is it the same as the package's?
 #
-# The package has an SPD of its own, `pd_helpers.spd`, for networks of any shape. It is quicker and it is the one that
+# The package has an SPD of its own, `pd_helpers.core.spd`, for networks of any shape. It is quicker and it is the one that
 # the following notebooks use. Does it do what these sixty lines do?
 #
 # The sharpest test: give both the same pieces, the same gates and the same random numbers, and compare losses step by step.
 
 # %%
-from pd_helpers import spd as package
-
-library = pdh.prepare("spd/tms_5-2", seed=0, target=target, device="cpu", starts=1)
+library = pdh.prepare("spd/tms_5-2", seed=0, target=target, device="cpu", n_init=1)
 layer, mlps = library.components.layers["embed"], library.importance.mlps.values()
 U_0, V_0 = layer.U[:, :, 0].detach().clone().requires_grad_(), layer.V[:, 0].detach().clone().requires_grad_()
 parameters = zip(*(mlp.parameters() for mlp in mlps), strict=True)  # w_in, b_in, w_out, b_out of both uses
 weights_0 = [torch.cat(both).detach().clone().requires_grad_() for both in parameters]
 draw = torch.Generator()
-draw.set_state(library.state.generator.get_state())
+draw.set_state(library.method.generator.get_state())
 
 optimiser, gaps = torch.optim.Adam([U_0, V_0, *weights_0]), []
-theirs = package.train(library.components, library.importance, library.data, library.config, library.state)
+theirs = library.method.train(library.data)
 for step in range(100):
     optimiser.param_groups[0]["lr"] = 0.02 * (1 + math.cos(math.pi * step / steps)) / 2
     ours, found = losses(U_0, V_0, weights_0, draw), next(theirs)
@@ -772,7 +770,7 @@ pd.DataFrame(rows).T.style.set_properties(**{"text-align": "left", "white-space"
 
 # %% [markdown]
 # What the package has and the sixty lines have not: any network and any number of layers; a gradient of the gates
-# written by hand, which is several times quicker for large ones; checkpoints, snapshots, stored runs. `pd_helpers/spd.py` reads in the
+# written by hand, which is several times quicker for large ones; checkpoints, snapshots, stored runs. `pd_helpers/core/spd.py` reads in the
 # same order as this notebook. You will find every line again.
 
 # %% [markdown]

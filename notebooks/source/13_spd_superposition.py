@@ -29,7 +29,10 @@ from IPython.display import Markdown
 from torch import Tensor
 
 import pd_helpers as pdh
-from pd_helpers import causal_importance, metrics, transcoder
+from pd_helpers.analysis import metrics
+from pd_helpers.core import causal_importance
+from pd_helpers.course.spd_superposition import ideas as transcoder
+from pd_helpers.course.spd_superposition import plots
 
 preset = pdh.preset("spd/tms_5-2")
 target = pdh.make_target(preset.target, seed=0)  # the network of notebook 02, trained a little longer
@@ -83,7 +86,7 @@ W = target.embed.weight  # (m1, m2) = (2, 5)
 # neither push dies where it is needed:
 
 # %%
-fig, alt = pdh.plots.leaky_sigmoids()
+fig, alt = plots.leaky_sigmoids()
 pdh.show(fig, alt)
 
 # %% [markdown]
@@ -130,7 +133,7 @@ pdh.show(fig, alt)
 # %%
 P, _ = run.first_layer  # (C, m1, m2): all subcomponents as matrices
 fig, axes = pdh.plots.figure(8, 2.9)
-pdh.plots.lengths(axes[0, 0], P)
+plots.lengths(axes[0, 0], P)
 axes[0, 0].axhline(W.norm(dim=0).mean(), color="0.2", ls=":", lw=1.2, label="mean length of W's columns")
 axes[0, 0].legend(frameon=False, fontsize=9)
 sizes = P.norm(dim=(1, 2)).sort(descending=True).values
@@ -149,12 +152,12 @@ pdh.show(
 # %%
 fig, axes = pdh.plots.figure(9, 3.2, 1, 2)
 pdh.plots.losses(axes[0, 0], run.history)
-pdh.plots.scores(axes[0, 1], run.history)
+plots.scores(axes[0, 1], run.history)
 last = run.history.iloc[-1]
 pdh.show(
     fig,
     alt=f"Left: the four losses against training step on a logarithmic axis; all fall, and they end near {last.faithfulness:.0e} "
-    f"(faithfulness), {last.recon:.0e} (recon), {last.recon_layerwise:.0e} (layerwise) and {last.importance:.1f} (importance). Right: "
+    f"(faithfulness), {last.recon:.0e} (recon), {last.recon_layerwise:.0e} (layerwise) and {last.importance_minimality:.1f} (importance). Right: "
     f"MMCS and ML2R both climb, to {last.mmcs:.3f} and {last.ml2r:.3f}.",
 )
 
@@ -204,7 +207,7 @@ print("identity_ci_error:", errors)
 
 # %%
 feature = 2
-alive = pdh.plots.by_feature(P, W)  # alive subcomponents, in the order of the features they serve
+alive = plots.by_feature(P, W)  # alive subcomponents, in the order of the features they serve
 values = torch.linspace(0, 1, 101)
 inputs = values[:, None] * torch.eye(5)[feature]  # (101, 5)
 g = run.importances(inputs)
@@ -216,7 +219,7 @@ panels = {
 }
 fig, axes = pdh.plots.figure(9, 3.4, 1, 3, sharey=True)
 for ax, (title, lines) in zip(axes[0], panels.items(), strict=True):
-    pdh.plots.curves(ax, values, lines).set(xlabel="value of feature 2", title=title, ylim=(-0.05, 1.1))
+    plots.curves(ax, values, lines).set(xlabel="value of feature 2", title=title, ylim=(-0.05, 1.1))
 axes[0, 0].legend(title="serves feature", frameon=False, fontsize=9, title_fontsize=9, loc="center right")
 axes[0, 2].legend(title="output", frameon=False, fontsize=9, title_fontsize=9, loc="upper left")
 own = g["embed"][:, alive[feature]]
@@ -561,7 +564,7 @@ shown = {"I": I_id, f"sum of all {len(Q)}": Q.sum(dim=0)} | {f"subcomponent {c}"
 for ax, (name, M) in zip(axes[0], shown.items(), strict=False):
     pdh.plots.matrix(ax, M, limit=1).set_title(name, fontsize=10)
     ax.set(xticks=[], yticks=[], aspect="equal")
-pdh.plots.sorted_lengths(axes[0, 4], Q, len(pieces))
+plots.sorted_lengths(axes[0, 4], Q, len(pieces))
 axes[0, 4].set(xticks=[1, 5, 10, 15, 20])
 gap = (Q.sum(dim=0) - I_id).abs().max()
 pdh.show(
@@ -669,9 +672,9 @@ for j in (int(needed.argmin()), int(needed.argmax())):
     paths[f"feature {j}: {len(on)} of {len(pieces)}"] = [P_id[own[j]], Q[on].sum(dim=0), P_id[own[j]].T]
 
 fig, axes = pdh.plots.figure(9.2, 3, 1, 5)
-pdh.plots.deep_network(axes[0, 0], net, names=["W", "I", "Wᵀ"]).set_title("target", fontsize=10)
+plots.deep_network(axes[0, 0], net, names=["W", "I", "Wᵀ"]).set_title("target", fontsize=10)
 for ax, (name, path) in zip(axes[0, 1:], paths.items(), strict=False):
-    pdh.plots.deep_network(ax, path, behind=net).set_title(name, fontsize=10)
+    plots.deep_network(ax, path, behind=net).set_title(name, fontsize=10)
 pdh.show(
     fig,
     alt="Five drawings of the network, inputs below, two hidden layers, outputs above. First the target, whose middle layer is "
@@ -766,7 +769,7 @@ cosines, ratios = metrics.best_match(P_40, W_40)  # both (40,)
 n_40 = run_40.metrics["n_alive"]["embed"]
 
 fig, axes = pdh.plots.figure(9.2, 6, 2, 2)
-pdh.plots.sorted_lengths(axes[0, 0], P_40, n_40)
+plots.sorted_lengths(axes[0, 0], P_40, n_40)
 axes[0, 1].plot(cosines, "o", ms=4, color=pdh.plots.color(2), label="cosine (MMCS is their mean)")
 axes[0, 1].plot(ratios, "^", ms=4, color=pdh.plots.color(1), label="length ratio (ML2R is their mean)")
 axes[0, 1].axhline(1, color="0.8", lw=0.8, zorder=0)
@@ -875,7 +878,7 @@ order = Q_big.norm(dim=(1, 2)).argsort(descending=True)
 pieces = order[:n_big]
 
 fig, axes = pdh.plots.figure(9.2, 3.4, 1, 3, width_ratios=[1.3, 1, 1.3])
-pdh.plots.sorted_lengths(axes[0, 0], Q_big, n_big)
+plots.sorted_lengths(axes[0, 0], Q_big, n_big)
 total = Q_big[pieces].sum(dim=0)
 pdh.plots.matrix(axes[0, 1], total, limit=1.1, numbers=False)
 axes[0, 1].set(title=f"sum of the {n_big} longest", aspect="equal", xticks=[0, 9], yticks=[0, 9])
@@ -999,7 +1002,7 @@ def inputs_40(n: int, generator: torch.Generator) -> Tensor:
 
 def dictionary(n_latents: int, price: float, start: str) -> dict:
     """A transcoder of the identity, trained, and measured on fresh inputs."""
-    config = transcoder.TranscoderConfig(n_latents=n_latents, price=price, start=start)
+    config = transcoder.TranscoderConfig(n_latents=n_latents, l1_coeff=price, start=start)
     fresh = inputs_40(40_000, torch.Generator().manual_seed(1))
     found = transcoder.measure(transcoder.fit(I_big, inputs_40, config), I_big, fresh, price)
     return {"price": price, "start": start, "latents": n_latents, **found._asdict()}
@@ -1018,8 +1021,8 @@ for price, start in kinds:
     lines[label] = coders.loc[price, start]["alive"].to_dict()
     firing[label] = coders.loc[price, start]["l0"].to_dict()
 fig, axes = pdh.plots.figure(9.2, 4, 1, 2)
-pdh.plots.against_room(axes[0, 0], lines, "alive", everything=True)
-pdh.plots.against_room(axes[0, 1], firing, "active on an input, mean").get_legend().remove()
+plots.against_room(axes[0, 0], lines, "alive", everything=True)
+plots.against_room(axes[0, 1], firing, "active on an input, mean").get_legend().remove()
 
 
 def told(used: dict) -> str:
@@ -1084,7 +1087,7 @@ pdh.widgets.RoomLab(run_id)
 # - $C = 5$: four alive in $W$. One of them serves two features; with a single start and nothing to spare, that is not mended.
 # - $C = 10$ and 20: five and two. $\Sigma g$ is 5 in $W$, one piece for each feature, and 8 in the identity, as we counted.
 # - $C = 40$ and 80: three pieces in the identity, and at 80 six in $W$. $\Sigma g$ is *higher* for it: 8.6 and 9.3 in the identity, 6.9 in
-#   $W$ at 80. That is not splitting, but training cut short: after `pdh.run("spd/tms_5-2_id", C=80, starts=1, steps=5000)`, about a minute,
+#   $W$ at 80. That is not splitting, but training cut short: after `pdh.run("spd/tms_5-2_id", C=80, n_init=1, steps=5000)`, about a minute,
 #   there are five and two.
 # - The ML2R of 0.41 at 80 comes from dead pieces that point the right way by chance (*Five seeds*). That of the alive ones is 0.85,
 #   since one column of $W$ is still in two parts.
@@ -1154,9 +1157,9 @@ for name in ("spd/tms_5-2", "spd/tms_40-10"):
 # Not part of *Run All*; each line takes 5 to 25 seconds. Make a guess before each one.
 #
 # ```python
-# pdh.run("spd/tms_5-2", target=target, starts=1, importance_coeff=0.03).metrics
-# pdh.run("spd/tms_5-2", target=target, starts=1, importance_coeff=0.0003).metrics
-# pdh.run("spd/tms_5-2", target=target, starts=1, C=50, steps=4000).metrics
+# pdh.run("spd/tms_5-2", target=target, n_init=1, importance_coeff=0.03).metrics
+# pdh.run("spd/tms_5-2", target=target, n_init=1, importance_coeff=0.0003).metrics
+# pdh.run("spd/tms_5-2", target=target, n_init=1, C=50, steps=4000).metrics
 # pdh.run("spd/tms_5-2", target=target, importance_p=2.0).metrics
 # pdh.run("spd/tms_5-2_id", n_features=4).importances(0.75 * torch.eye(4))["identity"].topk(2).values
 # ```
@@ -1222,7 +1225,7 @@ for name in ("spd/tms_5-2", "spd/tms_40-10"):
 #
 # <details><summary>More or fewer than five are alive, or identity_ci_error is not 0</summary>
 #
-# All three starts may have gone wrong; try another seed, or `starts=6`. If you changed settings: $\beta_3$ too large merges
+# All three starts may have gone wrong; try another seed, or `n_init=6`. If you changed settings: $\beta_3$ too large merges
 # features, too small leaves several pieces on one feature, and too few steps leave everything half done. The importance loss
 # should end near 0.4.
 # </details>

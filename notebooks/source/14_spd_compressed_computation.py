@@ -27,7 +27,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import pd_helpers as pdh
-from pd_helpers import experiments, metrics, mixing, output_matrix
+from pd_helpers import analysis
+from pd_helpers.analysis import metrics, output_matrix, subspaces
+from pd_helpers.course.compressed_computation import ideas as mixing
 
 variants = {1e-6: "beta1e-06", 3e-6: "beta3e-06", 1e-5: "seed0", 1e-4: "beta1e-04", 1e-3: "beta1e-03"}
 runs = {beta_3: pdh.shipped("spd/resid_mlp_1", name) for beta_3, name in variants.items()}
@@ -63,7 +65,7 @@ print(f"W_in {tuple(W_in.shape)}, W_out {tuple(W_out.shape)}, both of rank {torc
 # 2. With one feature on, how many pieces of each matrix will be important?
 
 # %%
-g = experiments.importance_matrix(run)  # use → (100 features, C), each feature alone at 0.75
+g = analysis.importance_matrix(run)  # use → (100 features, C), each feature alone at 0.75
 W_in_use, W_out_use = g
 fig = pdh.plots.importance_grid(
     [
@@ -119,7 +121,7 @@ pdh.checks.predominant(predominant)
 # below. Where will the lower dots differ?
 
 # %%
-found = experiments.contributions(run)
+found = analysis.contributions(run)
 fig, alt = pdh.plots.contributions_beside(found)
 pdh.show(fig, alt)
 
@@ -170,7 +172,7 @@ print(
 # become of the 100? Of the 50?
 
 # %%
-pdh.widgets.PriceLab(runs, 1e-5)
+pdh.widgets.ImportanceCoefficientLab(runs, 1e-5)
 
 # %% [markdown]
 # All five at once (figure 8 of the paper):
@@ -178,11 +180,11 @@ pdh.widgets.PriceLab(runs, 1e-5)
 # %%
 columns = []
 for beta_3, each in runs.items():
-    matrices = experiments.importance_matrix(each).values()
+    matrices = analysis.importance_matrix(each).values()
     ordered = [values[:, pdh.plots.readable_order(values)] for values in matrices]
     columns.append((f"β₃ = {beta_3:.0e}", list(zip(("W_in", "W_out"), ordered, strict=True))))
 fig = pdh.plots.importance_grid(columns)
-n_alive = {b: [int(metrics.alive(v).sum()) for v in experiments.importance_matrix(r).values()] for b, r in runs.items()}
+n_alive = {b: [int(metrics.alive(v).sum()) for v in analysis.importance_matrix(r).values()] for b, r in runs.items()}
 pdh.show(
     fig,
     alt="Importance matrices of W_in (above) and W_out (below) at five prices. "
@@ -195,14 +197,14 @@ pdh.show(
 hidden = F.normalize(F.relu((W_in @ W_E).T.detach()), dim=1)  # (100, 50): what the neurons say when one feature is on
 rows = {}
 for beta_3, each in runs.items():
-    matrices = experiments.importance_matrix(each)
+    matrices = analysis.importance_matrix(each)
     reads = each.components.layers[W_out_use].V.detach()[metrics.alive(matrices[W_out_use]), 0]  # (alive, 50)
     patterns = (F.normalize(reads, dim=1) @ hidden.T).abs().amax(dim=1)  # (alive,)
     rows[f"{beta_3:.0e}"] = {
         "alive in W_in": int(metrics.alive(matrices[W_in_use]).sum()),
         "W_in, per feature": metrics.l0(matrices[W_in_use]),
         "MMCS": metrics.mmcs(*each.first_layer),
-        "r of contributions": experiments.contributions(each).r,
+        "r of contributions": analysis.contributions(each).r,
         "alive in W_out": int(metrics.alive(matrices[W_out_use]).sum()),
         "W_out, per feature": metrics.l0(matrices[W_out_use]),
         "V along one neuron": output_matrix.axis_alignment(reads).median().item(),
@@ -520,10 +522,10 @@ print(needed)
 # about −0.7 and +0.55.
 
 # %%
-M = mixing.mixing_matrix(W_E)  # (100, 100)
+M = subspaces.mixing_matrix(W_E)  # (100, 100)
 directions = torch.linalg.eigh(M).eigenvectors.flip(1)  # columns, that of the largest eigenvalue first
 B = (W_U @ W_out @ W_in @ W_E).detach()  # what W_out W_in does to features, ReLU left out
-strengths, cosine, gain = mixing.along_directions(B, M)  # eigenvalues; cosine of v and B v; vᵀ B v
+strengths, cosine, gain = subspaces.along_directions(B, M)  # eigenvalues; cosine of v and B v; vᵀ B v
 print(
     f"eigenvalues of M: {strengths[0]:.2f} to {strengths[-1]:.2f}; diagonal of W_out W_in: {B.diag().mean():.2f} on average"
 )
@@ -604,7 +606,7 @@ spans = {
 }
 rows = {
     name: {
-        "overlap of the span with the top 50": mixing.subspace_overlap(A, top),
+        "overlap of the span with the top 50": subspaces.subspace_overlap(A, top),
         "best |cosine| with one eigenvector, mean": (directions.T @ F.normalize(A, dim=0))
         .abs()
         .amax(dim=0)
@@ -667,8 +669,8 @@ pd.DataFrame(rows).T.style.set_properties(**{"text-align": "left", "white-space"
 # The first lines take a second, the last one five minutes. Make a guess first.
 #
 # ```python
-# experiments.importance_matrix(run, value=-0.75)[W_out_use].gt(0.1).sum(dim=1).float().mean()  # a negative feature
-# experiments.importance_matrix(run, value=0.25)[W_out_use].gt(0.1).sum(dim=1).float().mean()   # a small one
+# analysis.importance_matrix(run, value=-0.75)[W_out_use].gt(0.1).sum(dim=1).float().mean()  # a negative feature
+# analysis.importance_matrix(run, value=0.25)[W_out_use].gt(0.1).sum(dim=1).float().mean()   # a small one
 # output_matrix.axis_alignment(runs[1e-6].components.layers[W_out_use].V[:, 0]).sort().values    # neurons when cheap?
 # pdh.run("spd/resid_mlp_1", seed=1).metrics                                                   # another network
 # ```

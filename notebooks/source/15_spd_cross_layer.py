@@ -27,11 +27,13 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 import pd_helpers as pdh
-from pd_helpers import experiments, metrics, output_matrix, shipping
+from pd_helpers import analysis
+from pd_helpers.analysis import metrics, output_matrix
+from pd_helpers.runs import shipped
 
 two = {
     f"2 layers, seed {entry['seed']}": pdh.shipped(entry["name"], entry["variant"])
-    for entry in shipping.manifest()["runs"]
+    for entry in shipped.manifest()["runs"]
     if entry["name"] == "spd/resid_mlp_2"
 }
 runs = {**two, "3 layers": pdh.shipped("spd/resid_mlp_3")}
@@ -71,7 +73,7 @@ pd.DataFrame(
 # %%
 def matrices(each: pdh.Run) -> list[tuple[str, list[tuple[str, Tensor]]]]:
     """A column for each layer, with W_in above W_out; the pieces that are never important are left out."""
-    g, n = experiments.importance_matrix(each), each.target.n_features
+    g, n = analysis.importance_matrix(each), each.target.n_features
     columns = []
     for layer in range(len(each.target.mlps)):
         uses = [(name, f"mlps.{layer}.{name}") for name in ("W_in", "W_out")]
@@ -82,16 +84,16 @@ def matrices(each: pdh.Run) -> list[tuple[str, list[tuple[str, Tensor]]]]:
 
 def of_W_in(each: pdh.Run) -> list[Tensor]:
     """The importances (n_features, C) of each layer's W_in."""
-    return [g for use, g in experiments.importance_matrix(each).items() if use.endswith("W_in")]
+    return [g for use, g in analysis.importance_matrix(each).items() if use.endswith("W_in")]
 
 
 def counts(each: pdh.Run) -> list[int]:
     """Alive pieces in every matrix, with each feature alone at 0.75."""
-    return [int(metrics.alive(g).sum()) for g in experiments.importance_matrix(each).values()]
+    return [int(metrics.alive(g).sum()) for g in analysis.importance_matrix(each).values()]
 
 
 fig = pdh.plots.importance_grid(matrices(run))
-per_feature = {use: metrics.l0(g) for use, g in experiments.importance_matrix(run).items()}
+per_feature = {use: metrics.l0(g) for use, g in analysis.importance_matrix(run).items()}
 pdh.show(
     fig,
     alt="Importance matrices of two layers, a row per feature alone at 0.75. Alive in W_in and W_out of layer 0, W_in and W_out of layer 1: "
@@ -126,7 +128,7 @@ pdh.show(
 # $W_\text{in}$.
 
 # %%
-found = {name: experiments.contributions(each) for name, each in runs.items()}
+found = {name: analysis.contributions(each) for name, each in runs.items()}
 fig, alt = pdh.plots.contributions_beside(found["2 layers, seed 0"])
 pdh.show(fig, alt)
 
@@ -158,7 +160,7 @@ pdh.show(
 # %%
 def shares(each: pdh.Run) -> Tensor:
     """(n_features, n_layers), adding up to 1."""
-    target, n_layers = experiments.contributions(each).target, len(each.target.mlps)
+    target, n_layers = analysis.contributions(each).target, len(each.target.mlps)
     positive = target.clamp(min=0).unflatten(1, (n_layers, -1)).sum(dim=2)
     return positive / positive.sum(dim=1, keepdim=True)
 
@@ -271,7 +273,7 @@ pd.DataFrame(rows).T
 @torch.no_grad()
 def outputs(each: pdh.Run, off: list[int]) -> tuple[Tensor, Tensor]:
     """Own outputs (n_features,) and those of all others (n_features, n_features - 1) with these layers' pieces off."""
-    n, chosen = each.target.n_features, experiments.contributions(each).chosen  # (n_features, n_layers)
+    n, chosen = each.target.n_features, analysis.contributions(each).chosen  # (n_features, n_layers)
     masks = {use: torch.ones(n, each.config.C) for use in each.components.uses}
     for layer in off:
         masks[f"mlps.{layer}.W_in"][torch.arange(n), chosen[:, layer]] = 0.0
@@ -329,7 +331,7 @@ pdh.checks.most_on(most_on)
 # %%
 rows = {}
 for name, each in runs.items():
-    g, net = experiments.importance_matrix(each), each.target
+    g, net = analysis.importance_matrix(each), each.target
     for layer in range(len(net.mlps)):
         use = f"mlps.{layer}.W_out"
         alive = metrics.alive(g[use])
@@ -359,7 +361,7 @@ pd.DataFrame(rows).T.round(3)
 rows = {}
 for name, each in runs.items():
     g = of_W_in(each)
-    shared = [experiments.doubled(values.argmax(dim=1)) for values in g]
+    shared = [analysis.doubled(values.argmax(dim=1)) for values in g]
     rows[name] = {
         "alive in W_in": " + ".join(str(int(metrics.alive(values).sum())) for values in g),
         "alive in W_out": " + ".join(str(n) for n in counts(each)[1::2]),
@@ -398,7 +400,7 @@ rows = []
 for name, each in two.items():
     part = shares(each)
     for layer, values in enumerate(of_W_in(each)):
-        for piece, features in experiments.doubled(values.argmax(dim=1)).items():
+        for piece, features in analysis.doubled(values.argmax(dim=1)).items():
             rows.append(
                 {
                     "run": name,
@@ -414,7 +416,7 @@ pd.DataFrame(rows, columns=["run", "layer", "piece", "features", "this layer's s
 for name, each in runs.items():
     part, sharing = shares(each), torch.zeros(each.target.n_features, len(each.target.mlps), dtype=torch.bool)
     for layer, values in enumerate(of_W_in(each)):
-        for features in experiments.doubled(values.argmax(dim=1)).values():
+        for features in analysis.doubled(values.argmax(dim=1)).values():
             sharing[features, layer] = True
     there = f"{part[sharing].median():.0%}" if sharing.any() else "none does"
     print(f"{name}: median share where the feature shares a piece {there}, elsewhere {part[~sharing].median():.0%}")
@@ -463,9 +465,9 @@ for name, each in {"APD, rank 25": apd, "APD, rank 1": apd_1, "SPD": run}.items(
         "a feature's mechanism is": "2 pieces of W_in, neurons of W_out shared"
         if is_spd
         else "1 component in all layers",
-        "correlation of contributions": f"{experiments.contributions(each).r:.4f}",
+        "correlation of contributions": f"{analysis.contributions(each).r:.4f}",
         "features with something of their own": (
-            min(len(set(column.tolist())) for column in experiments.contributions(each).chosen.T)
+            min(len(set(column.tolist())) for column in analysis.contributions(each).chosen.T)
             if is_spd
             else each.metrics["n_own"]
         ),

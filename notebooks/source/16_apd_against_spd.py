@@ -25,7 +25,9 @@ import torch
 from torch import Tensor
 
 import pd_helpers as pdh
-from pd_helpers import comparison, experiments, metrics
+from pd_helpers import analysis
+from pd_helpers.analysis import comparison, metrics
+from pd_helpers.course.apd_against_spd import ideas
 
 apd_52, spd_52 = pdh.shipped("apd/tms_5-2"), pdh.shipped("spd/tms_5-2")
 apd_40, spd_40 = pdh.shipped("apd/tms_40-10"), pdh.shipped("spd/tms_40-10")
@@ -152,8 +154,8 @@ pd.DataFrame(rows).T
 # %%
 def alone_in_theirs(run: pdh.Run) -> int:
     """Features whose most important subcomponent of W_in is that of no other feature."""
-    first = experiments.importance_matrix(run)["mlps.0.W_in"].argmax(dim=1)
-    return len(first) - sum(map(len, experiments.doubled(first).values()))
+    first = analysis.importance_matrix(run)["mlps.0.W_in"].argmax(dim=1)
+    return len(first) - sum(map(len, analysis.doubled(first).values()))
 
 
 by_k = sweeps["residual MLP (APD: rank 4)"][0].set_index("top_k")
@@ -194,10 +196,10 @@ pd.DataFrame(
 
 # %%
 watched = {
-    "APD": pdh.prepare("apd/tms_5-2", seed=0, target=apd_52, C=20, starts=1),
-    "SPD": pdh.prepare("spd/tms_5-2", seed=0, target=spd_52, C=20, starts=1),
+    "APD": pdh.prepare("apd/tms_5-2", seed=0, target=apd_52, C=20, n_init=1),
+    "SPD": pdh.prepare("spd/tms_5-2", seed=0, target=spd_52, C=20, n_init=1),
 }
-flows = {name: comparison.gradient_flow(run, every=10) for name, run in watched.items()}
+flows = {name: ideas.gradient_flow(run, every=10) for name, run in watched.items()}
 
 # %%
 fig, axes = pdh.plots.figure(9.2, 3.3, 1, 2, sharey=True)
@@ -273,7 +275,7 @@ pd.DataFrame(rows)
 rows = {}
 for seed in range(3):
     run = pdh.shipped("apd/tms_40-10", f"seed{seed}")
-    replayed, dead = comparison.replayed_flow(run), ~comparison.alive(run)
+    replayed, dead = ideas.replayed_flow(run), ~comparison.alive(run)
     chosen = replayed.sizes["simplicity"] > 0  # (snapshots, 50)
     own = metrics.own_columns(*run.first_layer)
     rows[f"seed {seed}: {int(dead.sum())} dead, {own} of 40 features have their own"] = [
@@ -284,7 +286,7 @@ pd.DataFrame(rows, index=pd.Index(replayed.steps.tolist(), name="training step")
 
 # %%
 draw = torch.Generator().manual_seed(0)
-final = comparison.gradient_sizes(spd_40, spd_40.data(4096, draw), draw)
+final = ideas.gradient_sizes(spd_40, spd_40.data(4096, draw), draw)
 dead = ~comparison.alive(spd_40)
 print(
     f"SPD, at the end: {int(dead.sum())} of {len(dead)} are dead, and reconstruction has a gradient in "
@@ -565,7 +567,7 @@ for name, run in {"APD, full rank": apd_mlp, "APD, rank 4": apd_mlp_4, "SPD": sp
         .median()
         .item(),
         "largest |cosine| of what it reads with one neuron, median": read.median().item(),
-        "correlation of contributions": experiments.contributions(run).r,
+        "correlation of contributions": analysis.contributions(run).r,
     }
 pd.DataFrame(rows).T.round(3)
 
@@ -583,9 +585,7 @@ pd.DataFrame(rows).T.round(3)
 rows = {}
 for pair in ((apd_52, spd_52), (apd_40, spd_40), (apd_mlp, spd_mlp)):
     for done in pair:
-        cost = comparison.cost(
-            pdh.prepare(done.name, seed=0, target=done, show_progress=False, **done.config.to_dict())
-        )
+        cost = ideas.cost(pdh.prepare(done.name, seed=0, target=done, show_progress=False, **done.config.to_dict()))
         rows[done.name] = {
             "steps": done.config.steps,
             "batch": done.config.batch_size,
@@ -627,9 +627,7 @@ slide = {
     "dead at the end (5-2, of 20)": tuple(str(int((~comparison.alive(watched[m])).sum())) for m in ("APD", "SPD")),
     "gradient against measured effect, rank correlation (5-2)": tuple(f"{truth_52[m]:.2f}" for m in ("APD", "SPD")),
     "W_out of the residual MLP": ("one part per component", "one part per neuron"),
-    "contributions copied, r (residual MLP)": tuple(
-        f"{experiments.contributions(r).r:.3f}" for r in (apd_mlp, spd_mlp)
-    ),
+    "contributions copied, r (residual MLP)": tuple(f"{analysis.contributions(r).r:.3f}" for r in (apd_mlp, spd_mlp)),
     "a mechanism across layers is": ("one component", "several pieces, to be matched"),
     "seconds a run (5-2; 40-10; residual)": tuple(
         "; ".join(f"{r.seconds:.0f}" for r in pair) for pair in ((apd_52, apd_40, apd_mlp), (spd_52, spd_40, spd_mlp))

@@ -31,7 +31,9 @@ from sklearn.model_selection import train_test_split
 from torch import Generator, Tensor, nn
 
 import pd_helpers as pdh
-from pd_helpers import judging, losses, metrics
+from pd_helpers.analysis import editing, judging, metrics
+from pd_helpers.core import losses
+from pd_helpers.course.your_own_network import plots
 
 # %% [markdown]
 # ## A network of our own
@@ -68,7 +70,7 @@ def accuracy(output: Tensor) -> float:
 
 network, twin = train(seed=0), train(seed=1)
 own_loss = F.cross_entropy(network(x_test), y_test).item()
-twin_kl = losses.divergence(twin(x_test), network(x_test)).item()
+twin_kl = losses.kl_divergence(twin(x_test), network(x_test)).item()
 print(f"test accuracy {accuracy(network(x_test)):.3f}, loss {own_loss:.3f} nats")
 print(f"a twin, trained from another seed: {accuracy(twin(x_test)):.3f}; KL between the two {twin_kl:.4f} nats")
 
@@ -147,7 +149,7 @@ def verdict(run: pdh.Run, labels: Tensor = y_test) -> dict[str, float]:
     judged = judging.judge(run, x_test, labels, Generator().manual_seed(0))
     g = run.importances(x_train)
     row = {f"accuracy {k}": judged[k].accuracy for k in ("all", "important", "random")}
-    row |= {f"KL {k}": judged[k].divergence for k in ("all", "important", "random")}
+    row |= {f"KL {k}": judged[k].kl for k in ("all", "important", "random")}
     row |= {f"alive {use}": int(metrics.alive(values).sum()) for use, values in g.items()}
     return row | {f"L0 {use}": metrics.l0(values) for use, values in g.items()}
 
@@ -186,7 +188,7 @@ table = pd.DataFrame({b: verdict(prices[b]) for b in sorted(prices)}).T.rename_a
 table.round(3)
 
 # %%
-fig = pdh.plots.price_curves(table, {"network's own test loss": own_loss, "twin network": twin_kl})
+fig = plots.coefficient_curves(table, {"network's own test loss": own_loss, "twin network": twin_kl})
 low, high = table.iloc[0], table.iloc[-1]
 pdh.show(
     fig,
@@ -236,21 +238,23 @@ pdh.checks.important_only(important_only)
 # %% [markdown]
 # ### Exercise 2 · The rule as a function
 #
-# Given lists of prices, accuracy drops and divergences, and the two limits, return the largest price that passes both, or 0.0
+# Given lists of prices $\beta_3$, accuracy drops and divergences, and the two limits, return the largest $\beta_3$ that passes both, or 0.0
 # if none does. *Difficulty: gentle. Time: 5 minutes.*
 
 
 # %%
-def largest_price(prices: list[float], drops: list[float], divergences: list[float], limits: tuple) -> float:
+def largest_coefficient(
+    coefficients: list[float], drops: list[float], divergences: list[float], limits: tuple
+) -> float:
     """limits = (largest drop, largest divergence), both included."""
     ### BEGIN SOLUTION
-    rows = zip(prices, drops, divergences, strict=True)
+    rows = zip(coefficients, drops, divergences, strict=True)
     return max([b for b, drop, kl in rows if drop <= limits[0] and kl <= limits[1]], default=0.0)
     ### END SOLUTION
 
 
 # %%
-pdh.checks.largest_price(largest_price)
+pdh.checks.largest_coefficient(largest_coefficient)
 
 # %% [markdown]
 # ## Choice 4 · Pieces and steps
@@ -266,7 +270,7 @@ last = run.history.iloc[-1]
 pdh.show(
     fig,
     alt=f"The four losses against training step on a logarithmic axis. They end near {last.faithfulness:.0e} (faithfulness), {last.recon:.3f} "
-    f"(recon, in nats), {last.recon_layerwise:.3f} (layerwise) and {last.importance:.1f} (importance).",
+    f"(recon, in nats), {last.recon_layerwise:.3f} (layerwise) and {last.importance_minimality:.1f} (importance).",
 )
 
 # %% [markdown]
@@ -304,7 +308,7 @@ pd.DataFrame(found, index=["its own directions, nats", "random directions, nats"
 # **Predict before you run.** At the price we accepted, 0.01: how many alive, how many in use per input?
 
 # %%
-longer = judging.with_identity(network, before="logits")
+longer = editing.with_identity(network, before="logits")
 three = ("hidden", "identity", "logits")
 known = fit_all({f"{b:g}": (longer, {"layers": three, "importance_coeff": b}) for b in (0.001, 0.01, 0.03)})
 
@@ -314,7 +318,7 @@ for price, one in known.items():
     g = one.importances(x_train)["identity"]
     P = one.components.layers["identity"].P.detach()[metrics.alive(g)]
     judged = judging.judge(one, x_test, y_test, Generator().manual_seed(0))["important"]
-    rows[price] = [len(P), metrics.l0(g), judging.kept(P, W), judged.accuracy, judged.divergence]
+    rows[price] = [len(P), metrics.l0(g), judging.kept(P, W), judged.accuracy, judged.kl]
 columns = [
     "alive in the identity",
     "in use per input",
@@ -355,7 +359,7 @@ pd.DataFrame(rows, index=columns).T.rename_axis("β₃").round(2)
 # **Predict before you run.** How many of our pieces will be found again, at a cosine above 0.9?
 
 # %%
-nonsense = judging.shuffled(network, Generator().manual_seed(0))
+nonsense = editing.shuffled(network, Generator().manual_seed(0))
 again = fit_all({"seed 1": (network, {"seed": 1}), "shuffled weights": (nonsense, {})})
 pd.DataFrame(
     {"ours": verdict(run), "seed 1": verdict(again["seed 1"])}
@@ -389,7 +393,7 @@ for ax, use in zip(axes[0], ("hidden", "logits"), strict=True):
     cosines = {
         k: judging.matched(alive_matrices(run, use), alive_matrices(one, use)).cosine for k, one in others.items()
     }
-    pdh.plots.match_curves(ax, cosines).set_title(use, fontsize=10)
+    plots.match_curves(ax, cosines).set_title(use, fontsize=10)
     refound[use] = {k: f"{int((c > 0.9).sum())} above 0.9, median {c.median():.2f}" for k, c in cosines.items()}
 told = "; ".join(f"{use}: {', '.join(f'{k} {v}' for k, v in row.items())}" for use, row in refound.items())
 pdh.show(fig, alt=f"Sorted cosine similarities of matched subcomponents. {told}.")
@@ -466,7 +470,7 @@ pd.DataFrame(rows, index=["dead", "length of their sum, share of W", "pairs at 8
 
 # %%
 top = {use: is_on.sum(dim=0).argsort(descending=True).tolist() for use, is_on in on.items()}
-fig, alt = pdh.plots.reading(run, x_test, y_test, "hidden", top["hidden"][:4], (8, 8), ("pixels", "hidden units"))
+fig, alt = plots.reading(run, x_test, y_test, "hidden", top["hidden"][:4], (8, 8), ("pixels", "hidden units"))
 pdh.show(fig, alt)
 
 # %% [markdown]
@@ -475,7 +479,7 @@ pdh.show(fig, alt)
 # chosen by the gate. **Cover the right half before you tell a story**, and look at the shuffled network's table (*Try it* has the line).
 
 # %%
-fig, alt = pdh.plots.reading(run, x_test, y_test, "logits", top["logits"][:4], (8, 8), ("hidden units", "logits"))
+fig, alt = plots.reading(run, x_test, y_test, "logits", top["logits"][:4], (8, 8), ("hidden units", "logits"))
 pdh.show(fig, alt)
 
 # %% [markdown]
@@ -491,7 +495,7 @@ pdh.show(fig, alt)
 effects = {use: judging.class_effects(run, x_test, y_test, use) for use in on}
 rows = top["logits"][: int(on["logits"].any(dim=0).sum())]
 fig, axes = pdh.plots.figure(8, 0.9 + 0.24 * len(rows))
-pdh.plots.class_table(axes[0, 0], effects["logits"][rows], [f"without {c}" for c in rows]).set_xlabel("digit")
+plots.class_table(axes[0, 0], effects["logits"][rows], [f"without {c}" for c in rows]).set_xlabel("digit")
 strongest = {use: divmod(int(e.argmin()), 10) for use, e in effects.items()}
 c, d = strongest["logits"]
 pdh.show(
@@ -512,7 +516,7 @@ W_out = network.logits.weight
 
 def without(change: Tensor) -> Tensor:
     """Test accuracy of each digit when this matrix is taken away from the last layer's weights, for real."""
-    return judging.class_accuracy(judging.edited(network, {"logits": -change})(x_test), y_test)
+    return judging.class_accuracy(editing.edited(network, {"logits": -change})(x_test), y_test)
 
 
 draw = Generator().manual_seed(0)
@@ -543,15 +547,15 @@ pd.DataFrame(
 #    answer.
 
 # %%
-u, v = pdh.plots.factors_of(run, x_test, "logits")[c]
+u, v = plots.factors_of(run, x_test, "logits")[c]
 e = int(torch.where(torch.arange(10) == d, torch.inf, u).argmin())  # the digit it writes against most
 swapped = u.clone()
 swapped[[d, e]] = u[[e, d]]
 versions = {
     "network": network(x_test),
-    "forget, foretold by mask": judging.output_without(run, x_test, "logits", c),
-    "forget, edited weights": judging.edited(network, {"logits": -P})(x_test),
-    "redirect, edited weights": judging.edited(network, {"logits": torch.outer(swapped - u, v)})(x_test),
+    "forget, foretold by mask": editing.output_without(run, x_test, "logits", c),
+    "forget, edited weights": editing.edited(network, {"logits": -P})(x_test),
+    "redirect, edited weights": editing.edited(network, {"logits": torch.outer(swapped - u, v)})(x_test),
 }
 share = {
     f"{d}s answered {k}": [(o.argmax(1) == k)[y_test == d].double().mean().item() for o in versions.values()]
@@ -600,7 +604,7 @@ rows = {}
 for name, inputs in elsewhere.items():
     judged = judging.judge(run, inputs, y_test, Generator().manual_seed(0))
     rows[name] = {f"accuracy, {k}": judged[k].accuracy for k in ("network", "all", "important")}
-    rows[name] |= {"KL, important": judged["important"].divergence}
+    rows[name] |= {"KL, important": judged["important"].kl}
     rows[name] |= {f"L0 {use}": metrics.l0(g) for use, g in run.importances(inputs).items()}
 pd.DataFrame(rows).T.round(3)
 
@@ -632,9 +636,9 @@ pd.DataFrame(rows).T.round(3)
 # Not part of *Run All*; a decomposition takes ten seconds. Make a guess before each one.
 #
 # ```python
-# pdh.show(*pdh.plots.reading(again["shuffled weights"], x_test, y_test, "hidden", range(4), (8, 8)))
+# pdh.show(*plots.reading(again["shuffled weights"], x_test, y_test, "hidden", range(4), (8, 8)))
 # verdict(fit(network, steps=6000))                              # is it only a matter of patience?
-# verdict(fit(network, starts=5, start_steps=500))               # or of a better start?
+# verdict(fit(network, n_init=5, selection_steps=500))               # or of a better start?
 # verdict(fit(network, C=80, importance_coeff=0.001))            # were 40 too few at the low price?
 # verdict(fit(network, init_std=0.03, faithfulness_warmup_steps=0))  # small beginnings
 # ```
@@ -703,7 +707,7 @@ pd.DataFrame(rows).T.round(3)
 #
 # Neither needs to be. Where two descriptions are equally cheap and equally faithful, a method that looks for *a* cheap faithful description may return
 # either. On the toy models one was much better than all others. Whether digits *have* one best description, and SPD misses it, or
-# there are many, these runs cannot tell. A lower loss in the best of many seeds would be a hint; `starts=5` in the configuration
+# there are many, these runs cannot tell. A lower loss in the best of many seeds would be a hint; `n_init=5` in the configuration
 # tries five starts and keeps the best.
 # </details>
 #

@@ -1,4 +1,4 @@
-"""What every picture shares: size, colours, and how it is shown with its alt text."""
+"""What all pictures share: their sizes and colours, and the way they are shown with their alt texts."""
 
 import base64
 import io
@@ -11,13 +11,15 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
 COLORS = sns.color_palette("colorblind")
-"""One colour per component, in order, starting again after ten."""
+"""One colour for each component, in order; after ten the colours repeat."""
 GREY = "0.45"
+"""For lines of comparison and annotations."""
 POSITIVE, NEGATIVE = COLORS[0], COLORS[3]
 """Blue for positive weights, orange-red for negative ones."""
 DPI = 100
+"""Pixels per inch."""
 VIRIDIS = ListedColormap(matplotlib.colormaps["viridis"](np.linspace(0, 0.92, 256)))
-"""For a hundred features: viridis without its palest end, which white paper swallows."""
+"""For a hundred features: viridis without its palest end, which can hardly be seen on white."""
 
 
 def color(c: int) -> tuple[float, float, float]:
@@ -26,7 +28,7 @@ def color(c: int) -> tuple[float, float, float]:
 
 
 def figure(width: float, height: float, rows: int = 1, columns: int = 1, **options) -> tuple[Figure, np.ndarray]:
-    """A figure of that many inches with a (rows, columns) array of axes, not known to pyplot."""
+    """A figure, `width` by `height` inches, with an array of axes (rows, columns); pyplot does not know it."""
     fig = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
     FigureCanvasAgg(fig)
     return fig, fig.subplots(rows, columns, squeeze=False, **options)
@@ -40,9 +42,9 @@ def png(fig: Figure) -> bytes:
 
 
 def show(fig: Figure, alt: str) -> None:
-    """Display a figure with its alt text: in the output's metadata, and as a visible sentence below it.
+    """Display a figure with its alt text, in the metadata of the output and as a visible sentence below the figure.
 
-    The visible sentence is there because JupyterLab does not read the metadata.
+    The visible sentence is needed because JupyterLab does not read the metadata.
     """
     from IPython.display import display
 
@@ -52,7 +54,7 @@ def show(fig: Figure, alt: str) -> None:
 
 
 def bundle(fig: Figure, alt: str) -> tuple[dict[str, str], dict[str, dict]]:
-    """The figure as notebook output: data and metadata by type, the alt text in both."""
+    """The figure as notebook output: data and metadata by MIME type, with the alt text in both."""
     data = {"image/png": base64.b64encode(png(fig)).decode(), "text/plain": alt}
     return data, {"image/png": {"alt": alt, "width": round(fig.get_figwidth() * DPI)}}
 

@@ -1,0 +1,84 @@
+"""Which component serves which function of the hand-written network, and how well (APD figs. 12 and 13)?
+
+serving   cosine similarity of each function's mechanism with each component
+purity    share of a component's squared weights that serve each function
+alone     what the network computes with one component only
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from pd_helpers.analysis.decomposed import Decomposed, gated_network
+from pd_helpers.analysis.importance_matrices import hungarian_order
+from pd_helpers.targets.gated_functions import X_MAX
+
+
+@torch.no_grad()
+def serving(run: Decomposed) -> Float[Tensor, "n_functions C"]:
+    """Cosine similarity of each function's mechanism with each component (APD fig. 13).
+
+    The mechanism of a function is the vector of all weights in which the weights of other functions' neurons are set
+    to zero. A perfect decomposition has one 1 in each row and each column.
+    """
+    net = gated_network(run)
+    owners, functions = net.owners(), torch.arange(len(net.coefficients)).view(-1, 1, 1)
+    mechanisms, components = [], []
+    for path, layer in run.components.layers.items():
+        W = net.get_submodule(path).weight
+        mechanisms.append(torch.where(owners[path] == functions.to(W.device), W, 0.0).flatten(1))
+        components.append(layer.P.flatten(1))
+    return F.cosine_similarity(torch.cat(mechanisms, dim=1).unsqueeze(1), torch.cat(components, dim=1), dim=2)
+
+
+@torch.no_grad()
+def purity(run: Decomposed) -> Float[Tensor, "C n_functions"]:
+    """Share of each component's squared weights that serve each function in the target (colours of APD fig. 13)."""
+    net = gated_network(run)
+    functions, sums, totals = torch.arange(len(net.coefficients)).view(-1, 1, 1, 1), 0.0, 0.0
+    for path, owner in net.owners().items():
+        squares = run.components.layers[path].P.square()  # (C, d_out, d_in)
+        sums = sums + torch.where(owner == functions.to(owner), squares, 0.0).sum(dim=(2, 3))  # (n_functions, C)
+        totals = totals + squares.sum(dim=(1, 2))  # (C,)
+    return (sums / totals).T
+
+
+class Alone(NamedTuple):
+    """What the network computes with one component only."""
+
+    x: Float[Tensor, " points"]
+    """Equally spaced inputs from 0 to 5."""
+    target: Float[Tensor, "n_functions points"]
+    """The target's output when one control bit is on."""
+    outputs: Float[Tensor, "n_functions C points"]
+    """The output when one control bit is on and only one component is active."""
+
+    @property
+    def errors(self) -> Float[Tensor, "n_functions C"]:
+        """Mean squared error over x, divided by the function's mean square: 0 is perfect, 1 means an output of zero."""
+        squared_errors = (self.outputs - self.target.unsqueeze(1)).square().mean(dim=2)
+        return squared_errors / self.target.square().mean(dim=1, keepdim=True)
+
+    @property
+    def served_by(self) -> Int[Tensor, " n_functions"]:
+        """A different component for each function, chosen so that the sum of errors is smallest."""
+        return hungarian_order(-self.errors.clamp(max=1.0))[: len(self.target)]
+
+
+@torch.no_grad()
+def alone(run: Decomposed, n_points: int = 200) -> Alone:
+    """What each component alone computes for each hand-written function, beside the target's output (APD fig. 12)."""
+    net = gated_network(run)
+    n, C = len(net.coefficients), next(iter(run.components.layers.values())).C
+    x = torch.linspace(0, X_MAX, n_points)
+    bits = torch.eye(n).repeat_interleave(n_points, dim=0)
+    inputs = torch.cat([x.repeat(n).unsqueeze(1), bits], dim=1).to(run.components.factors[0])
+    outputs = [run.components(inputs, mask.expand(len(inputs), C)).output for mask in torch.eye(C).to(inputs)]
+    return Alone(x, net(inputs).view(n, n_points), torch.stack(outputs).view(C, n, n_points).transpose(0, 1))
+
+
+SERVED = 0.1
+"""A component is said to serve a function if its relative error, alone, is at most this."""

@@ -1,0 +1,49 @@
+"""Checks for the notebooks' exercises: call one with your function, and it says what to look at.
+
+    pdh.checks.batch_top_k(my_batch_top_k)
+
+A check tries the function on random inputs. It says "not attempted yet" for the stub, accepts any correct way of
+writing the function, and names the mistake where the answers are those of a well-known slip. Each check stands with
+its topic in `pd_helpers.course`; this module only hands them out.
+"""
+
+from pd_helpers.course.apd_against_spd import exercises as apd_against_spd
+from pd_helpers.course.apd_compressed_computation import exercises as apd_compressed_computation
+from pd_helpers.course.apd_cross_layer import exercises as apd_cross_layer
+from pd_helpers.course.apd_gated_functions import exercises as apd_gated_functions
+from pd_helpers.course.apd_lp import exercises as apd_lp
+from pd_helpers.course.apd_superposition import exercises as apd_superposition
+from pd_helpers.course.attributions import exercises as attributions
+from pd_helpers.course.compressed_computation import exercises as compressed_computation
+from pd_helpers.course.description_length import exercises as description_length
+from pd_helpers.course.kit.check import Check
+from pd_helpers.course.matrix_decomposition import exercises as matrix_decomposition
+from pd_helpers.course.spd_compressed_computation import exercises as spd_compressed_computation
+from pd_helpers.course.spd_cross_layer import exercises as spd_cross_layer
+from pd_helpers.course.spd_from_scratch import exercises as spd_from_scratch
+from pd_helpers.course.spd_superposition import exercises as spd_superposition
+from pd_helpers.course.start_here import exercises as start_here
+from pd_helpers.course.superposition import exercises as superposition
+from pd_helpers.course.training_the_targets import exercises as training_the_targets
+from pd_helpers.course.your_own_network import exercises as your_own_network
+
+TOPICS = (
+    start_here, matrix_decomposition, superposition, training_the_targets, compressed_computation, description_length,
+    attributions, apd_superposition, apd_compressed_computation, apd_cross_layer, apd_gated_functions, apd_lp,
+    spd_from_scratch, spd_superposition, spd_compressed_computation, spd_cross_layer, apd_against_spd, your_own_network,
+)  # fmt: skip
+CHECKS = {check.name: check for topic in TOPICS for check in vars(topic).values() if isinstance(check, Check)}
+"""Name → check, for all exercises."""
+FORMER_NAMES = {"largest_price": "largest_coefficient"}
+"""Name of a check in earlier versions → its name now; both work."""
+
+
+def __getattr__(name: str) -> Check:
+    name = FORMER_NAMES.get(name, name)
+    if name in CHECKS:
+        return CHECKS[name]
+    raise AttributeError(f"there is no check named {name!r}; there are {', '.join(sorted(CHECKS))}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *CHECKS})

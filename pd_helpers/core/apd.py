@@ -1,0 +1,250 @@
+"""Attribution-based Parameter Decomposition (APD): Braun et al. 2025, section 2 and appendices A.2.2 and A.2.3.
+
+    L = λ_F L_faithfulness + λ_M L_minimality + λ_S L_simplicity  (+ λ_H L_hidden for residual MLPs)
+
+    active         s_c(x) = 1 for the batch top-k of the attributions A_c(x), eq. 8
+    faithfulness   mean squared error between θ* and Σ_c P_c
+    minimality     mean squared error between f(x|θ*) and f(x|Σ_c s_c(x) P_c)
+    simplicity     Σ_c s_c(x) Σ_l ‖P_{c,l}‖_p^p
+    hidden         like minimality, of the activations after the ReLUs inside (section D.2)
+
+That is the top-k formulation. With `attribution_p` set, the Lp formulation (eq. 26) takes its place: no components are
+chosen, s_c(x) = |A_c(x)|^p_A everywhere, and minimality is Σ_c s_c(x), so no second forward pass is needed.
+
+`APD.train` is the method; `attributions` and `losses` hold the equations.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Generator, Tensor
+
+from . import losses
+from .attributions import attributions, batch_top_k
+from .components import ComponentModel, Forward
+from .config import Config, choice, number, switch, whole
+from .method import Data, Method
+from .shortcuts.empty_rows import Batch
+from .training import adam, learning_rate, set_learning_rate
+
+
+@dataclass(frozen=True)
+class APDConfig(Config):
+    """Settings of one APD run; defaults are the paper's for TMS 5-2 (section D.1.1)."""
+
+    C: int = whole(5)
+    """Number of components; each spans all decomposed layers."""
+    rank: int | None = whole(None)
+    """Largest rank R of a component in a layer; None means no limit, min(d_out, d_in) + 1 as in public code."""
+    top_k: float = number(0.211, open=True)
+    """Active components per input, on average over the batch."""
+    top_k_start: float | None = number(None, open=True)
+    """Active components per input at step 0. From there the number falls geometrically to `top_k` over the first half
+    of training; None means `top_k` throughout."""
+    attribution_p: float | None = number(None, open=True, high=2.0)
+    """p_A, exponent of the attributions in the Lp formulation; None means the top-k formulation. In the Lp formulation
+    `top_k` only says how many components the metrics count as active."""
+    attribute_at: str = choice("components", "target", "components")
+    """Parameters at which attributions are taken: the target's (eq. 8) or the components' sum (TMS 5-2 only)."""
+    faithfulness_coeff: float = number(1.0)
+    """λ_F."""
+    minimality_coeff: float = number(1.0)
+    """λ_M (the paper's β)."""
+    simplicity_coeff: float = number(0.7)
+    """λ_S (the paper's α)."""
+    hidden_coeff: float = number(0.0)
+    """λ_H, coefficient of the reconstruction of hidden activations."""
+    schatten_p: float = number(1.0, open=True, high=2.0)
+    """p_S, exponent of the Schatten norm."""
+    lr: float = number(0.03, open=True)
+    """Adam's learning rate at its highest."""
+    schedule: str = choice("constant", "constant", "cosine")
+    """Course of the learning rate after its warm-up."""
+    warmup_fraction: float = number(0.05, high=1.0)
+    """Share of the steps over which the learning rate rises."""
+    steps: int = whole(20_000)
+    """Number of training steps."""
+    batch_size: int = whole(2048)
+    """Number of inputs per training step."""
+    faithfulness_warmup_steps: int = whole(0, at_least=0)
+    """Steps on the faithfulness loss alone before training begins (an idea of later SPD configurations)."""
+    unit_norm: bool = switch(False)
+    """Whether the rows of every V, over d_in, are kept at length one (section D.2)."""
+    init_std: float | None = number(None, open=True)
+    """Standard deviation of the initial factors; None means 1/√C for U and 1/√d_out for V, as in public SPD code."""
+    n_init: int = whole(1)
+    """Number of initialisations to try; training continues from the one with the lowest minimality loss."""
+    selection_steps: int = whole(400)
+    """Steps after which the initialisations are compared."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.attribution_p and self.hidden_coeff:
+            raise ValueError(
+                f"hidden_coeff must be 0 in the Lp formulation, which has no second forward pass, but is "
+                f"{self.hidden_coeff:g}; 0 works, or attribution_p=None"
+            )
+
+    @property
+    def output_loss(self) -> str:
+        """Outputs are compared by their mean squared error."""
+        return "mse"
+
+    def n_active(self, step: int, n_inputs: int | None = None) -> int:
+        """Number of active (input, component) pairs at that step, in a batch of `n_inputs` (default `batch_size`)."""
+        rest = max(0.0, 1 - step / (self.steps / 2)) if self.top_k_start else 0.0
+        top_k = self.top_k ** (1 - rest) * (self.top_k_start or self.top_k) ** rest
+        n_active = round(top_k * self.batch_size)
+        return n_active if n_inputs is None else round(n_active * n_inputs / self.batch_size)
+
+
+class Losses(NamedTuple):
+    """The unweighted losses of one batch."""
+
+    faithfulness: Float[Tensor, ""]
+    minimality: Float[Tensor, ""]
+    simplicity: Float[Tensor, ""]
+    hidden: Float[Tensor, ""]
+
+
+class APD(Method):
+    """One decomposition by APD; only U and V are trained."""
+
+    name = "apd"
+    Config = APDConfig
+    spans_layers = True
+    config: APDConfig
+
+    def train(self, data: Data) -> Iterator[Losses]:
+        """Train the components in place, one step for each item taken; yields the step's losses without gradients."""
+        model, config = self.model, self.config
+        while self.step < config.steps:
+            x = data(config.batch_size, self.generator)  # (batch, d_in)
+            batch = model.merge_empty_rows(x)  # .rows (rows, d_in)
+            target = model.target_forward(batch.rows)  # .output (rows, d_output), .inputs: use → (rows, d_in)
+
+            loss = self._losses(batch, target, config.n_active(self.step))
+            total = (
+                config.faithfulness_coeff * loss.faithfulness
+                + config.minimality_coeff * loss.minimality
+                + config.simplicity_coeff * loss.simplicity
+                + config.hidden_coeff * loss.hidden
+            )
+
+            self.optimizer.zero_grad(set_to_none=True)
+            total.backward()
+            set_learning_rate(self.optimizer, learning_rate(self.step, config, config.warmup_fraction))
+            self.optimizer.step()
+            if config.unit_norm:
+                normalise_(model)
+            self.step, self.total_loss = self.step + 1, total.detach()
+            yield Losses(*(term.detach() for term in loss))
+
+    def _losses(self, batch: Batch, target: Forward, n_active: int) -> Losses:
+        """The equations, on a batch with `n_active` active (input, component) pairs."""
+        model, config, x, n_inputs = self.model, self.config, batch.rows, batch.n_inputs
+        norms, n_parameters = schatten_norms(model, config.schatten_p)  # (C,)
+        faithfulness = losses.faithfulness(model.targets, model.sums, model.n_all_parameters)
+        hidden = faithfulness.new_zeros(())
+        if config.attribution_p:
+            active = losses.powers(component_attributions(model, x, config), config.attribution_p)  # (rows, C)
+            minimality = active.sum() / n_inputs
+        else:
+            active = active_components(model, x, config, n_active)  # (rows, C), Boolean
+            sparse = model(x, active)
+            minimality = losses.recon(sparse.output, target.output, n_inputs)
+            if config.hidden_coeff:
+                hidden = losses.hidden_recon(sparse.inputs, target.inputs, model.hidden, n_inputs)
+        return Losses(faithfulness, minimality, losses.simplicity(active, norms, n_parameters, n_inputs), hidden)
+
+    def batch_losses(
+        self, x: Float[Tensor, "batch d_in"], generator: Generator | None = None, step: int | None = None
+    ) -> Losses:
+        """The losses of one batch, with gradients; APD draws no masks, so `generator` is not used."""
+        batch = self.model.merge_empty_rows(x)
+        n_active = self.config.n_active(self.step if step is None else step, len(x))
+        return self._losses(batch, self.model.target_forward(batch.rows), n_active)
+
+    def build(self, init: Generator) -> None:
+        """Nothing besides U and V; raises ValueError where there are no hidden activations to reconstruct."""
+        super().build(init)
+        if self.config.hidden_coeff and not self.model.hidden:
+            target = self.model.target
+            raise ValueError(
+                f"hidden_coeff is {self.config.hidden_coeff:g}, but no activation that {type(target).__name__} names "
+                f"as hidden enters a decomposed layer; 0 works, or layers that read {', '.join(target.hidden_layers)}"
+            )
+
+    def build_optimizer(self) -> torch.optim.Optimizer:
+        """Adam on U and V."""
+        return adam(self.model.factors, self.config.lr)
+
+    def warm_up(self) -> None:
+        """The faithfulness warm-up; with `unit_norm`, V's rows have length one afterwards."""
+        super().warm_up()
+        if self.config.unit_norm:
+            normalise_(self.model)
+
+    def score(self, losses: Losses) -> Float[Tensor, ""]:
+        """The minimality loss.
+
+        An initialisation that goes wrong leaves two components on one feature and one component with two. The total
+        loss hardly notices, since what that costs in minimality it saves in simplicity; the minimality loss does.
+        """
+        return losses.minimality
+
+    @torch.no_grad()
+    def attributions(self, x: Float[Tensor, "rows d_in"]) -> Float[Tensor, "rows C"]:
+        """A_c(x) at the parameters that the configuration says."""
+        return component_attributions(self.model, x, self.config)
+
+    @torch.no_grad()
+    def importances(
+        self, x: Float[Tensor, "rows d_in"], n_inputs: int | None = None
+    ) -> dict[str, Float[Tensor, "rows _"]]:
+        """Use → 1 for the components that the batch top-k over these rows keeps active, 0 for the others."""
+        active = active_components(self.model, x, self.config, round(self.config.top_k * (n_inputs or len(x))))
+        return dict.fromkeys(self.model.uses, active.to(x.dtype))
+
+    def sample_masks(
+        self, importances: dict[str, Float[Tensor, "rows _"]], generator: Generator
+    ) -> dict[str, Float[Tensor, "rows _"]]:
+        """The active components themselves: nothing is random."""
+        return importances
+
+
+@torch.no_grad()
+def normalise_(model: ComponentModel) -> None:
+    """Give every row of every V length one."""
+    for layer in model.layers.values():
+        layer.V.div_(layer.V.norm(dim=-1, keepdim=True))
+
+
+@torch.no_grad()
+def active_components(
+    model: ComponentModel, x: Float[Tensor, "rows d_in"], config: APDConfig, n_active: int
+) -> Bool[Tensor, "rows C"]:
+    """s_c(x): which components the batch top-k keeps active; `n_active` (row, component) pairs in all."""
+    return batch_top_k(component_attributions(model, x, config), n_active)
+
+
+def component_attributions(
+    model: ComponentModel, x: Float[Tensor, "rows d_in"], config: APDConfig
+) -> Float[Tensor, "rows C"]:
+    """A_c(x) at the parameters that the configuration says, which are held fixed when it is differentiated."""
+    factors = {path: (layer.U, layer.V) for path, layer in model.layers.items()}
+    weights = model.sums if config.attribute_at == "components" else model.targets
+    return attributions(model.target, x, factors, {path: W.detach() for path, W in weights.items()})
+
+
+def schatten_norms(model: ComponentModel, p: float) -> tuple[Float[Tensor, " C"], int]:
+    """Each component's Schatten norm summed over all uses of all layers, and the number of parameters so counted.
+
+    A tied matrix counts once for each use, in both numbers, as in public code.
+    """
+    layers = [use.layer for use in model.uses.values()]
+    norms = sum(losses.schatten(model.layers[path].U, model.layers[path].V, p) for path in layers)
+    return norms, sum(model.n_parameters[path] for path in layers)

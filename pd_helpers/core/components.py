@@ -1,0 +1,373 @@
+"""Components of any network's linear layers, and forward passes with some of them masked out.
+
+A weight matrix W (d_out, d_in) becomes a sum of C components of rank at most R,
+
+    W ≈ Σ_c P_c,    P_c = U_c V_c,    U_c (d_out, R),  V_c (R, d_in),
+
+where V reads the layer's input and U writes its output. (APD eq. 20 and the public APD code call the reading
+factor U or A and the writing factor V or B; here the names are the other way round, as in SPD.) R = 1 gives
+SPD's rank-one subcomponents. Biases are not decomposed: they are one component that is always active.
+
+A tied matrix is one set of components with two uses, `embed` and `unembed` for the toy model. A component of APD
+is a vector in parameter space, so one mask switches it off in both uses at once; SPD decomposes each use of a
+matrix as a layer of its own, so that each use has its own importances and masks, while U and V stay shared.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Generator, Tensor, nn
+
+from .known_network import KnownNetwork
+from .shortcuts.active_pairs import Pairs, worthwhile
+from .shortcuts.empty_rows import Batch, EmptyRows
+
+Masks = Mapping[str, Tensor] | Tensor | None
+"""Use → mask (batch, C); or one mask for every use; or None, where all components are on.
+
+Of a single Boolean mask only the True entries are computed.
+"""
+
+
+class Components(nn.Module):
+    """C components P_c = U_c V_c of one weight matrix W (d_out, d_in).
+
+    Attributes: U (C, d_out, R), which writes the layer's output; V (C, R, d_in), which reads its input.
+    """
+
+    def __init__(self, *, C: int, d_out: int, d_in: int, rank: int):
+        super().__init__()
+        self.C, self.d_out, self.d_in, self.rank = C, d_out, d_in, rank
+        self.U = nn.Parameter(torch.zeros(C, d_out, rank))
+        self.V = nn.Parameter(torch.zeros(C, rank, d_in))
+
+    @property
+    def P(self) -> Float[Tensor, "C d_out d_in"]:
+        """Every component as a matrix, P_c = U_c V_c."""
+        return self.U @ self.V
+
+    @property
+    def weight(self) -> Float[Tensor, "d_out d_in"]:
+        """The sum of all components, computed without building any single one."""
+        return self.U.transpose(0, 1).flatten(1) @ self.V.flatten(0, 1)
+
+    @torch.no_grad()
+    def assign_(self, P: Float[Tensor, "C d_out d_in"]) -> "Components":
+        """Make these matrices the components: U and V become their singular vectors, times the root of the values.
+
+        Raises ValueError if a matrix has a higher rank than the factors allow.
+        """
+        U, S, V = torch.linalg.svd(P.to(self.U), full_matrices=False)  # S (C, min(d_out, d_in)), descending
+        n = min(self.rank, S.shape[1])
+        if (S[:, n:] > 1e-5 * S.max()).any():
+            rank = int((1e-5 * S.max() < S).sum(dim=1).max())
+            raise ValueError(f"P must have rank at most {self.rank}, the rank of U and V, but has rank {rank}")
+        root = S[:, :n].sqrt()
+        self.U.zero_()
+        self.V.zero_()
+        self.U[..., :n] = U[..., :n] * root.unsqueeze(1)
+        self.V[:, :n] = root.unsqueeze(2) * V[:, :n]
+        return self
+
+    def inner(self, x: Float[Tensor, "batch d"], transposed: bool = False) -> Float[Tensor, "batch C R"]:
+        """What each component reads off the layer's input: V_c x, or U_cᵀ x where the matrix is used transposed."""
+        reads = self.U.mT if transposed else self.V  # (C, R, d)
+        return F.linear(x, reads.reshape(-1, reads.shape[-1])).unflatten(-1, (self.C, self.rank))
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch d"],
+        mask: Float[Tensor, "batch C"] | Pairs | None = None,
+        transposed: bool = False,
+        inner: Float[Tensor, "batch C R"] | None = None,
+    ) -> Float[Tensor, "batch d2"]:
+        """Σ_c m_c P_c x, or Σ_c m_c P_cᵀ x where the matrix is used transposed; without a mask all m_c are 1.
+
+        The mask scales the inner activations (batch, C, R), so nothing of size (batch, C, d_out) is ever built. Inner
+        activations that are known already can be passed as `inner`. A mask given as active pairs is computed for
+        those pairs alone, each with the factors of its own component.
+
+        Raises ValueError for a mask of another shape than (batch, C).
+        """
+        if mask is None:
+            return F.linear(x, self.weight.T if transposed else self.weight)
+        if isinstance(mask, Pairs):
+            reads, writes = (self.U, self.V) if transposed else (self.V.mT, self.U.mT)
+            return mask.add(mask.gather(x) @ mask.of(reads) @ mask.of(writes))
+        if mask.shape != (*x.shape[:-1], self.C):
+            raise ValueError(
+                f"a mask must have shape {(*x.shape[:-1], self.C)}, one value per input and component, "
+                f"but has {tuple(mask.shape)}"
+            )
+        inner = self.inner(x, transposed) if inner is None else inner
+        writes = self.V if transposed else self.U.mT  # (C, R, d2)
+        return (inner * mask.unsqueeze(-1)).flatten(1) @ writes.flatten(0, 1)
+
+
+class Forward(NamedTuple):
+    """The result of a forward pass."""
+
+    output: Tensor
+    """The network's output (batch, d_output)."""
+    inputs: dict[str, Tensor]
+    """Use → the activation (batch, d_in) that entered it."""
+
+
+class Use(NamedTuple):
+    """One place where a decomposed matrix acts."""
+
+    layer: str
+    """Path of the decomposed layer."""
+    transposed: bool
+    """Whether the layer's matrix acts transposed here."""
+
+
+class ComponentModel(nn.Module):
+    """A target network, frozen, together with the components of some of its linear layers; `decompose` makes one.
+
+    Attributes: target; layers (path → Components); uses (path → Use, for every place where a decomposed matrix acts).
+    """
+
+    def __init__(self, target: nn.Module, C: Mapping[str, int], rank: int | None):
+        super().__init__()
+        self.target = target.requires_grad_(False)
+        self._modules_by_use = _find_uses(target, C)
+        self.uses = {path: use for path, (use, _) in self._modules_by_use.items()}
+        self._layers = nn.ModuleList()
+        for path, n in C.items():
+            d_out, d_in = target.get_submodule(path).weight.shape
+            full = min(d_out, d_in) + 1
+            self._layers.append(Components(C=n, d_out=d_out, d_in=d_in, rank=full if rank is None else rank))
+        self._empty_rows = EmptyRows(self.entering)
+        self.layers = dict(zip(C, self._layers, strict=True))
+        self.to(next(iter(self.targets.values())))  # device and dtype
+
+    @property
+    def targets(self) -> dict[str, Float[Tensor, "d_out d_in"]]:
+        """Layer → the target's weight matrix."""
+        return {path: self.target.get_submodule(path).weight for path in self.layers}
+
+    @property
+    def n_parameters(self) -> dict[str, int]:
+        """Layer → the number of parameters that its matrix stands for in means over parameters."""
+        if isinstance(self.target, KnownNetwork):
+            return {path: self.target.parameter_count(path) for path in self.layers}
+        return {path: weight.numel() for path, weight in self.targets.items()}
+
+    @property
+    def n_all_parameters(self) -> int:
+        """Total number of parameters over all decomposed layers."""
+        return sum(self.n_parameters.values())
+
+    @property
+    def hidden(self) -> list[str]:
+        """Uses whose entering activations APD's hidden reconstruction compares: all, unless the target names some."""
+        names = self.target.hidden_layers if isinstance(self.target, KnownNetwork) else None
+        return [path for path in (self.uses if names is None else names) if path in self.uses]
+
+    @property
+    def sums(self) -> dict[str, Float[Tensor, "d_out d_in"]]:
+        """Layer → the sum of its components."""
+        return {path: components.weight for path, components in self.layers.items()}
+
+    @property
+    def factors(self) -> list[nn.Parameter]:
+        """U and V of the first layer, then of the second, and so on."""
+        return list(self._layers.parameters())
+
+    def target_forward(self, x: Tensor) -> Forward:
+        """The target's own output and the activations entering each use; no gradients."""
+        with torch.no_grad():
+            return self._run(x, {}, {})
+
+    def entering(self, x: Tensor) -> dict[str, Tensor]:
+        """Use → the activation (batch, d_in) that enters it in the target's own forward pass; no gradients."""
+        return self.target_forward(x).inputs
+
+    def inner(self, inputs: Mapping[str, Tensor]) -> dict[str, Float[Tensor, "batch C R"]]:
+        """Use → what its components read off the activations that enter it; see `Components.inner`."""
+        return {
+            path: self.layers[layer].inner(inputs[path], transposed) for path, (layer, transposed) in self.uses.items()
+        }
+
+    def forward(self, x: Tensor, masks: Masks = None, inner: Mapping[str, Tensor] | None = None) -> Forward:
+        """The network with its decomposed matrices replaced by masked sums of their components.
+
+        `masks` may name a few uses only: the others then keep the target's own weights, as a layerwise reconstruction
+        requires. `inner` holds the inner activations of the target's own forward pass, if they are known: the first
+        masked use that is reached has exactly those, so they need not be computed again.
+
+        Raises ValueError if `masks` names a use that is not decomposed, if the forward pass does not call a decomposed
+        layer exactly once, or if an activation of the wrong width enters a layer.
+        """
+        if isinstance(masks, Tensor) and masks.dtype == torch.bool:
+            masks = Pairs(masks) if worthwhile(masks) else masks.to(x.dtype)
+        if not isinstance(masks, Mapping):
+            masks = dict.fromkeys(self.uses, masks)
+        for path in masks:
+            if path not in self.uses:
+                raise ValueError(f"masks names {path!r}, which is not decomposed; {', '.join(self.uses)} are")
+        return self._run(x, masks, inner or {})
+
+    @property
+    def width(self) -> int:
+        """The largest number C R of inner activations that a row has in any layer; the cost of a row grows with it."""
+        return max(layer.C * layer.rank for layer in self.layers.values())
+
+    def merge_empty_rows(self, x: Float[Tensor, "batch d_in"]) -> Batch:
+        """The rows of a batch that must be computed; see `shortcuts.empty_rows`."""
+        return self._empty_rows.merge(x)
+
+    def _run(self, x: Tensor, masks: Mapping[str, Tensor | Pairs | None], inner: Mapping[str, Tensor]) -> Forward:
+        inputs: dict[str, Tensor] = {}
+
+        def layer(path: str, module: nn.Module) -> Callable[[Tensor], Tensor]:
+            name, transposed = self.uses[path]
+            target_forward = module.forward
+
+            def forward(a: Tensor) -> Tensor:
+                if path in inputs:
+                    raise ValueError(f"one forward pass calls {path!r} twice; give each call a module of its own")
+                if a.shape[-1] != (width := self._width(path)):
+                    raise ValueError(f"layer {path!r} takes inputs of width {width}, but got {a.shape[-1]}")
+                if path not in masks:
+                    inputs[path] = a
+                    return target_forward(a)
+                first = not any(use in masks for use in inputs)
+                inputs[path] = a
+                out = self.layers[name](a, masks[path], transposed, inner.get(path) if first else None)
+                return out if module.bias is None else out + module.bias
+
+            return forward
+
+        with _replaced_forwards({m: layer(path, m) for path, (_, m) in self._modules_by_use.items()}):
+            output = self.target(x)
+        if missing := [path for path in self.uses if path not in inputs]:
+            raise ValueError(
+                f"the forward pass never called {missing[0]!r}, so it cannot be decomposed; "
+                "decompose layers that the network calls as modules"
+            )
+        return Forward(output, inputs)
+
+    def _width(self, path: str) -> int:
+        name, transposed = self.uses[path]
+        layer = self.layers[name]
+        return layer.d_out if transposed else layer.d_in
+
+
+def decompose(
+    model: nn.Module,
+    C: Mapping[str, int],
+    *,
+    rank: int | None = None,
+    std: float | None = None,
+    generator: Generator | None = None,
+) -> ComponentModel:
+    """Start a decomposition of some of a network's `nn.Linear` layers into C components each.
+
+    Args:
+        model: any network; its parameters are frozen.
+        C: path of a layer, as in `model.get_submodule(path)` → number of components.
+        rank: largest rank R of a component; None means no limit, min(d_out, d_in) + 1 as in public APD code.
+        std: standard deviation of the initial factors, which are normally distributed; None means 1/√C for U and
+            1/√d_out for V, as in public SPD code.
+        generator: source of the initial factors; None means a new generator with seed 0.
+
+    >>> components = decompose(model, {"mlp.in": 100, "mlp.out": 50}, rank=1)
+    >>> components(x, masks={"mlp.in": mask}).output
+
+    Raises:
+        TypeError: if a path is not an `nn.Linear`, or C or rank is not a whole number.
+        ValueError: if a path is unknown, C or rank is below 1, or weights are not finite.
+    """
+    if not C:
+        raise ValueError(f"C names no layer; {_an_example(model)} works")
+    for name, value in [
+        *((f"C[{path!r}]", n) for path, n in C.items()),
+        ("rank", 1 if rank is None else rank),
+    ]:
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise TypeError(f"{name} must be a whole number, but is {value!r}; 20 works")
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, but is {value}; 20 works")
+    paths = {path for path, _ in model.named_modules()}
+    for path in C:
+        if path not in paths:
+            raise ValueError(f"the model has no layer {path!r}; {_an_example(model)} works")
+        if not isinstance(layer := model.get_submodule(path), nn.Linear):
+            raise TypeError(f"layer {path!r} is a {type(layer).__name__}, not an nn.Linear; {_an_example(model)} works")
+        if not layer.weight.isfinite().all():
+            bad = (~layer.weight.isfinite()).sum().item()
+            raise ValueError(
+                f"{bad} of the {layer.weight.numel()} weights of layer {path!r} are not finite; retrain it"
+            )
+    components = ComponentModel(model, C, rank)
+    for layer in components.layers.values():
+        generator = generator or torch.Generator(layer.U.device).manual_seed(0)
+        for factor, default_std in ((layer.U, layer.C**-0.5), (layer.V, layer.d_out**-0.5)):
+            with torch.no_grad():
+                draw = torch.randn(factor.shape, generator=generator, device=generator.device)
+                factor.copy_(draw * (default_std if std is None else std))
+    return components
+
+
+def _an_example(model: nn.Module) -> str:
+    linear = [path for path, module in model.named_modules() if isinstance(module, nn.Linear)]
+    return f'{{"{linear[0]}": 20}}' if linear else "a model with nn.Linear layers"
+
+
+def _find_uses(model: nn.Module, layers: Mapping[str, int]) -> dict[str, tuple[Use, nn.Module]]:
+    """Every module that uses the weight of a decomposed layer, in the order in which the model lists its modules."""
+    owner: dict[int, str] = {}
+    for path in layers:
+        other = owner.setdefault(id(model.get_submodule(path).weight), path)
+        if other != path:
+            raise ValueError(
+                f"layers {other!r} and {path!r} share one weight; name {other!r} only, and both are decomposed"
+            )
+    uses = {}
+    for path, module in model.named_modules():
+        weight = getattr(module, "weight", None)
+        if id(weight) not in owner:
+            continue
+        if not isinstance(module, nn.Linear | TransposedLinear):
+            raise TypeError(
+                f"layer {owner[id(weight)]!r} shares its weight with {path!r}, a {type(module).__name__}, where "
+                "components cannot act; use nn.Linear or TransposedLinear there"
+            )
+        uses[path] = (Use(owner[id(weight)], isinstance(module, TransposedLinear)), module)
+    return uses
+
+
+@contextmanager
+def _replaced_forwards(forwards: Mapping[nn.Module, Callable[[Tensor], Tensor]]) -> Iterator[None]:
+    """Within the block these modules compute these functions; afterwards the modules are as they were before."""
+    originals = {module: vars(module)["forward"] for module in forwards if "forward" in vars(module)}
+    try:
+        for module, forward in forwards.items():
+            module.forward = forward
+        yield
+    finally:
+        for module in forwards:
+            vars(module).pop("forward", None)
+        for module, forward in originals.items():
+            module.forward = forward
+
+
+class TransposedLinear(nn.Module):
+    """y = Wᵀ x + b, where W (d_out, d_in) is another layer's parameter: the second use of a tied matrix.
+
+    It is a module of its own, so that a decomposition can give the second use its own masks.
+    """
+
+    def __init__(self, source: nn.Linear):
+        super().__init__()
+        self.weight = source.weight
+        self.bias = nn.Parameter(torch.zeros(source.in_features))
+
+    def forward(self, x: Float[Tensor, "... d_out"]) -> Float[Tensor, "... d_in"]:
+        return F.linear(x, self.weight.T, self.bias)

@@ -1,0 +1,110 @@
+"""The losses of APD (section 2 and appendices) and SPD (section 2) as pure functions; the training loops weight them.
+
+Means over the batch divide by `n_inputs`, the number of inputs of the batch, by default the number of rows. The two
+differ where all-zero inputs have been merged into one row (see `shortcuts.empty_rows`).
+"""
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+def faithfulness(
+    targets: Mapping[str, Float[Tensor, "_ _"]],
+    sums: Mapping[str, Float[Tensor, "_ _"]],
+    n_parameters: int | None = None,
+) -> Float[Tensor, ""]:
+    """Mean squared error between the target's parameters and the sum of all components, over all layers.
+
+    `n_parameters` is the number to divide by, where matrices stand for larger ones (see `ResidualMLP.narrow`).
+
+    Source: APD section 2.2 and public code, SPD section 2. (APD eqs. 14 and 23 write a plain sum; the published
+    coefficients go with the mean.)
+    """
+    n_parameters = n_parameters or sum(W.numel() for W in targets.values())
+    return sum((targets[path] - sums[path]).square().sum() for path in targets) / n_parameters
+
+
+def recon(
+    output: Float[Tensor, "rows d"], target: Float[Tensor, "rows d"], n_inputs: int | None = None
+) -> Float[Tensor, ""]:
+    """Mean squared error against the target network's output.
+
+    With APD's active components this is the minimality loss (eq. 17); with SPD's stochastic masks it is the
+    stochastic reconstruction loss.
+    """
+    n_inputs = len(output) if n_inputs is None else n_inputs
+    return F.mse_loss(output, target, reduction="sum") / (n_inputs * output.shape[-1])
+
+
+def kl_divergence(
+    output: Float[Tensor, "rows d"], target: Float[Tensor, "rows d"], n_inputs: int | None = None
+) -> Float[Tensor, ""]:
+    """KL(softmax(target) ‖ softmax(output)) in nats, mean over the batch: `recon` for a classifier's logits.
+
+    Successors of SPD use it to compare the outputs of language models; neither paper needs it.
+    """
+    n_inputs = len(output) if n_inputs is None else n_inputs
+    log_q, log_p = output.log_softmax(dim=-1), target.log_softmax(dim=-1)
+    return F.kl_div(log_q, log_p, reduction="sum", log_target=True) / n_inputs
+
+
+OUTPUT_LOSSES = {"mse": recon, "kl": kl_divergence}
+"""Name in a configuration → the loss that compares the output of a masked network with the target's."""
+
+
+def hidden_recon(
+    inputs: Mapping[str, Float[Tensor, "rows _"]],
+    targets: Mapping[str, Float[Tensor, "rows _"]],
+    uses: list[str],
+    n_inputs: int | None = None,
+) -> Float[Tensor, ""]:
+    """Mean squared error of the activations that enter these uses, averaged over uses (APD section D.2)."""
+    return layerwise([recon(inputs[path], targets[path], n_inputs) for path in uses])
+
+
+def schatten(U: Float[Tensor, "C d_out R"], V: Float[Tensor, "C R d_in"], p: float) -> Float[Tensor, " C"]:
+    """Σ_r (‖U_cr‖² ‖V_cr‖²)^(p/2), the factorised Schatten norm ‖P_c‖_p^p of each component (APD eqs. 21 and 22).
+
+    An upper bound of Σ_r λ_r^p for p ≤ 1, with equality when the factors are P_c's singular vectors.
+    """
+    squared = U.square().sum(dim=1) * V.square().sum(dim=2)  # (C, R)
+    return (squared + 1e-16).pow(p / 2).sum(dim=-1)
+
+
+def simplicity(
+    active: Bool[Tensor, "rows C"] | Float[Tensor, "rows C"],
+    norms: Float[Tensor, " C"],
+    n_parameters: int,
+    n_inputs: int | None = None,
+) -> Float[Tensor, ""]:
+    """Σ_c s_c(x) Σ_l ‖P_{c,l}‖_p^p, mean over the batch, per parameter (APD eq. 22).
+
+    `norms` holds each component's Schatten norm summed over layers; a tied matrix counts in `norms` and
+    `n_parameters` once for each use, as in public code.
+    """
+    n_inputs = len(active) if n_inputs is None else n_inputs
+    return active.sum(dim=0).to(norms.dtype) @ norms / (n_inputs * n_parameters)
+
+
+def powers(A: Float[Tensor, "rows C"], p: float) -> Float[Tensor, "rows C"]:
+    """|A|^p, which is zero at zero and has a finite slope there: s_c(x) of the Lp formulation (APD eq. 26)."""
+    return (A.square() + 1e-16).pow(p / 2) - 1e-16 ** (p / 2)
+
+
+def importance_minimality(
+    g: Float[Tensor, "rows C"], p: float, weights: Float[Tensor, " rows"], n_inputs: int
+) -> Float[Tensor, ""]:
+    """Σ_l Σ_c g_c(x)^p, mean over the batch (SPD section 2), with g from the upper-leaky sigmoid.
+
+    `g` holds the subcomponents of all layers; `weights` says how many inputs of the batch each row stands for.
+    """
+    return weights @ (g + 1e-12).pow(p).sum(dim=-1) / n_inputs
+
+
+def layerwise(losses: list[Float[Tensor, ""]]) -> Float[Tensor, ""]:
+    """The mean over layers, for example of SPD's reconstruction losses with one layer masked at a time (section 2)."""
+    return torch.stack(losses).mean()

@@ -1,0 +1,176 @@
+"""Stochastic Parameter Decomposition (SPD): Bushnaq, Braun and Sharkey 2025 (arXiv 2506.20790), section 2.
+
+    L = L_faithfulness + β1 L_stochastic-recon + β2 L_stochastic-recon-layerwise + β3 L_importance-minimality
+
+    importance              g_c(x) = σ(Γ_c(V_c a)) for every subcomponent of every use, a from the target
+    masks                   m_c(x) ~ U(g_c(x), 1), reparametrised, so that gradients reach g
+    faithfulness            mean squared error between W and Σ_c U_c V_c
+    recon                   mean squared error (or KL divergence) of the output with all layers masked
+    recon_layerwise         the same with one layer masked at a time, mean over layers
+    importance_minimality   Σ_l Σ_c g_c(x)^p, mean over the batch
+
+`SPD.train` is the method; `causal_importance` and `losses` hold the equations.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor, nn
+
+from . import losses
+from .causal_importance import CausalImportance, hard_sigmoid, lower_leaky, sample_masks, upper_leaky
+from .components import Forward
+from .config import Config, choice, number, whole
+from .method import Data, Method
+from .shortcuts.empty_rows import Batch
+from .training import adam, learning_rate, set_learning_rate
+
+
+@dataclass(frozen=True)
+class SPDConfig(Config):
+    """Settings of one SPD run; defaults are the paper's for TMS 5-2."""
+
+    C: int = whole(20)
+    """Number of subcomponents per decomposed layer."""
+    d_gate: int = whole(16)
+    """Hidden width of each importance MLP."""
+    faithfulness_coeff: float = number(1.0)
+    """Coefficient of the faithfulness loss."""
+    recon_coeff: float = number(1.0)
+    """β1."""
+    recon_layerwise_coeff: float = number(1.0)
+    """β2."""
+    output_loss: str = choice("mse", *losses.OUTPUT_LOSSES)
+    """How outputs are compared: mean squared error, or Kullback-Leibler divergence for a classifier's logits."""
+    importance_coeff: float = number(3e-3)
+    """β3."""
+    importance_p: float = number(1.0, open=True, high=4.0)
+    """p_I, exponent of the importance loss."""
+    lr: float = number(1e-3, open=True)
+    """Adam's learning rate at its highest."""
+    schedule: str = choice("cosine", "constant", "cosine")
+    """Course of the learning rate after its warm-up."""
+    warmup_fraction: float = number(0.0, high=1.0)
+    """Share of the steps over which the learning rate rises."""
+    steps: int = whole(40_000)
+    """Number of training steps."""
+    batch_size: int = whole(4096)
+    """Number of inputs per training step."""
+    faithfulness_warmup_steps: int = whole(0, at_least=0)
+    """Steps on the faithfulness loss alone before training begins (later public configurations: 200)."""
+    init_std: float | None = number(None, open=True)
+    """Standard deviation of the initial factors; None means 1/√C for U and 1/√d_out for V, as in public code."""
+    n_init: int = whole(1)
+    """Number of initialisations to try; training continues from the one with the lowest total loss."""
+    selection_steps: int = whole(800)
+    """Steps after which the initialisations are compared."""
+
+    @property
+    def rank(self) -> int:
+        """Subcomponents are rank-one matrices."""
+        return 1
+
+
+class Losses(NamedTuple):
+    """The unweighted losses of one batch."""
+
+    faithfulness: Float[Tensor, ""]
+    recon: Float[Tensor, ""]
+    recon_layerwise: Float[Tensor, ""]
+    importance_minimality: Float[Tensor, ""]
+
+
+class SPD(Method):
+    """One decomposition by SPD: subcomponents U, V and the causal importance functions Γ are trained together."""
+
+    name = "spd"
+    Config = SPDConfig
+    spans_layers = False
+    config: SPDConfig
+    importance: CausalImportance
+
+    def train(self, data: Data) -> Iterator[Losses]:
+        """Train in place, one step for each item taken; yields the step's losses without gradients."""
+        model, config = self.model, self.config
+        while self.step < config.steps:
+            x = data(config.batch_size, self.generator)  # (batch, d_in)
+            batch = model.merge_empty_rows(x)  # .rows (rows, d_in), .counts (rows,)
+            target = model.target_forward(batch.rows)  # .output (rows, d_output), .inputs: use → a (rows, d_in)
+
+            loss = self._losses(batch, target, self.generator)
+            total = (
+                config.faithfulness_coeff * loss.faithfulness
+                + config.recon_coeff * loss.recon
+                + config.recon_layerwise_coeff * loss.recon_layerwise
+                + config.importance_coeff * loss.importance_minimality
+            )
+
+            self.optimizer.zero_grad(set_to_none=True)
+            total.backward()
+            set_learning_rate(self.optimizer, learning_rate(self.step, config, config.warmup_fraction))
+            self.optimizer.step()
+            self.step, self.total_loss = self.step + 1, total.detach()
+            yield Losses(*(term.detach() for term in loss))
+
+    def _losses(self, batch: Batch, target: Forward, generator: Generator) -> Losses:
+        """The equations, with masks drawn from `generator`."""
+        model, config, x, n_inputs = self.model, self.config, batch.rows, batch.n_inputs
+        inner = model.inner(target.inputs)  # use → V_c a (rows, C, 1)
+        gates = self.importance(inner)  # Γ_c(V_c a) (rows, ΣC), before any sigmoid
+        g = lower_leaky(gates)
+        masks, layerwise_masks = map(self.split, sample_masks(g.expand(2, -1, -1), generator))
+
+        compare = losses.OUTPUT_LOSSES[config.output_loss]
+        faithfulness = losses.faithfulness(model.targets, model.sums, model.n_all_parameters)
+        recon = compare(model(x, masks, inner).output, target.output, n_inputs)
+        recon_layerwise = losses.layerwise(
+            [
+                compare(model(x, {use: mask}, inner).output, target.output, n_inputs)
+                for use, mask in layerwise_masks.items()
+            ]
+        )
+        minimality = losses.importance_minimality(upper_leaky(gates), config.importance_p, batch.counts, n_inputs)
+        return Losses(faithfulness, recon, recon_layerwise, minimality)
+
+    def batch_losses(self, x: Float[Tensor, "batch d_in"], generator: Generator, step: int | None = None) -> Losses:
+        """The losses of one batch, with gradients and with masks drawn from `generator`; the same at every step."""
+        batch = self.model.merge_empty_rows(x)
+        return self._losses(batch, self.model.target_forward(batch.rows), generator)
+
+    def build(self, init: Generator) -> None:
+        """One importance MLP for every subcomponent in every use."""
+        self.importance = CausalImportance(self.model, d_gate=self.config.d_gate, generator=init)
+
+    def build_optimizer(self) -> torch.optim.Optimizer:
+        """Adam on U, V and the importance functions."""
+        return adam([*self.model.factors, *self.importance.parameters()], self.config.lr)
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """U and V, and `importance.<use>.<name>` of the importance functions."""
+        return super().parameters() | {
+            f"importance.{use}.{name}": parameter
+            for use, mlp in self.importance.mlps.items()
+            for name, parameter in mlp.named_parameters()
+        }
+
+    @torch.no_grad()
+    def importances(
+        self, x: Float[Tensor, "rows d_in"], n_inputs: int | None = None
+    ) -> dict[str, Float[Tensor, "rows _"]]:
+        """Use → causal importances g (rows, C) in [0, 1]."""
+        chunks = x.split(CHUNK)
+        gates = [self.importance(self.model.inner(self.model.target_forward(rows).inputs)) for rows in chunks]
+        return self.split(hard_sigmoid(torch.cat(gates)))
+
+    def sample_masks(
+        self, importances: dict[str, Float[Tensor, "rows _"]], generator: Generator
+    ) -> dict[str, Float[Tensor, "rows _"]]:
+        """Stochastic masks: m = g + (1 - g) r."""
+        return {use: sample_masks(g, generator) for use, g in importances.items()}
+
+
+CHUNK = 4096
+"""Rows whose importances are computed at a time: what is computed on the way takes several times the memory of g."""

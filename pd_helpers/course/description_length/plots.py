@@ -1,0 +1,53 @@
+"""Pictures of description length: components that are active together, and Schatten norms (APD appendix A.2)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+from torch import Tensor
+
+from pd_helpers.plots.page import GREY, color
+
+
+def co_activation(ax: Axes, active: Tensor, groups: Sequence[Sequence[int]] = ()) -> Axes:
+    """How often two components are active on the same input, in percent; `active` is (inputs, C).
+
+    The diagonal shows how often each component is active. Members of a group of two or more share a coloured frame and
+    a letter.
+    """
+    active = active.double().cpu()
+    shares = (active.T @ active / len(active)).numpy()
+    ax.imshow(shares, cmap="Greys", vmin=0, vmax=1.6 * max(shares.max(), 1e-9))
+    for (i, j), share in np.ndenumerate(shares):
+        ax.text(j, i, f"{100 * share:.0f}", ha="center", va="center", fontsize=9)
+    letters = iter("ABCDEFGH")
+    names = [str(c) for c in range(len(shares))]
+    for number, group in enumerate(group for group in groups if len(group) > 1):
+        letter = next(letters)
+        for i in group:
+            names[i] = f"{i} {letter}"
+            for j in group:
+                frame = {"fill": False, "lw": 2.2, "edgecolor": color(number), "zorder": 3}
+                ax.add_patch(Rectangle((j - 0.44, i - 0.44), 0.88, 0.88, **frame))
+    ax.set(xticks=range(len(names)), yticks=range(len(names)), xticklabels=names, yticklabels=names)
+    ax.set(xlabel="component", ylabel="component")
+    ax.tick_params(labelsize=9, length=0)
+    return ax
+
+
+def schatten_bars(ax: Axes, sigma: Tensor, lengths: Tensor, p: float) -> Axes:
+    """The p-th powers of singular values and of lengths of factors, side by side."""
+    places = np.arange(len(sigma))
+    for shift, values, name, shade, hatch in (
+        (-0.2, sigma, "singular values", color(0), ""),
+        (0.2, lengths, "factors", color(1), "//"),
+    ):
+        values = np.asarray(values.detach().cpu())
+        ax.bar(places + shift, values**p, 0.38, color=shade, hatch=hatch, edgecolor="white", lw=0, label=name)
+        for place, value in zip(places, values, strict=True):
+            ax.plot([place + shift - 0.17, place + shift + 0.17], [value, value], color=GREY, lw=1.2)
+    ax.set(xlabel="number", ylabel=f"to the power {p:g} (grey: the value)", xticks=places)
+    sns.despine(ax=ax)
+    return ax

@@ -1,0 +1,20 @@
+"""The exercise of the first notebook (notebook 00): how long a component is compared with its target."""
+
+import torch.nn.functional as F
+
+from pd_helpers.course.kit.check import Check, draws
+
+length_ratio = Check(
+    "length_ratio",
+    lambda p, w: p.norm() / w.norm(),
+    lambda: tuple(draws((2,), (2,))),
+    {
+        "that is the ratio the wrong way round: divide the component's length by the target's.": lambda p, w: (
+            w.norm() / p.norm()
+        ),
+        "that is the ratio of squared lengths; take the square root.": lambda p, w: (p @ p) / (w @ w),
+        "that is the cosine, which compares directions; compare lengths.": lambda p, w: F.cosine_similarity(
+            p, w, dim=0
+        ),
+    },
+)

@@ -1,0 +1,197 @@
+"""Making runs: of the papers' experiments with `run`, of a network of your own with `fit`.
+
+run("apd/tms_5-2", seed=0)                    train a preset's target and decompose it
+fit(network, SPDConfig(...), data, layers)    decompose a network of your own
+prepare("apd/tms_5-2", seed=0)                the same as `run`, up to step 0
+"""
+
+import os
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from pd_helpers.core.components import decompose
+from pd_helpers.core.method import Data, MethodConfig, method_of
+from pd_helpers.core.training import generator, pick_device
+from pd_helpers.runs.files import check_new_folder
+from pd_helpers.runs.presets import Preset, Settings, preset
+from pd_helpers.runs.run import Run
+from pd_helpers.runs.selection import Candidate
+from pd_helpers.runs.validation import check_data, checked_seed
+from pd_helpers.targets.base import TargetConfig, make_target
+
+
+def begin(
+    target: nn.Module,
+    config: MethodConfig,
+    data: Data,
+    layers: Mapping[str, int] | list[str],
+    *,
+    seed: int = 0,
+    device: str = "auto",
+    name: str | None = None,
+    target_config: TargetConfig | None = None,
+    warm_up: bool = True,
+) -> Run:
+    """A run at step 0: initial components are drawn and, unless `warm_up` is False, warmed up.
+
+    `fit` says what the arguments are.
+    """
+    at, seed, method = pick_device(device), checked_seed(seed), method_of(config)
+    if isinstance(layers, str):
+        raise TypeError(f"layers must be a list of paths, but is the text {layers!r}; [{layers!r}] works")
+    C = dict(layers) if isinstance(layers, Mapping) else dict.fromkeys(layers, config.C)
+    if method.spans_layers and len(set(C.values())) > 1:
+        raise ValueError(
+            f"layers gives {C}, but a component of {method.name.upper()} spans all layers; the same C for each works"
+        )
+    check_data(target.to(at), data, generator(seed, "data", at))
+    init = generator(seed, "init")
+
+    def initialise() -> Candidate:
+        began = time.perf_counter()
+        model = decompose(target, C, rank=config.rank, std=config.init_std, generator=init).to(at)
+        decomposition = method(model, config, init=init, draw=generator(seed, "data", at))
+        if warm_up:
+            decomposition.warm_up()
+        return Candidate(decomposition, seconds=time.perf_counter() - began)
+
+    first = initialise()
+    first.method.model.target_forward(data(2, generator(seed, "data", at)))  # ValueError for layers that are not called
+    candidates = [first, *(initialise() for _ in range(1, config.n_init))]
+    return Run(name, seed, target_config, data, candidates)
+
+
+def fit(
+    target: nn.Module,
+    config: MethodConfig,
+    data: Data,
+    layers: Mapping[str, int] | list[str],
+    *,
+    seed: int = 0,
+    device: str = "auto",
+    show_progress: bool = True,
+    out: str | os.PathLike | None = None,
+) -> Run:
+    """Decompose a network of your own.
+
+    Args:
+        target: any trained network; its parameters are frozen, and it moves to the device.
+        config: `APDConfig` or `SPDConfig`, or that of a method of your own; says which method.
+        data: called as data(batch_size, generator), gives a batch (batch, d_in) on the generator's device.
+        layers: paths of `nn.Linear` layers, each with `config.C` components; or path → number of components.
+        seed: seed of initial factors, data and masks.
+        device: auto, cpu, cuda or mps.
+        out: a new folder, for checkpoints on the way (see `resume`) and the finished run.
+
+    >>> run = pdh.fit(network, pdh.SPDConfig(C=30, steps=5000), data, ["fc1", "fc2"])
+
+    Raises ValueError or TypeError, before any work starts, for arguments that cannot work; FloatingPointError if
+    the loss blows up.
+    """
+    if out is not None:
+        check_new_folder(out)
+    return begin(target, config, data, layers, seed=seed, device=device).train(show_progress=show_progress, out=out)
+
+
+def prepare(
+    name: str | Preset,
+    seed: int = 0,
+    *,
+    paper: bool = False,
+    target: nn.Module | Run | None = None,
+    device: str = "auto",
+    show_progress: bool = True,
+    warm_up: bool = True,
+    **overrides: Any,
+) -> Run:
+    """`run` up to step 0: the preset's target is trained (or given), and the initial components are drawn.
+
+    `warm_up` False leaves out the steps on the faithfulness loss, for components that will be replaced anyway.
+    """
+    at, seed = pick_device(device), checked_seed(seed)
+    settings, target = settle(name, target, overrides, paper=paper)
+    config = settings.target
+    began = time.perf_counter()
+    if target is None:
+        target_seed = seed if config.target_seed is None else config.target_seed
+        target = make_target(config, target_seed, at, show_progress=show_progress)
+        target_seconds = time.perf_counter() - began
+    else:
+        target_seconds = 0.0
+    target = config.reduce(target)
+    run = begin(
+        target,
+        settings.config,
+        config.features(),
+        target.layers,
+        seed=seed,
+        device=device,
+        name=preset(name).name,
+        target_config=config,
+        warm_up=warm_up,
+    )
+    run.target_seconds = target_seconds
+    return run
+
+
+def settle(
+    name: str | Preset, target: nn.Module | Run | None, overrides: Mapping[str, Any], *, paper: bool = False
+) -> tuple[Settings, nn.Module | None]:
+    """The preset's settings with these overrides, and the target if one is given.
+
+    Raises ValueError or TypeError for an override or a target that does not fit.
+    """
+    experiment = preset(name)
+    settings = experiment.paper_settings if paper else experiment.settings
+    if isinstance(target, Run):
+        made = target.target_config
+        if made is not None:
+            origin = target.seed if made.target_seed is None else made.target_seed
+            overrides = {**made.to_dict(), "target_seed": origin, **overrides}
+        target = target.target
+    if target is not None:
+        shape = settings.target.sizes(target)
+        if shape is None:
+            model = type(settings.target.build()).__name__
+            raise TypeError(
+                f"target must be a {model} or a Run with one, but is a {type(target).__name__}; fit() takes any"
+            )
+        overrides = {**shape, **overrides}
+        for key, size in shape.items():
+            if overrides[key] != size:
+                raise ValueError(f"{key} is {overrides[key]}, but the target given has {size}; leave {key} out")
+    return settings.replace(**overrides), target
+
+
+def run(
+    name: str | Preset,
+    seed: int = 0,
+    *,
+    paper: bool = False,
+    target: nn.Module | Run | None = None,
+    device: str = "auto",
+    show_progress: bool = True,
+    out: str | os.PathLike | None = None,
+    **overrides: Any,
+) -> Run:
+    """Train a preset's target and decompose it.
+
+    Args:
+        name: a preset such as "apd/tms_5-2", of which `python -m pd_helpers list` shows all; or a `Preset` of your own.
+        seed: seed of the target, unless `target_seed` says otherwise, and of everything else.
+        paper: use the paper's own settings, without the changes that make a run quicker or more reliable.
+        target: decompose this network of the preset's kind, or this run's, instead of training one.
+        device: auto, cpu, cuda or mps.
+        out: a new folder, for checkpoints on the way (see `resume`) and the finished run.
+        overrides: any field of the preset, sizes included: `n_features=8, n_hidden=3, C=30, simplicity_coeff=0.1`.
+
+    Raises ValueError or TypeError, before any work starts, for arguments that cannot work; FloatingPointError if
+    the loss blows up.
+    """
+    if out is not None:
+        check_new_folder(out)
+    prepared = prepare(name, seed, paper=paper, target=target, device=device, show_progress=show_progress, **overrides)
+    return prepared.train(show_progress=show_progress, out=out)

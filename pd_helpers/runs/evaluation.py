@@ -1,0 +1,91 @@
+"""What is measured of a finished run, on fresh data."""
+
+from typing import Any
+
+import torch
+from torch import Generator
+
+from pd_helpers.analysis import metrics
+from pd_helpers.analysis.decomposed import Decomposed, first_layer
+from pd_helpers.analysis.gated_functions import SERVED, alone
+from pd_helpers.analysis.importance_matrices import hungarian_order, importance_matrix
+from pd_helpers.analysis.neuron_contributions import contributions, doubled, feature_components
+from pd_helpers.analysis.scrubbing import scrub
+from pd_helpers.core.losses import OUTPUT_LOSSES, faithfulness
+from pd_helpers.core.training import generator
+from pd_helpers.targets.gated_functions import GatedNetwork
+from pd_helpers.targets.residual_mlp import ResidualMLP
+from pd_helpers.targets.tms import TMS
+
+N_EVALUATION = 4096
+"""Inputs on which a finished run is measured: one batch of SPD's size."""
+N_SCRUBBED = 8192
+"""Inputs on which `known_target_metrics` measures what ablation does."""
+
+
+@torch.no_grad()
+def evaluate(run: Decomposed) -> dict[str, Any]:
+    """Measure a run on fresh data.
+
+    Keys: `mmcs` and `ml2r` of the first layer as published, `mmcs_alive` and `ml2r_alive` of its alive components
+    only; `faithfulness`; `recon`, the error against the target's output (squared, or what `config.output_loss` says)
+    with APD's active components or SPD's stochastic masks; `n_alive` and `l0`, each use → number; and what
+    `known_target_metrics` adds. Raises ValueError for a run without data.
+    """
+    if run.data is None:
+        raise ValueError("this run was loaded without its data; set run.data to the function that draws a batch")
+    model = run.components
+    draw = generator(run.seed, "evaluation", model.factors[0].device)
+    batch = model.merge_empty_rows(run.data(N_EVALUATION, draw))
+    g = run.importances(batch.rows, N_EVALUATION)
+    masks = run.method.sample_masks(g, draw)
+    output, target_output = model(batch.rows, masks).output, model.target(batch.rows)
+    compare = OUTPUT_LOSSES[run.method.config.output_loss]
+    P, W = first_layer(model)
+    alive = {use: metrics.alive(values) for use, values in g.items()}
+    P_alive = P[next(iter(alive.values()))]
+    results = {
+        "mmcs": metrics.mmcs(P, W),
+        "ml2r": metrics.ml2r(P, W),
+        "mmcs_alive": metrics.mmcs(P_alive, W) if len(P_alive) else 0.0,
+        "ml2r_alive": metrics.ml2r(P_alive, W) if len(P_alive) else 0.0,
+        "faithfulness": faithfulness(model.targets, model.sums, model.n_all_parameters).item(),
+        "recon": compare(output, target_output, N_EVALUATION).item(),
+        "n_alive": {use: int(values.sum()) for use, values in alive.items()},
+        "l0": {use: metrics.l0(values, batch.counts) for use, values in g.items()},
+    }
+    return results | known_target_metrics(run, draw)
+
+
+def known_target_metrics(run: Decomposed, generator: Generator) -> dict[str, Any]:
+    """Metrics that need a target of the papers, decomposed in all of its layers; empty for other networks.
+
+    `identity_ci_error`, where the ideal importances of every use are known; for residual MLPs `contribution_r` and,
+    where components span layers, the means of `scrub`, `n_own`, the number of features with a component of their own,
+    and `n_doubled`, the number of components that are first for two features or more; for the hand-written network
+    `n_served`, the number of its functions that a component of their own computes alone with a relative error of at
+    most 0.1 (`alone`).
+    """
+    results: dict[str, Any] = {}
+    if not isinstance(run.target, TMS | ResidualMLP) or not set(run.target.layers) <= set(run.components.layers):
+        return results
+    joint = run.method.spans_layers
+    if run.target.ideal and not joint:
+        g = importance_matrix(run)
+        results["identity_ci_error"] = sum(
+            metrics.identity_ci_error(torch.cat([g[use] for use in uses], dim=1), rank)
+            for uses, rank in run.target.ideal.items()
+        )
+    if isinstance(run.target, GatedNetwork):
+        if joint:
+            served = (alone(run).errors <= SERVED).float()
+            results["n_served"] = int(served[:, hungarian_order(served)].diagonal().sum())
+    elif isinstance(run.target, ResidualMLP):
+        results["contribution_r"] = contributions(run).r
+        if joint:
+            owner = feature_components(run)
+            shared = doubled(owner)
+            results |= {"n_own": len(owner) - sum(map(len, shared.values())), "n_doubled": len(shared)}
+            scrubbed = scrub(run, N_SCRUBBED, generator)
+            results |= {f"{name}_mse": errors.mean().item() for name, errors in scrubbed._asdict().items()}
+    return results

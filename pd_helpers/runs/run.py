@@ -1,0 +1,252 @@
+"""A `Run`: a decomposition with everything needed to understand, repeat, store and continue it.
+
+It is made by `run`, `fit` and `prepare` (`api`), stored by `Run.save`, and read by `load` and `resume` (`loading`).
+"""
+
+import itertools
+import os
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pd_helpers.analysis.decomposed import first_layer
+from pd_helpers.core.components import ComponentModel
+from pd_helpers.core.config import Config
+from pd_helpers.core.method import Data, Method
+from pd_helpers.core.training import progress
+from pd_helpers.runs import files
+from pd_helpers.runs.circumstances import circumstances
+from pd_helpers.runs.evaluation import evaluate
+from pd_helpers.runs.recording import Snapshot
+from pd_helpers.runs.selection import Candidate, best
+from pd_helpers.targets.base import TargetConfig
+
+if TYPE_CHECKING:
+    import pandas
+
+
+@dataclass
+class Run:
+    """One decomposition, being trained or finished."""
+
+    name: str | None
+    """The preset it came from; None for a network of your own."""
+    seed: int
+    """Seed of the target (unless `target_seed` says otherwise), initial factors, data and masks."""
+    target_config: TargetConfig | None
+    """How the target was made; None for a network of your own."""
+    data: Data | None
+    """Function that draws a batch; None for a loaded run on a network of your own."""
+    candidates: list[Candidate]
+    """The initialisations that are tried; once one is chosen, that one alone."""
+    discarded_seconds: float = 0.0
+    """Time that the initialisations took which were not chosen."""
+    metrics: dict[str, Any] = field(default_factory=dict)
+    """What `evaluate` measured when training ended."""
+    target_seconds: float = 0.0
+    """Time the target took to train."""
+    trained: dict[str, Any] = field(default_factory=dict)
+    """Its `circumstances`: date, device, threads, versions; empty until training has ended."""
+
+    @property
+    def method(self) -> Method:
+        """The decomposition itself; while initialisations compete, that of the first."""
+        return self.candidates[0].method
+
+    @property
+    def config(self) -> Config:
+        """Settings of the decomposition: an `APDConfig` or `SPDConfig`."""
+        return self.method.config
+
+    @property
+    def components(self) -> ComponentModel:
+        """U and V of every decomposed layer, and the target."""
+        return self.method.model
+
+    @property
+    def target(self) -> nn.Module:
+        """The network that is decomposed."""
+        return self.components.target
+
+    @property
+    def importance(self) -> nn.Module | None:
+        """The network that predicts importances: SPD's causal importance functions, None for APD."""
+        return self.method.importance
+
+    @property
+    def step(self) -> int:
+        """Training steps taken so far."""
+        return self.method.step
+
+    @property
+    def history(self) -> "pandas.DataFrame":
+        """One row per recorded step: unweighted losses of the latest batch, and MMCS and ML2R of the first layer."""
+        import pandas
+
+        return pandas.DataFrame(self.candidates[0].record.rows)
+
+    @property
+    def snapshots(self) -> list[Snapshot]:
+        """U and V at recorded steps, from the initial ones to the last."""
+        return self.candidates[0].record.snapshots
+
+    @property
+    def seconds(self) -> float:
+        """Time the decomposition took to train, all initialisations included."""
+        return self.discarded_seconds + sum(candidate.seconds for candidate in self.candidates)
+
+    @property
+    def device(self) -> str:
+        """Type of the device it ran on."""
+        return self.components.factors[0].device.type
+
+    @property
+    def first_layer(self) -> tuple[Float[Tensor, "C d_out d_in"], Float[Tensor, "d_out d_in"]]:
+        """Components and target weight of the first decomposed layer; see `analysis.decomposed.first_layer`."""
+        return first_layer(self.components)
+
+    @torch.no_grad()
+    def importances(
+        self, x: Float[Tensor, "rows d_in"], n_inputs: int | None = None
+    ) -> dict[str, Float[Tensor, "rows _"]]:
+        """Use → g (rows, C) in [0, 1]: SPD's causal importances, or 1 for APD's active components and 0 for others.
+
+        APD's active components are the batch top-k over the rows given, which stand for `n_inputs` inputs if some
+        all-zero ones were merged.
+        """
+        return self.method.importances(x, n_inputs)
+
+    def steps(self) -> Iterator[int]:
+        """Train, one step for each item taken, recording along the way; gives the steps done.
+
+        Where several initialisations are to be tried, they are trained first, and the steps of the chosen one count.
+        """
+        if self.trained:
+            raise ValueError("a finished run cannot be trained further; pdh.run or pdh.fit trains a new one")
+        if len(self.candidates) > 1:
+            for candidate in self.candidates:
+                if candidate.score is None:
+                    yield from candidate.compete(self.data)
+            self._choose()
+        for _ in self.candidates[0].train(self.data):
+            yield self.step
+
+    def _choose(self) -> None:
+        """Keep the best of the candidates; FloatingPointError if even that one has diverged."""
+        chosen = best(self.candidates)
+        self.discarded_seconds += sum(candidate.seconds for candidate in self.candidates if candidate is not chosen)
+        self.candidates = [chosen]
+        chosen.check()
+
+    @property
+    def remaining(self) -> int:
+        """Steps still to be taken, including those of initialisations that still compete."""
+        if len(self.candidates) == 1:
+            return self.config.steps - self.step
+        n = self.candidates[0].steps_to_compete
+        competing = sum(n - candidate.method.step for candidate in self.candidates if candidate.score is None)
+        return competing + self.config.steps - n
+
+    def train(self, *, show_progress: bool = True, out: str | os.PathLike | None = None) -> "Run":
+        """Train to the end and measure.
+
+        With `out`, a new folder, checkpoints are written there from the start and every few seconds, so that `resume`
+        can continue after a crash or Ctrl-C; at the end the finished run takes their place.
+        """
+        if out is not None:
+            files.check_new_folder(out)
+        return self.train_into(None if out is None else Path(out), show_progress=show_progress)
+
+    def train_into(self, folder: Path | None, *, show_progress: bool = True) -> "Run":
+        """`train` into a folder that may hold this run's own checkpoint already."""
+        steps = progress(self.steps(), total=self.remaining, description=self.name or "run", show=show_progress)
+        for _ in steps if folder is None else self._with_checkpoints(steps, folder):
+            pass
+        self.metrics = evaluate(self)
+        self.trained = circumstances(self.device)
+        if folder is not None:
+            self._finish(folder)
+        return self
+
+    def _finish(self, folder: Path) -> None:
+        """Put the finished run where its checkpoints were."""
+        try:
+            files.write_run(folder, *self.pack())
+        except OSError as error:
+            rest = "there is no checkpoint of it either"
+            if files.has_checkpoint(folder):
+                rest = f"its last checkpoint remains: make room, then {files.how_to_resume(folder)}"
+            message = f"the finished run cannot be written to {str(folder)!r} ({error.strerror}); {rest}"
+            raise OSError(error.errno, message) from error
+        files.discard_checkpoint(folder)
+
+    def _with_checkpoints(self, steps: Iterator[int], folder: Path) -> Iterator[int]:
+        """The same steps; Ctrl-C waits for the end of a step and leaves a checkpoint of it."""
+        checkpoints = files.Checkpoints(folder, self.pack_checkpoint)
+        with files.waiting_interrupts() as interrupted, closing(steps):
+            try:
+                checkpoints.write()
+                for step in steps:
+                    yield step
+                    if interrupted():
+                        checkpoints.write()
+                        raise KeyboardInterrupt(f"stopped at step {step}; {files.how_to_resume(folder)}")
+                    checkpoints.write_if_due()
+            except FloatingPointError:  # it would happen again
+                files.discard_checkpoint(folder)
+                raise
+
+    def save(self, folder: str | os.PathLike) -> Path:
+        """Write the run to a new folder: `run.json` and `tensors.safetensors`.
+
+        `run.json` comes last and holds the other file's checksum, so that half a run never loads. Raises ValueError if
+        the folder exists and is not empty, or cannot be made.
+        """
+        folder = files.check_new_folder(folder)
+        files.write_run(folder, *self.pack())
+        return folder
+
+    def pack(self) -> tuple[files.Tensors, files.Facts]:
+        """The finished run, as it is stored."""
+        tensors, facts = self.candidates[0].record.pack()
+        tensors |= target_tensors(self.target) | self.method.parameters()
+        return _stored(tensors), {**self._facts(), **facts, "seconds": self.seconds, "metrics": self.metrics}
+
+    def pack_checkpoint(self) -> tuple[files.Tensors, files.Facts]:
+        """All that is needed to continue, as it is stored: what belongs to a candidate under its number."""
+        tensors = target_tensors(self.target)
+        facts = {**self._facts(), "discarded_seconds": self.discarded_seconds, "candidates": []}
+        for i, candidate in enumerate(self.candidates):
+            own_tensors, own_facts = candidate.pack()
+            tensors |= {f"{i}.{name}": tensor for name, tensor in own_tensors.items()}
+            facts["candidates"].append(own_facts)
+        return _stored(tensors), facts
+
+    def _facts(self) -> files.Facts:
+        """What the run is."""
+        return {
+            "experiment": self.name,
+            "method": self.method.name,
+            "seed": self.seed,
+            "config": self.config.to_dict(),
+            "target_kind": self.target_config.kind if self.target_config else None,
+            "target_config": self.target_config.to_dict() if self.target_config else None,
+            "layers": {path: layer.C for path, layer in self.components.layers.items()},
+            "target_seconds": self.target_seconds,
+            **(self.trained or circumstances(self.device)),
+        }
+
+
+def target_tensors(target: nn.Module) -> files.Tensors:
+    """The target's parameters, a tied one once, and buffers, under the names they are stored by."""
+    return {f"target.{name}": t for name, t in itertools.chain(target.named_parameters(), target.named_buffers())}
+
+
+def _stored(tensors: files.Tensors) -> files.Tensors:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}

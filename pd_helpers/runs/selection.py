@@ -1,0 +1,93 @@
+"""Choosing among several initialisations: each is a candidate, trained for a while, and the best one continues."""
+
+import itertools
+import math
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pd_helpers.core.method import Data, Method
+from pd_helpers.core.shortcuts.threads import threads_for
+from pd_helpers.runs.divergence import DivergenceWatch
+from pd_helpers.runs.recording import Record, record_steps
+
+
+class Candidate:
+    """One initialisation in training, watched and recorded.
+
+    Attributes: method; record (history rows and snapshots); watch (for divergence); seconds (training time so far);
+    score (mean of `Method.score` over the last quarter of the `selection_steps`, lower being better; None until then).
+    """
+
+    def __init__(self, method: Method, seconds: float = 0.0):
+        self.method, self.seconds = method, seconds
+        self.record, self.watch = Record(), DivergenceWatch()
+        self.scores: list[Tensor] = []  # of every step so far, while candidates compete
+        self.score: float | None = None
+
+    def train(self, data: Data) -> Iterator[Any]:
+        """Train, one step for each item taken; yields the step's losses.
+
+        Raises FloatingPointError, at the next recorded step, if the loss has diverged.
+        """
+        method, steps_to_record = self.method, record_steps(self.method.config.steps)
+        self.record.begin(method)
+        began = time.perf_counter() - self.seconds
+        work = method.config.batch_size * method.model.width
+        training = method.train(data)
+        while True:
+            with threads_for(work):  # entered anew for every step: between two steps, the caller's setting holds
+                losses = next(training, None)
+            if losses is None:
+                break
+            self.watch.see(method.total_loss, method.step - 1)
+            if method.step in steps_to_record:
+                self.check()
+                self.record.add(method, losses)
+            self.seconds = time.perf_counter() - began
+            yield losses
+
+    def compete(self, data: Data) -> Iterator[int]:
+        """Train until candidates are compared, and find the score; gives the steps done. Divergence scores infinity."""
+        n = self.steps_to_compete
+        try:
+            for losses in itertools.islice(self.train(data), n - self.method.step):
+                self.scores.append(self.method.score(losses))
+                yield self.method.step
+            score = torch.stack(self.scores[-n // 4 :]).mean().item()
+        except FloatingPointError:
+            score = math.inf
+        self.score = score if math.isfinite(score) else math.inf
+
+    def check(self) -> None:
+        """Raise FloatingPointError if the loss has diverged."""
+        self.watch.check(self.method.optimizer.param_groups[0]["lr"])
+
+    @property
+    def steps_to_compete(self) -> int:
+        """Steps after which candidates are compared."""
+        return min(self.method.config.selection_steps, self.method.config.steps)
+
+    def pack(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """All that is needed to continue, as tensors and facts."""
+        tensors, facts = self.record.pack()
+        tensors |= self.method.parameters() | self.method.state() | self.watch.state()
+        if self.scores:
+            tensors["scores"] = torch.stack(self.scores)
+        return tensors, {**facts, "seconds": self.seconds, "step": self.method.step, "score": self.score}
+
+    def unpack(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """Continue from what `pack` packed; the method's parameters are in place already."""
+        at = self.method.model.factors[0].device
+        self.method.load_state(tensors, facts["step"])
+        self.watch.load_state({name: t.to(at) for name, t in tensors.items() if name in self.watch.state()})
+        self.scores = list(tensors["scores"].to(at)) if "scores" in tensors else []
+        self.score = facts["score"]
+
+
+def best(candidates: list[Candidate]) -> Candidate:
+    """The candidate with the lowest score; of equals, the first."""
+    return min(candidates, key=lambda candidate: candidate.score)

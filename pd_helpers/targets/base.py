@@ -1,0 +1,127 @@
+"""What all targets, the networks that are decomposed, have in common: how they are described, made and trained.
+
+The networks themselves are plain `nn.Module`s: toy models of superposition in `tms`, residual networks in
+`residual_mlp`, and the network whose weights are written by hand in `gated_functions`.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor, nn
+
+from pd_helpers.core.config import Config, choice, number, whole
+from pd_helpers.core.shortcuts.threads import threads_for
+from pd_helpers.core.training import adamw, generator, learning_rate, progress
+
+
+@dataclass(frozen=True)
+class TargetConfig(Config):
+    """Base of the configurations of targets."""
+
+    kind: ClassVar[str]
+    """The name of this kind of target in stored runs."""
+    target_seed: int | None = whole(None, at_least=0)
+    """Seed of the target; None means the run's own seed."""
+
+    @property
+    def summary(self) -> str:
+        """The sizes of the target in a few words."""
+        raise NotImplementedError
+
+    def features(self) -> Callable[[int, Generator], Tensor]:
+        """The data distribution on which this target is trained and decomposed."""
+        raise NotImplementedError
+
+    def build(self) -> nn.Module:
+        """The network that is decomposed, with arbitrary weights, into which stored weights can be loaded."""
+        raise NotImplementedError
+
+    def make(self, seed: int, device: str | torch.device = "cpu", *, show_progress: bool = True) -> nn.Module:
+        """The target of this seed, frozen; see `make_target`."""
+        raise NotImplementedError
+
+    def reduce(self, target: nn.Module) -> nn.Module:
+        """The network that is decomposed in place of this target: the target itself, or a smaller one equal to it."""
+        return target
+
+    @classmethod
+    def sizes(cls, target: nn.Module) -> dict[str, Any] | None:
+        """The fields that the shape of a network determines; None if the network is not of this kind."""
+        raise NotImplementedError
+
+
+def target_config_of(kind: str) -> type[TargetConfig]:
+    """The class of configurations with this `kind`, as stored runs name it; ValueError if there is none."""
+
+    def subclasses(base: type[TargetConfig]) -> Iterator[type[TargetConfig]]:
+        for config in base.__subclasses__():
+            yield config
+            yield from subclasses(config)
+
+    classes = {config.kind: config for config in subclasses(TargetConfig) if hasattr(config, "kind")}
+    if kind not in classes:
+        raise ValueError(f"target_kind is {kind!r}, which is not imported here; {', '.join(map(repr, classes))} are")
+    return classes[kind]
+
+
+def make_target(
+    config: TargetConfig, seed: int = 0, device: str | torch.device = "cpu", *, show_progress: bool = True
+) -> nn.Module:
+    """Train the network that a configuration describes, or write its weights; its parameters are frozen in either case.
+
+    >>> target = pdh.make_target(pdh.TMSConfig(n_features=40, n_hidden=10), seed=0)
+    """
+    return config.make(seed, device, show_progress=show_progress)
+
+
+@dataclass(frozen=True)
+class TrainedConfig(TargetConfig):
+    """A target that is trained, by AdamW with a mean squared error."""
+
+    target_steps: int = whole(5000)
+    """Training steps."""
+    target_batch_size: int = whole(1024)
+    """Number of inputs per training step."""
+    target_lr: float = number(5e-3, open=True)
+    """AdamW's learning rate at its highest."""
+    target_schedule: str = choice("constant", "constant", "cosine")
+    """Course of the learning rate."""
+    target_weight_decay: float = number(0.01)
+    """AdamW's weight decay."""
+
+    # The fields of `training.Schedule`
+    lr = property(lambda self: self.target_lr)
+    schedule = property(lambda self: self.target_schedule)
+    steps = property(lambda self: self.target_steps)
+
+    def new(self, seed: int, device: str | torch.device = "cpu") -> nn.Module:
+        """The network before training."""
+        raise NotImplementedError
+
+    def loss(self, model: nn.Module, x: Float[Tensor, "rows n_features"]) -> Float[Tensor, ""]:
+        """The loss that training minimises."""
+        raise NotImplementedError
+
+    def train(self, model: nn.Module, seed: int) -> Iterator[int]:
+        """Train in place, one step for each item taken, and freeze the parameters at the end; yields the steps done."""
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        data, draw = self.features(), generator(seed, "target_data", parameters[0].device)
+        optimizer = adamw(parameters, self.target_lr, self.target_weight_decay)
+        for step in range(self.target_steps):
+            optimizer.param_groups[0]["lr"] = learning_rate(step, self)
+            x = data(self.target_batch_size, draw)
+            with threads_for(x.numel()):
+                optimizer.zero_grad(set_to_none=True)
+                self.loss(model, x).backward()
+                optimizer.step()
+            yield step + 1
+        model.requires_grad_(False)
+
+    def make(self, seed: int, device: str | torch.device = "cpu", *, show_progress: bool = True) -> nn.Module:
+        model = self.new(seed, device)
+        for _ in progress(self.train(model, seed), total=self.target_steps, description="target", show=show_progress):
+            pass
+        return model

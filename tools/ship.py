@@ -1,0 +1,302 @@
+"""Train the runs and sweeps that come with the package, and make them part of it.
+
+    python -m tools.ship                           list what is planned, and what is shipped
+    python -m tools.ship apd/tms_5-2 ...           train and ship all variants of these experiments
+    python -m tools.ship spd/tms_40-10:seed1 ...   train and ship these variants only
+
+`RUNS` and `SWEEPS` are the plan. To save space, factors of full rank are cut to their numerical rank, and large runs
+keep at most 20 snapshots, in half precision, or none; run.json records the largest changes that this makes.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from pd_helpers.core.training import pick_device
+from pd_helpers.course.compressed_computation import ideas as mixing
+from pd_helpers.course.superposition import ideas as superposition
+from pd_helpers.runs import files, shipped
+from pd_helpers.runs.api import run
+from pd_helpers.runs.circumstances import circumstances
+from pd_helpers.runs.files import Facts, Tensors
+from pd_helpers.runs.former import present_facts
+from pd_helpers.runs.presets import preset
+from pd_helpers.runs.run import Run
+from pd_helpers.runs.sweeps import end_state, sweep
+
+if TYPE_CHECKING:
+    import pandas
+
+TOLERANCE = 5e-4
+"""Singular values below this share of a layer's largest one are cut."""
+LIGHT_SNAPSHOTS = 20
+"""Largest number of snapshots of a run whose snapshots would take more than `HEAVY` bytes otherwise."""
+HEAVY = 500_000
+"""Number of bytes that the snapshots of a run may take."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run to be shipped."""
+
+    name: str
+    variant: str = shipped.DEFAULT
+    seed: int = 0
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """One sweep to be shipped: of an experiment, or the result of another function of a grid, `table`."""
+
+    name: str
+    variant: str
+    grid: Mapping[str, list]
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    table: "Callable[..., pandas.DataFrame] | None" = None
+    """Called with the grid and, as keywords, the overrides; it runs on the CPU. None means that `name` is a preset."""
+    keep: bool = True
+    """Whether a sweep of a preset is shipped with `end_state` of every run, or with metrics alone."""
+
+
+RUNS = [
+    *map(Plan, ("apd/tms_5-2", "apd/tms_5-2_id", "spd/tms_5-2", "spd/tms_5-2_id")),
+    *(
+        Plan(name, f"seed{seed}", seed)
+        for name in ("apd/tms_40-10", "spd/tms_40-10", "spd/tms_40-10_id")
+        for seed in range(3)
+    ),
+    *map(Plan, ("apd/resid_mlp_1", "apd/resid_mlp_1_rank4", "apd/resid_mlp_2", "apd/resid_mlp_2_rank1")),
+    *map(Plan, ("spd/resid_mlp_1", "spd/resid_mlp_3")),
+    *(Plan("spd/resid_mlp_2", f"seed{seed}", seed) for seed in range(3)),
+    Plan("apd/resid_mlp_2", "rank2", overrides={"rank": 2}),
+    Plan("apd/resid_mlp_2", "top_k1", overrides={"top_k": 1.0}),
+    *(Plan("apd/resid_mlp_1_rank4", f"top_k{k:g}", overrides={"top_k": k}) for k in (1.0, 2.0)),
+    *(Plan("spd/resid_mlp_1", f"beta{b:.0e}", overrides={"importance_coeff": b}) for b in (1e-6, 3e-6, 1e-4, 1e-3)),
+]
+SWEEPS = [
+    SweepPlan(
+        "apd/tms_5-2",
+        "shrinkage",
+        {
+            "simplicity_coeff": [0.0, 0.1, 0.2, 0.4, 0.7, 1.0, 1.4, 2.0],
+            "schatten_p": [0.6, 0.8, 1.0, 1.3],
+            "top_k": [0.161, 0.211, 0.261, 0.361],
+        },
+    ),
+    SweepPlan(
+        "apd/tms_5-2_lp",
+        "coefficients",
+        {
+            "attribution_p": [0.5, 0.7, 0.9, 1.0],
+            "minimality_coeff": [0.0, 0.03, 0.1, 0.3, 1.0],
+            "simplicity_coeff": [0.1, 0.3, 1.0],
+        },
+        overrides={"unit_norm": False, "lr": 0.03, "batch_size": 512},
+    ),
+    SweepPlan("apd/tms_40-10", "simplicity", {"simplicity_coeff": [0.0, 5.0, 10.0, 20.0, 40.0]}),
+    SweepPlan("apd/tms_40-10", "top_k", {"top_k": [0.3, 0.6, 1.0, 1.7, 3.0]}),
+    SweepPlan("spd/tms_40-10", "importance", {"importance_coeff": [2e-5, 5e-4]}, keep=False),
+    SweepPlan("spd/tms_40-10_id", "subcomponents", {"C": [100, 200, 400, 800]}, keep=False),
+    SweepPlan("apd/resid_mlp_1_rank4", "top_k", {"top_k": [0.4, 4.0]}, keep=False),
+    SweepPlan("apd/tms_5-2", "top_k", {"top_k": [0.04, 0.07, 0.1, 0.211, 0.4, 0.7, 1.0], "seed": [0, 1]}, keep=False),
+    SweepPlan(
+        "spd/tms_5-2",
+        "importance",
+        {"importance_coeff": [6e-4, 1e-3, 1.5e-3, 3e-3, 6e-3, 1e-2, 1.5e-2], "seed": [0, 1]},
+        keep=False,
+    ),
+    SweepPlan("apd/gated", "seeds", {"seed": list(range(20))}),
+    SweepPlan("apd/gated", "coefficients", {"simplicity_coeff": [0.5, 1.5, 5.0, 15.0], "seed": list(range(4))}),
+    SweepPlan(
+        "tms/sparsity",
+        "phases",
+        {"n_features": list(range(2, 9)), "feature_probability": [0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0]},
+        {"target_steps": 5000},
+        superposition.sweep,
+    ),
+    SweepPlan("mlp/mixing", "models", {"kind": list(mixing.SIGMAS)}, {"keep": True}, mixing.sweep),
+    SweepPlan(
+        "mlp/mixing",
+        "sigma",
+        {"kind": list(mixing.SIGMAS)[1:], "sigma": [0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07, 0.08]},
+        table=mixing.sweep,
+    ),
+    SweepPlan(
+        "mlp/mixing",
+        "probability",
+        {"kind": list(mixing.SIGMAS), "p": [0.001, 0.01, 0.03, 0.1, 0.3, 1.0]},
+        table=mixing.sweep,
+    ),
+]
+
+
+def ship(run: Run, variant: str = shipped.DEFAULT) -> Path:
+    """Make a finished run part of the package; it replaces what was shipped under its name and variant.
+
+    Returns the folder; raises ValueError for a run that is not finished.
+    """
+    if not run.metrics:
+        raise ValueError("run is not finished; run.train() finishes it")
+    tensors, facts = run.pack()
+    facts["shipped"] = {"variant": variant}
+    if run.method.spans_layers:
+        tensors, facts = cut_to_rank(tensors, facts)
+        for path in facts["layers"]:
+            tensors |= files.factors_to_store(path, tensors[f"U.{path}"], tensors[f"V.{path}"])
+    return _ship(run.name, variant, *thin_snapshots(tensors, facts))
+
+
+def ship_sweep(table: "pandas.DataFrame", plan: SweepPlan, device: str) -> Path:
+    """Make a sweep part of the package, with the tensors in its column `kept` if it has one; returns the folder."""
+    end_states = table.get("kept", [])
+    first = next((state for state in end_states if state is not None), {})
+    tensors = {
+        key: torch.stack([torch.full_like(value, torch.nan) if state is None else state[key] for state in end_states])
+        for key, value in first.items()
+    }
+    facts = {
+        "experiment": plan.name,
+        "shipped": {"variant": plan.variant},
+        "grid": dict(plan.grid),
+        "overrides": dict(plan.overrides),
+        "seconds": float(table["seconds"].sum()),
+        "table": table.drop(columns="kept", errors="ignore").to_dict("list"),
+        **circumstances(device),
+    }
+    return _ship(plan.name, plan.variant, tensors, facts, shipped.SWEEP_FORMAT)
+
+
+def cut_to_rank(tensors: Tensors, facts: Facts) -> tuple[Tensors, Facts]:
+    """A packed run whose U and V have the largest numerical rank of any component, without components that are zero.
+
+    facts["shipped"] gets `components`, the indices of the remaining components, and for each layer the largest absolute
+    changes of an entry, `largest_change_of_P` and `largest_change_of_sum`.
+    """
+    spectra = {}
+    for path in facts["layers"]:
+        left, s, right = torch.linalg.svd(tensors[f"U.{path}"] @ tensors[f"V.{path}"], full_matrices=False)
+        spectra[path] = left, s, right, s > TOLERANCE * s.max()  # s (C, min(d_out, d_in)), descending
+    used = torch.stack([large.any(dim=1) for *_, large in spectra.values()]).any(dim=0)  # (C,)
+    rank = max(int(large.sum(dim=1).max()) for *_, large in spectra.values())
+    changes: dict[str, dict[str, float]] = {"largest_change_of_P": {}, "largest_change_of_sum": {}}
+    light = dict(tensors)
+    for path, (left, s, right, large) in spectra.items():
+        root = (s * large).sqrt()[:, :rank]  # (C, R); each factor is scaled by the root of the singular value
+        U, V = left[:, :, :rank] * root.unsqueeze(1), root.unsqueeze(2) * right[:, :rank]
+        change = (U * used[:, None, None]) @ V - tensors[f"U.{path}"] @ tensors[f"V.{path}"]
+        changes["largest_change_of_P"][path] = change.abs().max().item()
+        changes["largest_change_of_sum"][path] = change.sum(dim=0).abs().max().item()
+        light |= {f"U.{path}": U[used].contiguous(), f"V.{path}": V[used].contiguous()}
+    notes = {**facts["shipped"], **changes, "components": used.nonzero().flatten().tolist()}
+    return light, facts | {"layers": dict.fromkeys(facts["layers"], int(used.sum())), "shipped": notes}
+
+
+def thin_snapshots(tensors: Tensors, facts: Facts) -> tuple[Tensors, Facts]:
+    """A packed run with fewer snapshots, in half precision, if all of them would take more than `HEAVY` bytes.
+
+    facts["shipped"] then gets `largest_change_of_snapshots`: for each layer, the largest absolute change of an entry of
+    any P in the remaining snapshots.
+    """
+    heavy = {name: t for name, t in tensors.items() if name.startswith("snapshots.")}
+    if sum(t.nbytes for t in heavy.values()) <= HEAVY:
+        return tensors, facts
+    steps = facts["snapshot_steps"]
+    capacity = 2 * HEAVY * len(steps) // sum(t.nbytes for t in heavy.values())  # number of snapshots, half precision
+    if capacity < 2:  # a single snapshot would add nothing to the run itself
+        return {k: t for k, t in tensors.items() if k not in heavy}, facts | {"snapshot_steps": []}
+    indices = torch.linspace(0, len(steps) - 1, min(LIGHT_SNAPSHOTS, len(steps), capacity)).round().long()
+    light = {name: t[indices].half() for name, t in heavy.items()}
+
+    def change(path: str) -> float:
+        U, V = (f"snapshots.{factor}.{path}" for factor in "UV")
+        return (light[U].float() @ light[V].float() - heavy[U][indices] @ heavy[V][indices]).abs().max().item()
+
+    notes = {**facts["shipped"], "largest_change_of_snapshots": {path: change(path) for path in facts["layers"]}}
+    return tensors | light, facts | {"snapshot_steps": [steps[i] for i in indices.tolist()], "shipped": notes}
+
+
+def _ship(name: str, variant: str, tensors: Tensors, facts: Facts, format: str = files.FORMAT) -> Path:
+    folder = shipped.SHIPPED / name / variant
+    files.write_run(folder, tensors, facts, format)
+    (shipped.SHIPPED / "manifest.json").write_text(json.dumps(list_shipped(), indent=1) + "\n")
+    return folder
+
+
+def list_shipped() -> dict[str, Any]:
+    """The manifest, made from the folders of shipped runs and sweeps."""
+    runs, sweeps = [], []
+    for path in sorted(shipped.SHIPPED.glob(f"*/*/*/{files.RUN}")):
+        facts = json.loads(path.read_text())
+        entry = {
+            "name": facts["experiment"],
+            "variant": path.parent.name,
+            "megabytes": round(sum(file.stat().st_size for file in path.parent.iterdir()) / 1e6, 3),
+            **{key: facts[key] for key in ("seconds", "device", "date")},
+        }
+        if facts["format"] == files.FORMER_FORMAT:
+            facts = present_facts(facts)
+        if facts["format"] == shipped.SWEEP_FORMAT:
+            rows = len(facts["table"]["error"])
+            sweeps.append({**entry, "grid": facts["grid"], "config": facts["overrides"], "runs": rows})
+        else:
+            config = _changes_from_preset(facts)
+            runs.append({**entry, "seed": facts["seed"], "config": config, "metrics": facts["metrics"]})
+    total = round(sum(entry["megabytes"] for entry in runs + sweeps), 3)
+    return {"megabytes": total, "runs": runs, "sweeps": sweeps}
+
+
+def _changes_from_preset(facts: Facts) -> dict[str, Any]:
+    """The settings in which a run differs from its preset."""
+    plain = preset(facts["experiment"])
+    defaults = plain.config.to_dict() | plain.target.to_dict()
+    return {k: v for k, v in (facts["config"] | facts["target_config"]).items() if v != defaults[k]}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The developer's command: list, or train and ship; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tools.ship", description="Train runs and ship them.")
+    parser.add_argument("what", nargs="*", help="experiment or experiment:variant; without any, show what there is")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default auto)")
+    options = parser.parse_args(arguments)
+    plans = {f"{plan.name}:{plan.variant}": plan for plan in [*RUNS, *SWEEPS]}
+    manifest = list_shipped()
+    if not options.what:
+        entries = {f"{entry['name']}:{entry['variant']}": entry for entry in manifest["runs"] + manifest["sweeps"]}
+        for key in dict.fromkeys([*plans, *entries]):
+            entry = entries.get(key)
+            state = (
+                f"{entry['megabytes']:.3f} MB, {entry['seconds']:.0f} s, {entry['date']}" if entry else "not shipped"
+            )
+            print(f"{key:32} {state}{'' if key in plans else ', not planned'}")
+        print(f"{manifest['megabytes']} MB in all")
+        return 0
+    selection = {}
+    for name in options.what:
+        matches = {key: plan for key, plan in plans.items() if name in (key, plan.name)}
+        if not matches:
+            print(f"error: {name!r} is not planned; {', '.join(plans)} are", file=sys.stderr)
+            return 2
+        selection |= matches
+    for key, plan in selection.items():
+        began = time.perf_counter()
+        if isinstance(plan, SweepPlan):
+            device = "cpu" if plan.table else options.device
+            make = plan.table or partial(sweep, plan.name, device=device, keep=end_state if plan.keep else None)
+            folder = ship_sweep(make(plan.grid, **plan.overrides), plan, pick_device(device).type)
+        else:
+            folder = ship(run(plan.name, plan.seed, device=options.device, **plan.overrides), plan.variant)
+        print(f"{key} in {time.perf_counter() - began:.0f} s: {folder}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
