@@ -1,7 +1,9 @@
-"""Modules under the names they had in version 0.1: importing one still works, and a warning says where things are now.
+"""Modules under the names they had in version 0.1.
 
-from pd_helpers import experiments               is analysis.neuron_contributions, .scrubbing and others
-from pd_helpers.shipping import end_state        is runs.sweeps
+    from pd_helpers import experiments               is analysis.neuron_contributions, .scrubbing and others
+    from pd_helpers.shipping import end_state        is runs.sweeps
+
+Importing one still works, and a warning says where its contents are now.
 """
 
 import sys

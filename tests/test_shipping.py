@@ -80,10 +80,6 @@ class TestWhatIsShipped:
                 P, W = (row.kept[f"{part}.{first}"][..., inputs] for part in "PW")
                 assert metrics.ml2r(P, W) == pytest.approx(row.ml2r, rel=1e-4)
 
-    def test_seed_0_is_what_comes_without_a_variant(self):
-        for name in {entry["name"] for entry in MANIFEST["runs"]}:
-            assert pdh.shipped(name).seed == 0
-
     def test_what_is_not_shipped(self):
         with pytest.raises(
             ValueError, match="no run of 'apd/tms_52' is shipped: did you mean 'apd/tms_5-2'.*shipped are"
@@ -93,6 +89,16 @@ class TestWhatIsShipped:
             pdh.shipped("apd/tms_5-2", "seed9")
         with pytest.raises(ValueError, match="no sweep of 'apd/tms_9-9' is shipped"):
             pdh.shipped_sweep("apd/tms_9-9")
+
+    def test_a_sweep_where_a_run_was_asked_for(self):
+        with pytest.raises(ValueError, match=r"no run of 'apd/gated' .* sweeps are: pdh.shipped_sweep\('apd/gated', '"):
+            pdh.shipped("apd/gated")
+        with pytest.raises(ValueError, match=r"'seed0' is; pdh.shipped_sweep\('apd/tms_5-2', 'shrinkage'\) works"):
+            pdh.shipped("apd/tms_5-2", "shrinkage")
+
+    @pytest.mark.parametrize("name", sorted({entry["name"] for entry in MANIFEST["runs"]}))
+    def test_every_name_that_has_runs_works_without_a_variant(self, name):
+        assert (pdh.shipped(name).name, pdh.shipped(name).seed) == (name, 0)
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
     L = L_faithfulness + β1 L_stochastic-recon + β2 L_stochastic-recon-layerwise + β3 L_importance-minimality
 
-    importance              g_c(x) = σ(Γ_c(V_c a)) for every subcomponent of every use, a from the target
+    importance              g_c(x) = σ(Γ_c(V_c x)) for every subcomponent of every use, x from the target
     masks                   m_c(x) ~ U(g_c(x), 1), reparametrised, so that gradients reach g
     faithfulness            mean squared error between W and Σ_c U_c V_c
     recon                   mean squared error (or KL divergence) of the output with all layers masked
@@ -118,8 +118,8 @@ class SPD(Method):
     def _losses(self, batch: Batch, target: Forward, generator: Generator) -> Losses:
         """The equations, with masks drawn from `generator`."""
         model, config, x, n_inputs = self.model, self.config, batch.rows, batch.n_inputs
-        inner = model.inner(target.inputs)  # use → V_c a (rows, C, 1)
-        gates = self.importance(inner)  # Γ_c(V_c a) (rows, ΣC), before any sigmoid
+        inner = model.inner(target.inputs)  # use → V_c x (rows, C, 1)
+        gates = self.importance(inner)  # Γ_c(V_c x) (rows, ΣC), before any sigmoid
         g = lower_leaky(gates)
         masks, layerwise_masks = map(self.split, sample_masks(g.expand(2, -1, -1), generator))
 

@@ -1,8 +1,10 @@
 """Making runs: of the papers' experiments with `run`, of a network of your own with `fit`.
 
-run("apd/tms_5-2", seed=0)                    train a preset's target and decompose it
-fit(network, SPDConfig(...), data, layers)    decompose a network of your own
-prepare("apd/tms_5-2", seed=0)                the same as `run`, up to step 0
+    run("apd/tms_5-2", seed=0)                    train a preset's target and decompose it
+    prepare("apd/tms_5-2", seed=0)                the same, up to step 0
+    fit(network, SPDConfig(...), data, layers)    decompose a network of your own
+
+All arguments are checked before any work starts.
 """
 
 import os

@@ -266,7 +266,7 @@ SPD_RESID_MLP_3_OURS: Changes = {
 # --- Notes ------------------------------------------------------------------------------------------------------------
 
 QUARTER_COSINE = (
-    "Public code of the time lets the learning rate fall along a quarter of a cosine, from which it changed later; ours "
+    "In public code of the time the learning rate falls along a quarter of a cosine, which was changed later; ours "
     "falls along half a cosine."
 )
 APD_INIT = "Public APD code draws U and V with different standard deviations; init_std stands for both."
@@ -335,8 +335,7 @@ PRESETS = {
             notes=(
                 APD_INIT,
                 UNIT_NORM,
-                "Public versions differ in where attributions are taken; ours takes them at the components' sum, as for "
-                "top-k.",
+                "Public versions take attributions in different places; we take them at the components' sum, as for top-k.",
             ),
         ),
         Preset(

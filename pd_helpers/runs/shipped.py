@@ -79,19 +79,24 @@ def manifest() -> dict[str, Any]:
 
 def _find(kind: str, name: str, variant: str | None, default: str | None = None) -> Path:
     """The folder of a shipped run or sweep; `kind` is "runs" or "sweeps"."""
-    entries = manifest()[kind]
-    names = list(dict.fromkeys(entry["name"] for entry in entries))
+    entries = manifest()
+    names = list(dict.fromkeys(entry["name"] for entry in entries[kind]))
+    variants = {k: [e["variant"] for e in entries[k] if e["name"] == name] for k in ("runs", "sweeps")}
+    other, reader = ("sweeps", "shipped_sweep") if kind == "runs" else ("runs", "shipped")
+    elsewhere = [f"pdh.{reader}({name!r}, {one!r})" for one in variants[other]]
+    if name not in names and elsewhere:
+        raise ValueError(f"no {kind[:-1]} of {name!r} is shipped, but {other} are: {', '.join(elsewhere)}")
     if name not in names:
         matches = get_close_matches(str(name), names, n=1, cutoff=0.3)
         hint = f"did you mean {matches[0]!r}? " if matches else ""
         raise ValueError(f"no {kind[:-1]} of {name!r} is shipped: {hint}shipped are {', '.join(names)}")
-    variants = [entry["variant"] for entry in entries if entry["name"] == name]
     if variant is None:
-        variant = default if default in variants else variants[0]
-    if variant not in variants:
+        variant = default if default in variants[kind] else variants[kind][0]
+    if variant not in variants[kind]:
+        verb = "is" if len(variants[kind]) == 1 else "are"
+        hint = f"; {elsewhere[variants[other].index(variant)]} works" if variant in variants[other] else ""
         raise ValueError(
-            f"no variant {variant!r} of {name!r} is shipped; {', '.join(map(repr, variants))} "
-            f"{'is' if len(variants) == 1 else 'are'}"
+            f"no variant {variant!r} of {name!r} is shipped; {', '.join(map(repr, variants[kind]))} {verb}{hint}"
         )
     return SHIPPED / name / variant
 
