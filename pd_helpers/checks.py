@@ -7,31 +7,46 @@ writing the function, and names the mistake where the answers are those of a wel
 its topic in `pd_helpers.course`; this module only hands them out.
 """
 
-from pd_helpers.course.apd_against_spd import exercises as apd_against_spd
-from pd_helpers.course.apd_compressed_computation import exercises as apd_compressed_computation
-from pd_helpers.course.apd_cross_layer import exercises as apd_cross_layer
-from pd_helpers.course.apd_gated_functions import exercises as apd_gated_functions
-from pd_helpers.course.apd_lp import exercises as apd_lp
-from pd_helpers.course.apd_superposition import exercises as apd_superposition
-from pd_helpers.course.attributions import exercises as attributions
-from pd_helpers.course.compressed_computation import exercises as compressed_computation
-from pd_helpers.course.description_length import exercises as description_length
+from pd_helpers.course.apd_against_spd import exercises as _apd_against_spd
+from pd_helpers.course.apd_compressed_computation import exercises as _apd_compressed_computation
+from pd_helpers.course.apd_cross_layer import exercises as _apd_cross_layer
+from pd_helpers.course.apd_gated_functions import exercises as _apd_gated_functions
+from pd_helpers.course.apd_lp import exercises as _apd_lp
+from pd_helpers.course.apd_superposition import exercises as _apd_superposition
+from pd_helpers.course.attributions import exercises as _attributions
+from pd_helpers.course.compressed_computation import exercises as _compressed_computation
+from pd_helpers.course.description_length import exercises as _description_length
 from pd_helpers.course.kit.check import Check
-from pd_helpers.course.matrix_decomposition import exercises as matrix_decomposition
-from pd_helpers.course.spd_compressed_computation import exercises as spd_compressed_computation
-from pd_helpers.course.spd_cross_layer import exercises as spd_cross_layer
-from pd_helpers.course.spd_from_scratch import exercises as spd_from_scratch
-from pd_helpers.course.spd_superposition import exercises as spd_superposition
-from pd_helpers.course.start_here import exercises as start_here
-from pd_helpers.course.superposition import exercises as superposition
-from pd_helpers.course.training_the_targets import exercises as training_the_targets
-from pd_helpers.course.your_own_network import exercises as your_own_network
+from pd_helpers.course.matrix_decomposition import exercises as _matrix_decomposition
+from pd_helpers.course.spd_compressed_computation import exercises as _spd_compressed_computation
+from pd_helpers.course.spd_cross_layer import exercises as _spd_cross_layer
+from pd_helpers.course.spd_from_scratch import exercises as _spd_from_scratch
+from pd_helpers.course.spd_superposition import exercises as _spd_superposition
+from pd_helpers.course.start_here import exercises as _start_here
+from pd_helpers.course.superposition import exercises as _superposition
+from pd_helpers.course.training_the_targets import exercises as _training_the_targets
+from pd_helpers.course.your_own_network import exercises as _your_own_network
 
 TOPICS = (
-    start_here, matrix_decomposition, superposition, training_the_targets, compressed_computation, description_length,
-    attributions, apd_superposition, apd_compressed_computation, apd_cross_layer, apd_gated_functions, apd_lp,
-    spd_from_scratch, spd_superposition, spd_compressed_computation, spd_cross_layer, apd_against_spd, your_own_network,
-)  # fmt: skip
+    _start_here,
+    _matrix_decomposition,
+    _superposition,
+    _training_the_targets,
+    _compressed_computation,
+    _description_length,
+    _attributions,
+    _apd_superposition,
+    _apd_compressed_computation,
+    _apd_cross_layer,
+    _apd_gated_functions,
+    _apd_lp,
+    _spd_from_scratch,
+    _spd_superposition,
+    _spd_compressed_computation,
+    _spd_cross_layer,
+    _apd_against_spd,
+    _your_own_network,
+)
 CHECKS = {check.name: check for topic in TOPICS for check in vars(topic).values() if isinstance(check, Check)}
 """Name → check, for all exercises."""
 FORMER_NAMES = {"largest_price": "largest_coefficient"}

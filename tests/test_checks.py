@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from pd_helpers import checks
 from pd_helpers.checks import CHECKS, Check
 
 SOURCES = sorted((Path(__file__).parents[1] / "notebooks" / "source").glob("*.py"))
@@ -37,6 +38,11 @@ def stub(*_):
 
 
 every = pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS)
+
+
+@every
+def test_it_can_be_had_by_its_name(check: Check):
+    assert getattr(checks, check.name) is check
 
 
 @every

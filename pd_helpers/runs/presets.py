@@ -277,6 +277,9 @@ SPD_DIRECTIONS = (
 UNIT_NORM = "With unit_norm, public code also removes the gradient along V before each step."
 TIED = "For a tied matrix, public code counts both of its uses in the faithfulness loss; ours counts the matrix once."
 TARGET_STEPS = "The papers do not say for how many steps the target was trained; public scripts say 1,000 to 10,000."
+ATTRIBUTED_AT = (
+    "Public versions take attributions at different parameters; we take them at the components' sum, as for top-k."
+)
 TEXT_AGAINST_CODE = (
     "The text has C 50, top-k 1 and a simplicity coefficient of 20, which we use; the public configuration has 40, 2 "
     "and 15."
@@ -335,7 +338,7 @@ PRESETS = {
             notes=(
                 APD_INIT,
                 UNIT_NORM,
-                "Public versions take attributions in different places; we take them at the components' sum, as for top-k.",
+                ATTRIBUTED_AT,
             ),
         ),
         Preset(
