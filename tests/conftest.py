@@ -5,9 +5,12 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-# Two threads, as on the smallest machine the course is written for, or one for each of several workers. Set before
-# torch is imported; kernels and command lines started by tests inherit it.
-os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
+# Each of several workers computes on one thread: two threads each would wait for the others' cores. Without workers,
+# two threads, as on the smallest machine the course is written for. Set before torch is imported; kernels and command
+# lines started by tests inherit it.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "2")
 # Kernels import guard/sitecustomize.py: no network, no writing elsewhere.
 os.environ["PYTHONPATH"] = os.pathsep.join(
     filter(None, [str(Path(__file__).with_name("guard")), os.environ.get("PYTHONPATH")])
