@@ -225,7 +225,8 @@ for how, found in top.items():
     )
 
 # %% [markdown]
-# Neither is perfect. Small values fall below the bias and change nothing, whoever asks. But the first order errs more often.
+# Neither is perfect. Small values fall below the bias and change nothing, whichever method asks. But the first order errs
+# more often.
 
 # %% [markdown]
 # ## Where the first order fails
@@ -619,7 +620,7 @@ verdicts.style.format(dict.fromkeys(verdicts.columns[2:], "{:.4f}") | {"sum − 
 # (0.06). The reason is
 # simple: the other seven experts of the same feature were not unused. They were large, and they **cancelled**.
 #
-# The mechanisms pass: they go up to 0.001, which is the interference that they leave out (notebook 02), and stay there on any way. That
+# The mechanisms pass: they go up to 0.001, which is the interference that they leave out (notebook 02), and stay there along every path. That
 # is what the $\approx$ in equation 9 has to allow. The two others fail already at the end of the curve; they never were minimal.
 #
 # | what is asked of the pathological decomposition | verdict |

@@ -270,7 +270,8 @@ pd.DataFrame(rows).T.rename_axis("component").round(3)
 # Both are borne out: all twenty are above 0.95, and closest to 1 on the side of the hidden plane. The reason is simple. On an
 # input where a component is active, most of what is there is its own feature. So the mean input is nearly that feature's
 # axis, the mean hidden vector and the mean gradient are nearly its column, and $u v^\top$ is that column and that axis.
-# What other features are on as well, now and then, is what is missing to 1. Where features come in groups it may be more.
+# Now and then other features are on as well, which keeps the cosine slightly below 1. Where features occur in groups, the
+# gap may be larger.
 #
 # ## Why do they shrink?
 #
@@ -367,7 +368,7 @@ pdh.show(
 )
 
 # %% [markdown]
-# Longer is better for the output and dearer for simplicity, and training stops where one more bit of length costs as
+# A longer component helps the output and costs more simplicity, and training stops where a little more length would cost as
 # much as it brings: at 0.89 here, where the paper measured 0.893. Reconstruction and length give way together.
 # Faithfulness is not what gives way: it stays orders of magnitude below.
 #
@@ -614,7 +615,7 @@ pdh.show(
 # The column of such a feature lies about in splinters, in nearly every component. None of them is large enough to be
 # selected, not even with the feature alone and fully on. So minimality never asks for one, and simplicity never charges
 # for one. Only faithfulness sees them, and it asks for no more than the sum. Nothing will ever gather the splinters.
-# That is what choosing only the largest costs: **who is not selected does not learn.**
+# That is what choosing only the largest costs: **a component that is not selected does not learn.**
 #
 # And would the scores have told you?
 

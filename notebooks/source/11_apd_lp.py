@@ -446,9 +446,10 @@ pdh.checks.own_columns(own_columns)
 # a number to guess again. SPD's answer is to train a mask of its own.
 # </details>
 #
-# <details><summary>Why not $p_A$ far below 1, where pieces are dear?</summary>
+# <details><summary>Why not $p_A$ far below 1, where splitting a component into pieces costs most?</summary>
 #
-# Pieces get dearer, and so does a component's way to a column that another one holds. The lab goes down to 0.3: try it.
+# Splitting does cost more there. But a component that is to take over a column from another one must pass through a split as
+# well, and that costs more too. The lab goes down to 0.3: try it.
 # </details>
 #
 # <details><summary>The mechanisms stay once they are found. Could training start near them?</summary>

@@ -779,7 +779,7 @@ pd.DataFrame(rows).T.style.set_properties(**{"text-align": "left", "white-space"
 # Not part of *Run All*; each takes 4 to 10 seconds. Make a guess first.
 #
 # ```python
-# *_, (last, (U, V, weights)) = spd(3, coefficients=coefficients | {"importance": 0.03})      # a dear importance
+# *_, (last, (U, V, weights)) = spd(3, coefficients=coefficients | {"importance": 0.03})      # a high importance coefficient
 # *_, (last, (U, V, weights)) = spd(3, sample=lambda g, r: g + (1 - g) * (r > 0.5))  # masks g or 1
 # *_, (last, (U, V, weights)) = spd(3, high=leak_below)                                      # the leak on the wrong side
 # pieces(U, V).norm(dim=(1, 2)).sort(descending=True).values[:8], last
@@ -787,7 +787,7 @@ pd.DataFrame(rows).T.style.set_properties(**{"text-align": "left", "white-space"
 #
 # <details><summary>What we saw</summary>
 #
-# - **A dear importance**, $\beta_3 = 0.03$: the five pieces stay, but grow to 1.17 to 1.29, ML2R 1.09, and the error is ten times as
+# - **A high importance coefficient**, $\beta_3 = 0.03$: the five pieces stay, but grow to 1.17 to 1.29, ML2R 1.09, and the error is ten times as
 #   large. Small features are given up: the importance loss is half of what it was.
 # - **Masks g or 1, nothing between**: the same five pieces, ML2R 0.999. On this network a coin will do.
 # - **The leak on the wrong side**: the importance loss ends near −750. It pays to push gates far below 0, where

@@ -567,8 +567,8 @@ pd.DataFrame(share | {f"{e}s right": fifth, "accuracy on other digits": rest}, i
 
 # %% [markdown]
 # The mask foretold what the edit does, to within two test images. And the edit is surgical: four in five of the digit's images are forgotten,
-# and the other digits do not notice. Redirecting works by halves: no 2 is answered 2 any more, but only half of them are answered 0, and
-# the rest end elsewhere. The new direction has to win against what the other pieces say, and we did not ask them.
+# and the other digits do not notice. Redirecting half works: no 2 is answered 2 any more, but only half of them are answered 0, and the
+# rest are answered otherwise. The new direction has to win against what the other pieces say, and we did not ask them.
 #
 # Do not be too impressed. In the *last* layer there is a simpler way to forget a digit: lower its bias. What the edit shows is that the piece
 # does what its picture says; not that SPD was needed to do it.
