@@ -5,6 +5,7 @@ python tests/house.py      prints the rooms and arrows of every floor
 
 import ast
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "pd_helpers"
@@ -12,6 +13,7 @@ FLOORS = ("core", "targets", "analysis", "runs", "plots", "course")
 """From the ground up."""
 
 
+@cache
 def modules() -> dict[str, Path]:
     """Dotted name, without the package's own → file."""
     names = {}
@@ -41,6 +43,7 @@ def imported(path: Path) -> set[str]:
     return targets
 
 
+@cache
 def arrows() -> set[tuple[str, str]]:
     """(importing module, imported module), of all that import one another."""
     return {(name, other) for name, path in modules().items() for other in imported(path) if other != name}
