@@ -615,7 +615,7 @@ pdh.show(
 # The column of such a feature lies about in splinters, in nearly every component. None of them is large enough to be
 # selected, not even with the feature alone and fully on. So minimality never asks for one, and simplicity never charges
 # for one. Only faithfulness sees them, and it asks for no more than the sum. Nothing will ever gather the splinters.
-# That is what choosing only the largest costs: **a component that is not selected does not learn.**
+# That is what choosing only the largest costs: **a component that is never selected never learns.**
 #
 # And would the scores have told you?
 
