@@ -2,11 +2,10 @@
 
 import pytest
 import torch
-from networks import SHARP, Residual, draw, randomize
+from networks import SHARP, Residual, begun, draw, randomize
 from torch import Generator, nn
 
 from pd_helpers.core.causal_importance import (
-    CausalImportance,
     ImportanceMLP,
     hard_sigmoid,
     lower_leaky,
@@ -15,6 +14,7 @@ from pd_helpers.core.causal_importance import (
 )
 from pd_helpers.core.components import decompose
 from pd_helpers.core.shortcuts import gate_kernel
+from pd_helpers.core.spd import SPDConfig
 from pd_helpers.targets.tms import TMS
 
 X = [-2.0, -0.5, 0.25, 0.75, 1.5, 3.0]
@@ -97,10 +97,10 @@ def test_importance_mlp_is_one_small_network_per_component(C, d_gate):
 def test_every_use_of_a_tied_matrix_reads_its_own_input_with_its_own_importance():
     target = TMS(n_features=3, n_hidden=2, identity=True)
     model = randomize(decompose(target, {"embed": 4, "identity": 2}, rank=1), seed=1)
-    importance = randomize(CausalImportance(model, d_gate=3, generator=Generator()), seed=2)
-    x = draw(5, 3)
+    method = begun(model, SPDConfig(d_gate=3))
+    importance, x = randomize(method.importance, seed=2), draw(5, 3)
     inputs = model.target_forward(x).inputs
-    gates = importance.split(importance(model.inner(inputs)))
+    gates = method.split(importance(model.inner(inputs)))
     assert {use: tuple(g.shape) for use, g in gates.items()} == {"embed": (5, 4), "identity": (5, 2), "unembed": (5, 4)}
 
     W, M = target.embed.weight, target.identity.weight
@@ -116,9 +116,9 @@ def test_every_use_of_a_tied_matrix_reads_its_own_input_with_its_own_importance(
 
 def test_importance_of_a_network_with_dotted_paths():
     model = randomize(decompose(randomize(Residual()), dict.fromkeys(Residual.layers, 3), rank=1), seed=1)
-    importance = randomize(CausalImportance(model, d_gate=2, generator=Generator()), seed=2)
-    x = draw(4, 3)
-    gates = importance.split(importance(model.inner(model.target_forward(x).inputs)))
+    method = begun(model, SPDConfig(d_gate=2))
+    importance, x = randomize(method.importance, seed=2), draw(4, 3)
+    gates = method.split(importance(model.inner(model.target_forward(x).inputs)))
     a = torch.tanh(x @ model.targets["blocks.0.up"].T + model.target.blocks[0].up.bias)
     truth = importance.mlps["blocks.0.down"](a @ model.layers["blocks.0.down"].V[:, 0].T)
     assert list(gates) == list(Residual.layers)

@@ -62,7 +62,7 @@ class ImportanceMLP(nn.Module):
 class CausalImportance(nn.Module):
     """The importance functions of a whole decomposition: an `ImportanceMLP` for every use of every matrix.
 
-    They are all computed at once, as the columns of a table (rows, ΣC), which `split` divides by use.
+    They are all computed at once, as the columns of a table (rows, ΣC), which `Method.split` divides by use.
 
     Attributes: mlps (use → ImportanceMLP).
     """
@@ -81,11 +81,6 @@ class CausalImportance(nn.Module):
         h = torch.cat([inner[path].squeeze(-1) for path in self.mlps], dim=-1)
         weights = zip(*(mlp.parameters() for mlp in self._mlps), strict=True)
         return gates(h, *map(torch.cat, weights))
-
-    def split(self, table: Float[Tensor, "*rows sum_C"]) -> dict[str, Float[Tensor, "*rows _"]]:
-        """Use → its columns (..., C) of a table over all uses."""
-        sizes = [len(mlp.b_out) for mlp in self._mlps]
-        return dict(zip(self.mlps, table.split(sizes, dim=-1), strict=True))
 
 
 def sample_masks(g: Float[Tensor, "*rows C"], generator: Generator) -> Float[Tensor, "*rows C"]:

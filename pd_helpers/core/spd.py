@@ -98,7 +98,7 @@ class SPD(Method):
         while self.step < config.steps:
             x = data(config.batch_size, self.generator)  # (batch, d_in)
             batch = model.merge_empty_rows(x)  # .rows (rows, d_in), .counts (rows,)
-            target = model.target_forward(batch.rows)  # .output (rows, d_output), .inputs: use → a (rows, d_in)
+            target = model.target_forward(batch.rows)  # .output (rows, d_output), .inputs: use → (rows, d_in)
 
             loss = self._losses(batch, target, self.generator)
             total = (
