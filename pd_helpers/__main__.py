@@ -8,11 +8,11 @@ import json
 import shlex
 import sys
 import warnings
-from pathlib import Path
 from typing import Any
 
 import pd_helpers as pdh
 from pd_helpers.runs import files
+from pd_helpers.runs.folders import checked_path, has_checkpoint, is_finished
 from pd_helpers.runs.shipped import difference, reproduce
 from pd_helpers.runs.sweeps import flat
 
@@ -95,9 +95,14 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _resume(options: argparse.Namespace) -> None:
-    folder = Path(options.out)
-    finished = files.is_finished(folder)
-    print(json.dumps(_reported(files.read_facts(folder)) if finished else report(pdh.resume(folder))))
+    folder = checked_path(options.out)
+    if not is_finished(folder):
+        print(json.dumps(report(pdh.resume(folder))))
+        return
+    _, facts = files.read_run(folder)
+    if facts["target_config"]:  # a network of one's own cannot be given here
+        pdh.resume(folder)
+    print(json.dumps(_reported(facts)))
 
 
 def _reproduce(options: argparse.Namespace) -> None:
@@ -117,7 +122,7 @@ def report(run: pdh.Run) -> dict[str, Any]:
     return _reported({**facts, "seconds": run.seconds, "target_seconds": run.target_seconds, "metrics": run.metrics})
 
 
-def _reported(facts: files.Facts) -> dict[str, Any]:
+def _reported(facts: dict[str, Any]) -> dict[str, Any]:
     return {
         "experiment": facts["experiment"],
         "seed": facts["seed"],
@@ -136,7 +141,7 @@ def _after_ctrl_c(options: argparse.Namespace) -> str:
     out = options.out
     if out is None:
         return "with --out DIR, a run can be resumed"
-    if files.has_checkpoint(out):
+    if has_checkpoint(out):
         return f"python -m pd_helpers resume {shlex.quote(out)} continues from there"
     return "there was no checkpoint yet, so run it again"
 

@@ -18,8 +18,9 @@ from networks import MLP
 
 import pd_helpers as pdh
 from pd_helpers.__main__ import main
-from pd_helpers.runs import api, files
+from pd_helpers.runs import files
 from pd_helpers.runs.run import Run
+from pd_helpers.targets.tms import TMSConfig
 
 COMMON = {"steps": 30, "n_init": 2, "selection_steps": 10, "target_steps": 50, "faithfulness_warmup_steps": 5}
 SMALL = {
@@ -108,13 +109,16 @@ class TestBitForBit:
         write = files.write_checkpoint
 
         def noted(folder, tensors, facts):
-            written.append(facts["candidates"])
+            written.append(facts)
             write(folder, tensors, facts)
 
         monkeypatch.setattr(files, "write_checkpoint", noted)
         assert_same(small(whole.name, out=tmp_path / "run"), whole)
-        assert [candidate["step"] for candidate in written[0]] == [0, 0]
-        assert len(written) == 1 + STEPS
+        of_target = written[: 1 + COMMON["target_steps"]]
+        assert [facts["target_step"] for facts in of_target] == list(range(1 + COMMON["target_steps"]))
+        of_run = written[len(of_target) :]
+        assert [candidate["step"] for candidate in of_run[0]["candidates"]] == [0, 0]
+        assert len(of_run) == 1 + STEPS
         assert names(tmp_path / "run") == FINISHED
 
     def test_a_start_that_blew_up_stays_out(self, tmp_path):
@@ -180,7 +184,7 @@ class TestProcesses:
     @pytest.mark.parametrize("phase", ["second start", "best start"])
     def test_killed(self, name, phase, longer, tmp_path):
         def enough(candidates):
-            return len(candidates) == 1 or (phase == "second start" and candidates[1]["step"] > 10)
+            return len(candidates) == 1 or (phase == "second start" and candidates and candidates[1]["step"] > 10)
 
         *_, code = stopped_process(name, tmp_path / "run", signal.SIGKILL, enough)
         assert code == -signal.SIGKILL
@@ -225,6 +229,18 @@ def fit(data=gaussian, **options):
     return pdh.fit(MLP(), config, data, {"fc1": 3, "fc2": 4}, show_progress=False, **options)
 
 
+def press_while_the_target_trains(patch):
+    """Let Ctrl-C be pressed in the seventh step of the target's training."""
+    loss, count = TMSConfig.loss, itertools.count(1)
+
+    def pressing(config, model, x):
+        if next(count) == 7:
+            signal.raise_signal(signal.SIGINT)
+        return loss(config, model, x)
+
+    patch.setattr(TMSConfig, "loss", pressing)
+
+
 class TestInterrupts:
     @pytest.fixture(autouse=True)
     def python_s_own_handler(self, monkeypatch):
@@ -238,7 +254,7 @@ class TestInterrupts:
         assert files.read_checkpoint(tmp_path / "run")[1]["candidates"][0]["step"] == 17
         with pytest.raises(ValueError, match="a network of your own, so pdh.resume needs target=.* and data="):
             pdh.resume(tmp_path / "run", target=MLP())
-        with pytest.raises(ValueError, match="cannot be resumed: target.fc1.* not as in target="):
+        with pytest.raises(ValueError, match="cannot be resumed: target.fc1.* in target=; a network of the same"):
             pdh.resume(tmp_path / "run", target=MLP(d_hidden=5), data=gaussian)
         with pytest.raises(ValueError, match="cannot be resumed: data.* must give a tensor"):
             pdh.resume(tmp_path / "run", target=MLP(), data=lambda n, g: torch.zeros(n))
@@ -247,9 +263,8 @@ class TestInterrupts:
         assert resumed.data is gaussian
 
     def test_a_second_ctrl_c_does_not_wait(self, tmp_path):
-        with pytest.raises(KeyboardInterrupt) as stopped:
+        with pytest.raises(KeyboardInterrupt, match=r"stopped; pdh.resume\('.*run'\) continues it"):
             fit(CtrlC(17, times=2), out=tmp_path / "run")
-        assert str(stopped.value) == ""
         assert files.read_checkpoint(tmp_path / "run")[1]["candidates"][0]["step"] == 0
         assert_same(pdh.resume(tmp_path / "run", target=MLP(), data=gaussian, show_progress=False), fit())
 
@@ -264,24 +279,38 @@ class TestInterrupts:
         assert heard == [1]
 
     def test_without_a_folder_ctrl_c_is_immediate(self):
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt, match="stopped; with out=, a folder, a run leaves checkpoints"):
             fit(CtrlC(17))
 
     def test_the_command_line_without_a_folder(self, monkeypatch, capsys):
-        monkeypatch.setattr(api, "make_target", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+        press_while_the_target_trains(monkeypatch)
         assert main(["run", "apd/tms_5-2"]) == 130
-        assert capsys.readouterr().err == "stopped; with --out DIR, a run can be resumed\n"
+        assert capsys.readouterr().err.splitlines()[-1] == "stopped; with --out DIR, a run can be resumed"
 
     def test_the_command_line_where_nothing_is_kept(self, monkeypatch, capsys):
-        monkeypatch.setattr(api, "make_target", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+        press_while_the_target_trains(monkeypatch)
         assert main(["reproduce", "apd/tms_5-2"]) == 130
         assert capsys.readouterr().err.splitlines()[-1] == "stopped; nothing was written"
 
-    def test_the_command_line_before_the_first_checkpoint(self, monkeypatch, capsys, tmp_path):
-        monkeypatch.setattr(api, "make_target", lambda *_, **__: signal.raise_signal(signal.SIGINT))
-        assert main(["run", "apd/tms_5-2", "--out", str(tmp_path / "run")]) == 130
-        assert capsys.readouterr().err == "stopped; there was no checkpoint yet, so run it again\n"
-        assert not (tmp_path / "run").exists()
+    def test_the_command_line_while_the_target_trains(self, monkeypatch, capsys, tmp_path):
+        with monkeypatch.context() as patch:
+            press_while_the_target_trains(patch)
+            assert main(["run", "apd/tms_5-2", "--out", str(tmp_path / "run")]) == 130
+        message = capsys.readouterr().err.splitlines()[-1]
+        assert message == f"stopped; python -m pd_helpers resume {tmp_path / 'run'} continues from there"
+        assert files.read_checkpoint(tmp_path / "run")[1]["target_step"] == 7
+        assert names(tmp_path / "run") == ["checkpoint.safetensors"]
+
+    def test_jupyter_shows_one_line(self, tmp_path):
+        from IPython.core.interactiveshell import InteractiveShell
+
+        with pytest.raises(KeyboardInterrupt) as stopped:
+            fit(CtrlC(17), out=tmp_path / "run")
+        shown = InteractiveShell().instance()
+        lines = []
+        shown._showtraceback = lambda etype, value, traceback: lines.extend(traceback)
+        shown.showtraceback((type(stopped.value), stopped.value, stopped.value.__traceback__))
+        assert lines == [f"Stopped at step 17; pdh.resume('{tmp_path / 'run'}') continues it."]
 
 
 class TestFinishedRuns:
@@ -311,7 +340,7 @@ class TestFinishedRuns:
     def test_a_loaded_run_saved_again_keeps_saying_so(self, folder, tmp_path):
         facts = json.loads((folder / "run.json").read_text())
         facts |= {"date": "2020-02-02", "threads": 7}
-        (folder / "run.json").write_text(json.dumps(facts))
+        (folder / "run.json").write_text(json.dumps(files.sealed(facts)))
         again = json.loads((pdh.load(folder).save(tmp_path / "again") / "run.json").read_text())
         assert (again["date"], again["threads"]) == ("2020-02-02", 7)
 
@@ -446,7 +475,7 @@ class TestAFullDisk:
                 pytest.raises(OSError, match="run' .No space left.*checkpoint remains: make room, then pdh.resume"),
             ):
                 small(whole.name, out=folder)
-        assert sum("no checkpoint" in str(warning.message) for warning in warned) == 1
+        assert sum("no checkpoint" in str(warning.message) for warning in warned) == 2  # of the target, of the run
         assert names(folder) == ["checkpoint.safetensors"]
         assert_same(pdh.resume(folder, show_progress=False), whole)
 

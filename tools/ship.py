@@ -242,7 +242,7 @@ def list_shipped() -> dict[str, Any]:
             "megabytes": round(sum(file.stat().st_size for file in path.parent.iterdir()) / 1e6, 3),
             **{key: facts[key] for key in ("seconds", "device", "date")},
         }
-        if facts["format"] == files.FORMER_FORMAT:
+        if facts["format"] == files.FORMER_FORMATS[0]:
             facts = present_facts(facts)
         if facts["format"] == shipped.SWEEP_FORMAT:
             rows = len(facts["table"]["error"])

@@ -21,7 +21,7 @@ from torch import Generator, Tensor, nn
 from . import losses
 from .components import ComponentModel
 from .shortcuts.threads import threads_for
-from .training import adamw
+from .training import adamw, load_generator_state, load_optimizer_state, optimizer_state
 
 Data = Callable[[int, Generator], Tensor]
 """(batch_size, generator) → a batch (batch, d_in), drawn on the generator's device."""
@@ -176,20 +176,15 @@ class Method(ABC):
 
     def state(self) -> dict[str, Tensor]:
         """What training needs to continue, by name, besides the parameters and the number of the step."""
-        tensors = {"generator": self.generator.get_state()}
-        for i, moments in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{i}.{name}": torch.as_tensor(value) for name, value in moments.items()}
-        return tensors
+        return {"generator": self.generator.get_state(), **optimizer_state(self.optimizer)}
 
     def load_state(self, tensors: dict[str, Tensor], step: int) -> None:
-        """Continue from a state given by `state`, after this many steps."""
-        self.generator.set_state(tensors["generator"])
-        moments: dict[int, dict[str, Tensor]] = {}
-        for key, tensor in tensors.items():
-            if key.startswith("optimizer."):
-                _, i, name = key.split(".", 2)
-                moments.setdefault(int(i), {})[name] = tensor
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+        """Continue from a state given by `state`, after this many steps.
+
+        Raises ValueError, which names the tensor, unless the state is one of such a method; see `load_optimizer_state`.
+        """
+        load_generator_state(self.generator, tensors)
+        load_optimizer_state(self.optimizer, tensors, step)
         self.step = step
 
 

@@ -3,11 +3,12 @@
 import math
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Protocol, runtime_checkable
 
 import torch
-from torch import Generator, nn
+from torch import Generator, Tensor, nn
 
 STREAMS = ("target_init", "target_data", "init", "data", "evaluation")
 """Independent random streams of one seed, so that for instance a larger C does not change the data."""
@@ -73,6 +74,83 @@ def adamw(parameters: Iterable[nn.Parameter], lr: float, weight_decay: float) ->
     parameters = list(parameters)
     fused = parameters[0].device.type in ("cpu", "cuda")
     return torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, fused=fused)
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What an optimiser remembers, such as Adam's moments, as `optimizer.<number of the parameter>.<name>`."""
+    return {
+        f"optimizer.{i}.{name}": torch.as_tensor(value)
+        for i, memory in optimizer.state_dict()["state"].items()
+        for name, value in memory.items()
+    }
+
+
+def load_generator_state(generator: Generator, tensors: Mapping[str, Tensor]) -> None:
+    """Set a random stream to the stored state `generator`; ValueError unless it is one of such a stream."""
+    expected, stored = generator.get_state(), tensors.get("generator")
+    if stored is None or (stored.shape, stored.dtype) != (expected.shape, expected.dtype):
+        raise ValueError(f"generator must be the {len(expected)} bytes of a random stream's state")
+    try:
+        generator.set_state(stored)
+    except RuntimeError as error:
+        raise ValueError("generator is not the state of a random stream") from error
+
+
+@torch.no_grad()
+def load_optimizer_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], step: int) -> None:
+    """Continue from what `optimizer_state` gave after so many steps.
+
+    The optimiser first takes one step on gradients of zero, so that it makes every tensor that it remembers; the stored
+    ones are then compared with these in name, shape and type. A fused kernel that is given tensors of other shapes
+    writes outside of their memory. The parameters are afterwards as they were before.
+
+    Raises ValueError, which names the tensor, unless the stored ones are exactly those of such an optimiser.
+    """
+    stored = {name: tensor for name, tensor in tensors.items() if name.startswith("optimizer.")}
+    if step == 0 and not stored:
+        return
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    before = [parameter.clone() for parameter in parameters]
+    for parameter in parameters:
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    for parameter, value in zip(parameters, before, strict=True):
+        parameter.copy_(value)
+        parameter.grad = None
+    compare_stored(optimizer_state(optimizer), stored)
+    memories: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in stored.items():
+        _, i, key = name.split(".", 2)
+        memories.setdefault(int(i), {})[key] = tensor
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": memories})
+
+
+def compare_stored(tensors: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> None:
+    """Raise ValueError, which names the tensor, unless stored ones have the same names, shapes and types as these."""
+    for name, tensor in tensors.items():
+        if name not in stored:
+            raise ValueError(f"{name} is missing, and must have shape {tuple(tensor.shape)}")
+        if (stored[name].shape, stored[name].dtype) != (tensor.shape, tensor.dtype):
+            raise ValueError(
+                f"{name} is {stored[name].dtype} {tuple(stored[name].shape)}, but must be {tensor.dtype} "
+                f"{tuple(tensor.shape)}"
+            )
+    if more := sorted(set(stored) - set(tensors)):
+        raise ValueError(f"{more[0]!r} belongs to no parameter")
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Within the block, or the function that this decorates, torch records gradients whatever the caller's mode is.
+
+    Afterwards torch's global random state is as before: building an `nn.Linear` draws from it.
+    """
+    state = torch.random.get_rng_state()
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            yield
+    finally:
+        torch.random.set_rng_state(state)
 
 
 def progress(steps: Iterable, *, total: int, description: str, show: bool = True, unit: str = "step") -> Iterator:

@@ -10,21 +10,25 @@ All arguments are checked before any work starts.
 import os
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from pd_helpers.core.components import decompose
 from pd_helpers.core.method import Data, MethodConfig, method_of
-from pd_helpers.core.training import generator, pick_device
-from pd_helpers.runs.files import check_new_folder
+from pd_helpers.core.training import generator, pick_device, undisturbed
+from pd_helpers.runs.folders import new_folder
+from pd_helpers.runs.interrupts import one_line
 from pd_helpers.runs.presets import Preset, Settings, preset
 from pd_helpers.runs.run import Run
 from pd_helpers.runs.selection import Candidate
+from pd_helpers.runs.target_stage import TargetStage, run_facts, target_seed
 from pd_helpers.runs.validation import check_data, checked_seed
-from pd_helpers.targets.base import TargetConfig, make_target
+from pd_helpers.targets.base import TargetConfig
 
 
+@undisturbed()
 def begin(
     target: nn.Module,
     config: MethodConfig,
@@ -66,6 +70,7 @@ def begin(
     return Run(name, seed, target_config, data, candidates)
 
 
+@undisturbed()
 def fit(
     target: nn.Module,
     config: MethodConfig,
@@ -93,11 +98,12 @@ def fit(
     Raises ValueError or TypeError, before any work starts, for arguments that cannot work; FloatingPointError if
     the loss blows up.
     """
-    if out is not None:
-        check_new_folder(out)
-    return begin(target, config, data, layers, seed=seed, device=device).train(show_progress=show_progress, out=out)
+    with new_folder(out) as folder:
+        run = begin(target, config, data, layers, seed=seed, device=device)
+        return run.train_into(folder, show_progress=show_progress)
 
 
+@undisturbed()
 def prepare(
     name: str | Preset,
     seed: int = 0,
@@ -113,26 +119,64 @@ def prepare(
 
     `warm_up` False leaves out the steps on the faithfulness loss, for components that will be replaced anyway.
     """
+    return _prepare(
+        name,
+        seed,
+        overrides,
+        None,
+        paper=paper,
+        target=target,
+        device=device,
+        show_progress=show_progress,
+        warm_up=warm_up,
+    )
+
+
+def _prepare(
+    name: str | Preset,
+    seed: int,
+    overrides: Mapping[str, Any],
+    folder: Path | None,
+    *,
+    paper: bool,
+    target: nn.Module | Run | None,
+    device: str,
+    show_progress: bool,
+    warm_up: bool = True,
+) -> Run:
+    """`prepare`, with checkpoints of the target's training in a folder that is this run's own."""
     at, seed = pick_device(device), checked_seed(seed)
     settings, target = settle(name, target, overrides, paper=paper)
-    config = settings.target
-    began = time.perf_counter()
+    name, seconds = preset(name).name, 0.0
     if target is None:
-        target_seed = seed if config.target_seed is None else config.target_seed
-        target = make_target(config, target_seed, at, show_progress=show_progress)
-        target_seconds = time.perf_counter() - began
-    else:
-        target_seconds = 0.0
-    target = config.reduce(target)
+        facts = run_facts(name, method_of(settings.config).name, seed, settings.config, settings.target, at.type)
+        with one_line(lambda: "with out=, a folder, a run leaves checkpoints, and pdh.resume continues it"):
+            stage = TargetStage(facts, settings.target, target_seed(settings.target, seed), at)
+            target, seconds = stage.train(folder, show_progress=show_progress)
+    return after_target(name, seed, settings, target, seconds, device=device, warm_up=warm_up)
+
+
+def after_target(
+    name: str,
+    seed: int,
+    settings: Settings,
+    target: nn.Module,
+    target_seconds: float,
+    *,
+    device: str,
+    warm_up: bool = True,
+) -> Run:
+    """The run at step 0 of a target that is trained, or given."""
+    network = settings.target.reduce(target)
     run = begin(
-        target,
+        network,
         settings.config,
-        config.features(),
-        target.layers,
+        settings.target.features(),
+        network.layers,
         seed=seed,
         device=device,
-        name=preset(name).name,
-        target_config=config,
+        name=name,
+        target_config=settings.target,
         warm_up=warm_up,
     )
     run.target_seconds = target_seconds
@@ -168,6 +212,7 @@ def settle(
     return settings.replace(**overrides), target
 
 
+@undisturbed()
 def run(
     name: str | Preset,
     seed: int = 0,
@@ -193,7 +238,8 @@ def run(
     Raises ValueError or TypeError, before any work starts, for arguments that cannot work; FloatingPointError if
     the loss blows up.
     """
-    if out is not None:
-        check_new_folder(out)
-    prepared = prepare(name, seed, paper=paper, target=target, device=device, show_progress=show_progress, **overrides)
-    return prepared.train(show_progress=show_progress, out=out)
+    with new_folder(out) as folder:
+        run = _prepare(
+            name, seed, overrides, folder, paper=paper, target=target, device=device, show_progress=show_progress
+        )
+        return run.train_into(folder, show_progress=show_progress)

@@ -9,11 +9,12 @@ import torch
 
 
 def circumstances(device: str) -> dict[str, Any]:
-    """Date, device, threads and versions of what is trained now."""
+    """Date, device, threads, instruction set and versions of what is trained now."""
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "device": device,
         "threads": torch.get_num_threads(),
+        "instruction_set": torch.backends.cpu.get_cpu_capability(),
         "versions": {"pd_helpers": own_version(), "torch": torch.__version__},
     }
 
@@ -27,12 +28,20 @@ def own_version() -> str:
 
 
 def warn_of_differences(stored: dict[str, Any], now: dict[str, Any]) -> None:
-    """Warn of what keeps a resumed run from being the same bit for bit: other threads or other versions."""
+    """Warn of what keeps a resumed run from being the same bit for bit: other threads, processors or versions."""
     if stored["threads"] != now["threads"]:
         warnings.warn(
             f"this run was started on {stored['threads']} threads and continues with {now['threads']}, so its numbers "
             f"may differ by rounding from those it would have had; torch.set_num_threads({stored['threads']}) before "
             f"resuming, or OMP_NUM_THREADS={stored['threads']} on the command line, makes them the same",
+            stacklevel=3,
+        )
+    before, after = stored.get("instruction_set", now["instruction_set"]), now["instruction_set"]
+    if before != after:
+        warnings.warn(
+            f"this run was started with the processor's instruction set {before} and continues with {after}, so its "
+            f"numbers may differ by rounding from those it would have had; on a processor that has {before}, the "
+            f"environment variable ATEN_CPU_CAPABILITY={before.lower()} makes them the same",
             stacklevel=3,
         )
     if stored["versions"] != now["versions"]:

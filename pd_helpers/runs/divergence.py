@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pd_helpers.core.training import compare_stored
+
 FACTOR = 1e6
 """A run has diverged once its loss is above this many times its lowest value so far ..."""
 FLOOR = 1e-6
@@ -42,6 +44,10 @@ class DivergenceWatch:
         return {"first_bad_step": self.first_bad_step, "lowest_loss": self.lowest_loss}
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
-        """Continue from a state given by `state`; checkpoints of earlier versions lack the lowest loss."""
-        self.first_bad_step = tensors["first_bad_step"]
-        self.lowest_loss = tensors.get("lowest_loss", self.lowest_loss)
+        """Continue from a state given by `state`; checkpoints of earlier versions lack the lowest loss.
+
+        Raises ValueError, which names the tensor, unless each is one number.
+        """
+        state = {**self.state(), **tensors}
+        compare_stored(self.state(), state)
+        self.first_bad_step, self.lowest_loss = state["first_bad_step"], state["lowest_loss"]

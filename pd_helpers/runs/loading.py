@@ -1,52 +1,77 @@
 """Reading runs back: finished ones with `load`, unfinished ones with `resume`.
 
-The files may come from anywhere, so whatever is wrong with them ends in a ValueError that names the folder.
+The files may come from anywhere. Their facts are checked, and compared with the header of the tensors, before anything
+is built; whatever is wrong ends in a ValueError that names the folder, the file and the field.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Generator, Tensor, nn
 
+from pd_helpers.analysis import metrics
+from pd_helpers.analysis.decomposed import first_layer
 from pd_helpers.core.components import decompose
-from pd_helpers.core.method import Data, Method, method_named
-from pd_helpers.core.training import generator, pick_device
-from pd_helpers.runs import files
+from pd_helpers.core.losses import faithfulness
+from pd_helpers.core.method import Data, Method
+from pd_helpers.core.training import compare_stored, generator, pick_device, undisturbed
+from pd_helpers.runs import blueprint, files
+from pd_helpers.runs.api import after_target
+from pd_helpers.runs.blueprint import Unsuitable, stored_config, stored_rank, stored_target_config, target_tensors
 from pd_helpers.runs.circumstances import circumstances, warn_of_differences
+from pd_helpers.runs.facts import Facts
+from pd_helpers.runs.folders import checked_path, claimed, clear_remnants, is_finished
+from pd_helpers.runs.presets import Settings
 from pd_helpers.runs.recording import Record
-from pd_helpers.runs.run import Run, target_tensors
+from pd_helpers.runs.run import Run
 from pd_helpers.runs.selection import Candidate
+from pd_helpers.runs.target_stage import TargetStage, run_facts, target_seed
 from pd_helpers.runs.validation import check_data
-from pd_helpers.targets.base import TargetConfig, target_config_of
 
 
+@undisturbed()
 def load(folder: str | os.PathLike, *, target: nn.Module | None = None, device: str = "cpu") -> Run:
     """Read a run written by `Run.save`.
 
     `target` is needed for a run on a network of your own: a module of the same architecture, whose parameters are
-    overwritten by the stored ones. Raises ValueError for a folder that is not a run, or a damaged one.
+    overwritten by the stored ones. Raises ValueError for a folder that is not a run, or one that is damaged or was
+    changed after it was written, and then leaves `target` as it was.
     """
-    folder = Path(folder)
-    at = pick_device(device)
-    tensors, facts = files.read_run(folder)
+    path, at = checked_path(folder), pick_device(device)
+    _check_target(target)
     try:
-        for path in facts["layers"]:
-            tensors = files.with_factors(path, tensors)
-        target = _stored_target(facts, tensors, target, at)
-        method = _method(facts, tensors, target)
-        method.step = method.config.steps
-        candidate = Candidate(method, facts["seconds"])
-        candidate.record = Record.unpack(tensors, facts, method)
-        run = _run(facts, [candidate])
-        run.metrics = facts["metrics"]
-        run.trained = {key: facts[key] for key in circumstances(run.device) if key in facts}
-        return run
+        tensors, facts = files.read_run(path, check=partial(blueprint.check_finished, target=target))
+    except Unsuitable as reason:
+        raise ValueError(f"the run in {str(path)!r} cannot be read: {reason}") from None
+    try:
+        with _as_before(target):
+            return _finished(facts, tensors, target, at)
     except Exception as error:  # the file is untrusted
-        raise ValueError(f"the run in {str(folder)!r} cannot be read: {error}") from error
+        raise ValueError(f"the run in {str(path)!r} cannot be read: {error}") from error
 
 
+def _finished(facts: Facts, tensors: files.Tensors, target: nn.Module | None, at: torch.device) -> Run:
+    """The run that these facts and tensors are."""
+    for layer in facts["layers"]:
+        tensors = files.with_factors(layer, tensors)
+    _check_finite(tensors)
+    network = _stored_target(facts, tensors, target, at)
+    method = _method(facts, tensors, network)
+    method.step = method.config.steps
+    candidate = Candidate(method, facts["seconds"])
+    candidate.record = Record.unpack(tensors, facts, method)
+    run = _run(facts, [candidate])
+    _check_metrics(run, facts["metrics"])
+    run.metrics = facts["metrics"]
+    run.trained = {key: facts[key] for key in circumstances(run.device) if key in facts}
+    return run
+
+
+@undisturbed()
 def resume(
     folder: str | os.PathLike,
     *,
@@ -56,8 +81,9 @@ def resume(
 ) -> Run:
     """Continue a run that was stopped, from the last checkpoint in the folder it had as `out`.
 
-    On a CPU, with the same versions and number of threads (`torch.set_num_threads`), the result is that of a run which
-    was never stopped, bit for bit; where these differ, a warning says so. A finished run is loaded, not repeated.
+    On a CPU, with the same versions, number of threads (`torch.set_num_threads`) and instruction set, the result is
+    that of a run which was never stopped, bit for bit; where these differ, a warning says so. A finished run is loaded,
+    not repeated.
 
     Args:
         folder: what was `out`.
@@ -66,47 +92,138 @@ def resume(
 
     >>> run = pdh.resume("runs/1")
 
-    Raises ValueError for a folder without a run, a damaged one, or a device that this machine lacks.
+    Raises ValueError for a folder without a run, a damaged one, one that another process is training, or a device that
+    this machine lacks.
     """
-    folder = Path(folder)
-    if files.is_finished(folder):
-        run = load(folder, target=target)
-        files.discard_checkpoint(folder)  # left if the process ended between the two
+    path = checked_path(folder)
+    _check_target(target)
+    if is_finished(path):
+        run = load(path, target=target)
+        with suppress(OSError):  # what is left if the process ended just then; the folder may be read-only
+            files.discard_checkpoint(path)
+            clear_remnants(path)
         run.data = data or run.data
         return run
-    tensors, facts = files.read_checkpoint(folder)
-    if facts.get("target_config") is None and (target is None or data is None):
-        raise ValueError(
-            f"the run in {str(folder)!r} decomposes a network of your own, so pdh.resume needs target=, a module of "
-            "the same architecture, and data=, the function that draws its batches"
-        )
+    if not path.is_dir():
+        files.read_checkpoint(path)  # ValueError
+    with claimed(path):
+        return _resume(path, target, data, show_progress)
+
+
+def _resume(path: Path, target: nn.Module | None, data: Data | None, show_progress: bool) -> Run:
+    """`resume` in a folder that is this run's own."""
+
+    def check(facts: Facts, header: blueprint.Header) -> None:
+        if facts["target_config"] is None and (target is None or data is None):
+            raise Unsuitable(
+                "it decomposes a network of your own, so pdh.resume needs target=, a module of the same architecture, "
+                "and data=, the function that draws its batches"
+            )
+        blueprint.check_checkpoint(facts, header, target)
+
     try:
-        at = pick_device(facts.get("device"))
+        tensors, facts = files.read_checkpoint(path, check)
+    except Unsuitable as reason:
+        raise ValueError(f"the run in {str(path)!r} cannot be resumed: {reason}") from None
+    try:
+        at = pick_device(facts["device"])
     except ValueError as error:
         raise ValueError(
-            f"the run in {str(folder)!r} was trained on {facts.get('device')}, which torch does not find here; resume "
+            f"the run in {str(path)!r} was trained on {facts['device']}, which torch does not find here; resume "
             "it where it was, or start it again on another device"
         ) from error
+    run = None
     try:
-        target = _stored_target(facts, tensors, target, at)
-        candidates = [
-            _candidate(facts, own_facts, _below(f"{i}.", tensors), target)
-            for i, own_facts in enumerate(facts["candidates"])
-        ]
-        run = _run(facts, candidates)
-        run.data = data or run.data
-        run.discarded_seconds = facts["discarded_seconds"]
-        if data is not None:
-            check_data(target, data, generator(run.seed, "data", at))
-        warn_of_differences(facts, circumstances(run.device))
+        warn_of_differences(facts, circumstances(facts["device"]))
+        if facts["candidates"]:
+            with _as_before(target):
+                run = _unfinished(facts, tensors, target, data, at)
+        else:
+            stage, settings = _target_stage(facts, tensors, at)
     except Exception as error:  # the file is untrusted
-        raise ValueError(f"the run in {str(folder)!r} cannot be resumed: {error}") from error
-    return run.train_into(folder, show_progress=show_progress)
+        raise ValueError(f"the run in {str(path)!r} cannot be resumed: {error}") from error
+    if run is None:
+        trained, seconds = stage.train(path, show_progress=show_progress)
+        run = after_target(facts["experiment"], facts["seed"], settings, trained, seconds, device=facts["device"])
+    return run.train_into(path, show_progress=show_progress)
 
 
-def _run(facts: files.Facts, candidates: list[Candidate]) -> Run:
+def _unfinished(
+    facts: Facts, tensors: files.Tensors, target: nn.Module | None, data: Data | None, at: torch.device
+) -> Run:
+    """The run that these facts and tensors are, with its candidates where they stood."""
+    network = _stored_target(facts, tensors, target, at)
+    candidates = [
+        _candidate(facts, own_facts, _below(f"{i}.", tensors), network)
+        for i, own_facts in enumerate(facts["candidates"])
+    ]
+    run = _run(facts, candidates)
+    run.data = data or run.data
+    run.discarded_seconds = facts["discarded_seconds"]
+    if data is not None:
+        check_data(network, data, generator(run.seed, "data", at))
+    return run
+
+
+@contextmanager
+def _as_before(target: nn.Module | None) -> Iterator[None]:
+    """If the block fails, a network of the user's own gets the numbers back that it had."""
+    before = {} if target is None else {name: t.clone() for name, t in target_tensors(target).items()}
+    try:
+        yield
+    except BaseException:
+        with torch.no_grad():
+            for name, tensor in before.items():
+                target_tensors(target)[name].copy_(tensor)
+        raise
+
+
+def _check_target(target: object) -> None:
+    if target is not None and not isinstance(target, nn.Module):
+        raise TypeError(
+            f"target must be a network of the same architecture, but is a {type(target).__name__}; what you would give "
+            "to pdh.fit works"
+        )
+
+
+def _target_stage(facts: Facts, tensors: files.Tensors, at: torch.device) -> tuple[TargetStage, Settings]:
+    """The training of a target, where it stood, and the settings of the run that follows."""
+    config = stored_target_config(facts)
+    method, own_config = stored_config(facts)
+    settings = Settings(config, own_config)
+    if facts["target_step"] > settings.target.target_steps:
+        raise ValueError(f"target_step is {facts['target_step']}, but target_steps is {settings.target.target_steps}")
+    name, seed = facts["experiment"], facts["seed"]
+    own_facts = run_facts(name, method.name, seed, settings.config, config, at.type)
+    return TargetStage(own_facts, config, target_seed(config, seed), at, stored=(tensors, facts)), settings
+
+
+def _check_finite(tensors: files.Tensors) -> None:
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise ValueError(f"{files.TENSORS}: {name} holds numbers that are not finite")
+
+
+@torch.no_grad()
+def _check_metrics(run: Run, stored: Mapping[str, object]) -> None:
+    """Raise ValueError where stored metrics contradict the tensors."""
+    model = run.components
+    measured = {"faithfulness": faithfulness(model.targets, model.sums, model.n_all_parameters).item()}
+    C, d_out, d_in = len(model.factors[0]), *next(iter(model.targets.values())).shape
+    if C * d_out * d_in <= LARGEST_COMPARED:
+        P, W = first_layer(model)
+        measured |= {"mmcs": metrics.mmcs(P, W), "ml2r": metrics.ml2r(P, W)}
+    uses = {use: model.layers[layer].C for use, (layer, _) in model.uses.items()}
+    blueprint.check_metrics(stored, uses, measured)
+
+
+LARGEST_COMPARED = 2**24
+"""Numbers in the components of the first layer up to which stored MMCS and ML2R are compared with the tensors."""
+
+
+def _run(facts: Facts, candidates: list[Candidate]) -> Run:
     """A run of these candidates, with what the facts say of it."""
-    target_config = _target_config(facts)
+    target_config = stored_target_config(facts)
     return Run(
         name=facts["experiment"],
         seed=facts["seed"],
@@ -117,7 +234,7 @@ def _run(facts: files.Facts, candidates: list[Candidate]) -> Run:
     )
 
 
-def _candidate(facts: files.Facts, own_facts: files.Facts, tensors: files.Tensors, target: nn.Module) -> Candidate:
+def _candidate(facts: Facts, own_facts: Facts, tensors: files.Tensors, target: nn.Module) -> Candidate:
     """A candidate as it was when the checkpoint was written; `facts` are the run's, the rest is its own."""
     candidate = Candidate(_method(facts, tensors, target), own_facts["seconds"])
     candidate.record = Record.unpack(tensors, own_facts, candidate.method)
@@ -125,31 +242,24 @@ def _candidate(facts: files.Facts, own_facts: files.Facts, tensors: files.Tensor
     return candidate
 
 
-def _method(facts: files.Facts, tensors: files.Tensors, target: nn.Module) -> Method:
+def _method(facts: Facts, tensors: files.Tensors, target: nn.Module) -> Method:
     """The method with its stored parameters, at step 0."""
-    method = method_named(facts["method"])
-    config = method.Config(**facts["config"])
-    ranks = {tensors[f"U.{path}"].shape[-1] for path in facts["layers"]}  # of a shipped run, lower than the config's
-    model = decompose(target, facts["layers"], rank=ranks.pop() if len(ranks) == 1 else config.rank)
+    method, config = stored_config(facts)
+    rank = stored_rank(facts, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, "", config.rank)
+    model = decompose(target, facts["layers"], rank=rank)
     at = model.factors[0].device
     decomposition = method(model, config, init=Generator(), draw=generator(facts["seed"], "data", at))
     _fill(decomposition.parameters(), tensors)
     return decomposition
 
 
-def _stored_target(facts: files.Facts, tensors: files.Tensors, target: nn.Module | None, at: torch.device) -> nn.Module:
+def _stored_target(facts: Facts, tensors: files.Tensors, target: nn.Module | None, at: torch.device) -> nn.Module:
     """The target as it was: one of the papers' networks is built anew, a network of your own gets its weights back."""
-    config = _target_config(facts)
+    config = stored_target_config(facts)
     if config is not None:
         target = config.build()
-    elif target is None:
-        raise ValueError("it decomposes a network of your own; pass one of the same architecture as target=")
     _fill(target_tensors(target), tensors)
     return target.to(at)
-
-
-def _target_config(facts: files.Facts) -> TargetConfig | None:
-    return target_config_of(facts["target_kind"])(**facts["target_config"]) if facts["target_config"] else None
 
 
 def _below(prefix: str, tensors: files.Tensors) -> files.Tensors:
@@ -160,7 +270,6 @@ def _below(prefix: str, tensors: files.Tensors) -> files.Tensors:
 @torch.no_grad()
 def _fill(named: Mapping[str, Tensor], tensors: files.Tensors) -> None:
     """Overwrite tensors by the stored ones of the same name."""
+    compare_stored(named, {name: tensor for name, tensor in tensors.items() if name in named})
     for name, tensor in named.items():
-        if name not in tensors or tensors[name].shape != tensor.shape:
-            raise ValueError(f"{name} is not as in target=, {tuple(tensor.shape)}; pass the same architecture")
         tensor.copy_(tensors[name])

@@ -3,10 +3,8 @@
 It is made by `run`, `fit` and `prepare` (`api`), stored by `Run.save`, and read by `load` and `resume` (`loading`).
 """
 
-import itertools
 import os
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,12 +17,18 @@ from pd_helpers.analysis.decomposed import first_layer
 from pd_helpers.core.components import ComponentModel
 from pd_helpers.core.config import Config
 from pd_helpers.core.method import Data, Method
-from pd_helpers.core.training import progress
+from pd_helpers.core.training import progress, undisturbed
 from pd_helpers.runs import files
+from pd_helpers.runs.blueprint import target_tensors
+from pd_helpers.runs.checkpoints import with_checkpoints
 from pd_helpers.runs.circumstances import circumstances
 from pd_helpers.runs.evaluation import evaluate
+from pd_helpers.runs.facts import Facts, check_metrics
+from pd_helpers.runs.folders import has_checkpoint, how_to_resume, new_folder
+from pd_helpers.runs.interrupts import one_line
 from pd_helpers.runs.recording import Snapshot
 from pd_helpers.runs.selection import Candidate, best
+from pd_helpers.runs.target_stage import run_facts
 from pd_helpers.targets.base import TargetConfig
 
 if TYPE_CHECKING:
@@ -159,19 +163,26 @@ class Run:
         With `out`, a new folder, checkpoints are written there from the start and every few seconds, so that `resume`
         can continue after a crash or Ctrl-C; at the end the finished run takes their place.
         """
-        if out is not None:
-            files.check_new_folder(out)
-        return self.train_into(None if out is None else Path(out), show_progress=show_progress)
+        with new_folder(out) as folder:
+            return self.train_into(folder, show_progress=show_progress)
 
+    @undisturbed()
     def train_into(self, folder: Path | None, *, show_progress: bool = True) -> "Run":
-        """`train` into a folder that may hold this run's own checkpoint already."""
-        steps = progress(self.steps(), total=self.remaining, description=self.name or "run", show=show_progress)
-        for _ in steps if folder is None else self._with_checkpoints(steps, folder):
-            pass
-        self.metrics = evaluate(self)
-        self.trained = circumstances(self.device)
-        if folder is not None:
-            self._finish(folder)
+        """`train` into a folder that is this run's own and may hold its checkpoint already."""
+        steps = with_checkpoints(self.steps(), folder, self.pack_checkpoint, "")
+
+        def how_to_go_on() -> str:
+            if folder is not None and has_checkpoint(folder):
+                return how_to_resume(folder)
+            return "with out=, a folder, a run leaves checkpoints, and pdh.resume continues it"
+
+        with one_line(how_to_go_on):
+            for _ in progress(steps, total=self.remaining, description=self.name or "run", show=show_progress):
+                pass
+            self.metrics = evaluate(self)
+            self.trained = circumstances(self.device)
+            if folder is not None:
+                self._finish(folder)
         return self
 
     def _finish(self, folder: Path) -> None:
@@ -180,45 +191,34 @@ class Run:
             files.write_run(folder, *self.pack())
         except OSError as error:
             rest = "there is no checkpoint of it either"
-            if files.has_checkpoint(folder):
-                rest = f"its last checkpoint remains: make room, then {files.how_to_resume(folder)}"
+            if has_checkpoint(folder):
+                rest = f"its last checkpoint remains: make room, then {how_to_resume(folder)}"
             message = f"the finished run cannot be written to {str(folder)!r} ({error.strerror}); {rest}"
             raise OSError(error.errno, message) from error
         files.discard_checkpoint(folder)
 
-    def _with_checkpoints(self, steps: Iterator[int], folder: Path) -> Iterator[int]:
-        """The same steps; Ctrl-C waits for the end of a step and leaves a checkpoint of it."""
-        checkpoints = files.Checkpoints(folder, self.pack_checkpoint)
-        with files.waiting_interrupts() as interrupted, closing(steps):
-            try:
-                checkpoints.write()
-                for step in steps:
-                    yield step
-                    if interrupted():
-                        checkpoints.write()
-                        raise KeyboardInterrupt(f"stopped at step {step}; {files.how_to_resume(folder)}")
-                    checkpoints.write_if_due()
-            except FloatingPointError:  # it would happen again
-                files.discard_checkpoint(folder)
-                raise
-
     def save(self, folder: str | os.PathLike) -> Path:
-        """Write the run to a new folder: `run.json` and `tensors.safetensors`.
+        """Write the run to a new folder: `run.json` and `tensors.safetensors`; returns the folder's path.
 
-        `run.json` comes last and holds the other file's checksum, so that half a run never loads. Raises ValueError if
-        the folder exists and is not empty, or cannot be made.
+        `run.json` comes last and holds checksums of both files, so that half a run never loads, nor a changed one.
+        Raises ValueError if the folder exists and is not empty or cannot be made, or if metrics were added that are
+        not numbers.
         """
-        folder = files.check_new_folder(folder)
-        files.write_run(folder, *self.pack())
-        return folder
+        check_metrics(self.metrics)
+        with new_folder(folder) as path:
+            files.write_run(path, *self.pack())
+            return path
 
-    def pack(self) -> tuple[files.Tensors, files.Facts]:
+    def pack(self) -> tuple[files.Tensors, Facts]:
         """The finished run, as it is stored."""
         tensors, facts = self.candidates[0].record.pack()
         tensors |= target_tensors(self.target) | self.method.parameters()
-        return _stored(tensors), {**self._facts(), **facts, "seconds": self.seconds, "metrics": self.metrics}
+        rest = {**facts, "seconds": self.seconds, "metrics": self.metrics}
+        of_checkpoints = ("candidates", "discarded_seconds")
+        common = {name: value for name, value in self._facts().items() if name not in of_checkpoints}
+        return files.stored_form(tensors), {**common, **rest}
 
-    def pack_checkpoint(self) -> tuple[files.Tensors, files.Facts]:
+    def pack_checkpoint(self) -> tuple[files.Tensors, Facts]:
         """All that is needed to continue, as it is stored: what belongs to a candidate under its number."""
         tensors = target_tensors(self.target)
         facts = {**self._facts(), "discarded_seconds": self.discarded_seconds, "candidates": []}
@@ -226,27 +226,13 @@ class Run:
             own_tensors, own_facts = candidate.pack()
             tensors |= {f"{i}.{name}": tensor for name, tensor in own_tensors.items()}
             facts["candidates"].append(own_facts)
-        return _stored(tensors), facts
+        return files.stored_form(tensors), facts
 
-    def _facts(self) -> files.Facts:
+    def _facts(self) -> Facts:
         """What the run is."""
         return {
-            "experiment": self.name,
-            "method": self.method.name,
-            "seed": self.seed,
-            "config": self.config.to_dict(),
-            "target_kind": self.target_config.kind if self.target_config else None,
-            "target_config": self.target_config.to_dict() if self.target_config else None,
+            **run_facts(self.name, self.method.name, self.seed, self.config, self.target_config, self.device),
             "layers": {path: layer.C for path, layer in self.components.layers.items()},
             "target_seconds": self.target_seconds,
-            **(self.trained or circumstances(self.device)),
+            **self.trained,
         }
-
-
-def target_tensors(target: nn.Module) -> files.Tensors:
-    """The target's parameters, a tied one once, and buffers, under the names they are stored by."""
-    return {f"target.{name}": t for name, t in itertools.chain(target.named_parameters(), target.named_buffers())}
-
-
-def _stored(tensors: files.Tensors) -> files.Tensors:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}

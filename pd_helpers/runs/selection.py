@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pd_helpers.core.method import Data, Method
 from pd_helpers.core.shortcuts.threads import threads_for
+from pd_helpers.core.training import compare_stored
 from pd_helpers.runs.divergence import DivergenceWatch
 from pd_helpers.runs.recording import Record, record_steps
 
@@ -39,7 +40,8 @@ class Candidate:
         work = method.config.batch_size * method.model.width
         training = method.train(data)
         while True:
-            with threads_for(work):  # entered anew for every step: between two steps, the caller's setting holds
+            # Entered anew for every step: between two steps, the caller's settings hold.
+            with threads_for(work), torch.inference_mode(False), torch.enable_grad():
                 losses = next(training, None)
             if losses is None:
                 break
@@ -80,12 +82,18 @@ class Candidate:
         return tensors, {**facts, "seconds": self.seconds, "step": self.method.step, "score": self.score}
 
     def unpack(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-        """Continue from what `pack` packed; the method's parameters are in place already."""
+        """Continue from what `pack` packed; the method's parameters are in place already.
+
+        Raises ValueError, which names the tensor, for tensors that such a candidate would not pack.
+        """
         at = self.method.model.factors[0].device
         self.method.load_state(tensors, facts["step"])
         self.watch.load_state({name: t.to(at) for name, t in tensors.items() if name in self.watch.state()})
         self.scores = list(tensors["scores"].to(at)) if "scores" in tensors else []
         self.score = facts["score"]
+        compare_stored(self.pack()[0], {**self.watch.state(), **tensors})
+        if self.scores and len(self.scores) != (n := min(facts["step"], self.steps_to_compete)):
+            raise ValueError(f"scores has {len(self.scores)} entries, but {n} steps have been scored")
 
 
 def best(candidates: list[Candidate]) -> Candidate:

@@ -4,7 +4,7 @@ The networks themselves are plain `nn.Module`s: toy models of superposition in `
 `residual_mlp`, and the network whose weights are written by hand in `gated_functions`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,7 +14,17 @@ from torch import Generator, Tensor, nn
 
 from pd_helpers.core.config import Config, choice, number, whole
 from pd_helpers.core.shortcuts.threads import threads_for
-from pd_helpers.core.training import adamw, generator, learning_rate, progress
+from pd_helpers.core.training import (
+    adamw,
+    generator,
+    learning_rate,
+    load_generator_state,
+    load_optimizer_state,
+    optimizer_state,
+    progress,
+    set_learning_rate,
+    undisturbed,
+)
 
 
 @dataclass(frozen=True)
@@ -38,6 +48,10 @@ class TargetConfig(Config):
     def build(self) -> nn.Module:
         """The network that is decomposed, with arbitrary weights, into which stored weights can be loaded."""
         raise NotImplementedError
+
+    def build_whole(self) -> nn.Module:
+        """The network that is trained, with arbitrary weights; `reduce` makes of it the one that is decomposed."""
+        return self.build()
 
     def make(self, seed: int, device: str | torch.device = "cpu", *, show_progress: bool = True) -> nn.Module:
         """The target of this seed, frozen; see `make_target`."""
@@ -67,6 +81,7 @@ def target_config_of(kind: str) -> type[TargetConfig]:
     return classes[kind]
 
 
+@undisturbed()
 def make_target(
     config: TargetConfig, seed: int = 0, device: str | torch.device = "cpu", *, show_progress: bool = True
 ) -> nn.Module:
@@ -107,21 +122,47 @@ class TrainedConfig(TargetConfig):
 
     def train(self, model: nn.Module, seed: int) -> Iterator[int]:
         """Train in place, one step for each item taken, and freeze the parameters at the end; yields the steps done."""
-        parameters = [p for p in model.parameters() if p.requires_grad]
-        data, draw = self.features(), generator(seed, "target_data", parameters[0].device)
-        optimizer = adamw(parameters, self.target_lr, self.target_weight_decay)
-        for step in range(self.target_steps):
-            optimizer.param_groups[0]["lr"] = learning_rate(step, self)
-            x = data(self.target_batch_size, draw)
-            with threads_for(x.numel()):
-                optimizer.zero_grad(set_to_none=True)
-                self.loss(model, x).backward()
-                optimizer.step()
-            yield step + 1
-        model.requires_grad_(False)
+        return TargetTraining(self, model, seed).steps()
 
     def make(self, seed: int, device: str | torch.device = "cpu", *, show_progress: bool = True) -> nn.Module:
         model = self.new(seed, device)
         for _ in progress(self.train(model, seed), total=self.target_steps, description="target", show=show_progress):
             pass
         return model
+
+
+class TargetTraining:
+    """A target in training, which can be stored after any step and continued from there.
+
+    Attributes: config; model; optimizer; generator, the source of batches; step, the number of steps done.
+    """
+
+    def __init__(self, config: TrainedConfig, model: nn.Module, seed: int):
+        self.config, self.model, self.step = config, model, 0
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        self.generator = generator(seed, "target_data", parameters[0].device)
+        self.optimizer = adamw(parameters, config.target_lr, config.target_weight_decay)
+
+    def steps(self) -> Iterator[int]:
+        """Train in place, one step for each item taken, and freeze the parameters at the end; yields the steps done."""
+        data = self.config.features()
+        while self.step < self.config.target_steps:
+            set_learning_rate(self.optimizer, learning_rate(self.step, self.config))
+            x = data(self.config.target_batch_size, self.generator)
+            with threads_for(x.numel()), torch.enable_grad():
+                self.optimizer.zero_grad(set_to_none=True)
+                self.config.loss(self.model, x).backward()
+                self.optimizer.step()
+            self.step += 1
+            yield self.step
+        self.model.requires_grad_(False)
+
+    def state(self) -> dict[str, Tensor]:
+        """What training needs to continue, by name, besides the network itself and the number of the step."""
+        return {"generator": self.generator.get_state(), **optimizer_state(self.optimizer)}
+
+    def load_state(self, tensors: Mapping[str, Tensor], step: int) -> None:
+        """Continue from a state given by `state`, after this many steps; ValueError unless it is one of this target."""
+        load_generator_state(self.generator, tensors)
+        load_optimizer_state(self.optimizer, tensors, step)
+        self.step = step

@@ -246,6 +246,9 @@ class ResidualMLPConfig(TrainedConfig):
     def build(self) -> ResidualMLP:
         return self._network(min(self.d_resid, self.n_features + 2 * self.n_layers * self.d_mlp))
 
+    def build_whole(self) -> ResidualMLP:
+        return self._network()
+
     def reduce(self, target: nn.Module) -> nn.Module:
         """The network in the dimensions in use: see `ResidualMLP.narrow`."""
         return target.narrow()[0]
