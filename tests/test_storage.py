@@ -437,6 +437,13 @@ class TestUnfinishedFolders:
         with pytest.warns(UserWarning, match="started with .* and continues with .*torch 9.9.9"):
             pdh.resume(folder, show_progress=False)
 
+    def test_another_instruction_set_is_a_warning(self, folder):
+        tensors, facts = files.read_checkpoint(folder)
+        assert facts["instruction_set"] == torch.backends.cpu.get_cpu_capability()
+        files.write_checkpoint(folder, tensors, facts | {"instruction_set": "MMX"})
+        with pytest.warns(UserWarning, match=r"instruction set MMX .* ATEN_CPU_CAPABILITY=mmx makes them the same"):
+            pdh.resume(folder, show_progress=False)
+
     def test_a_device_that_is_not_here(self, folder, monkeypatch):
         tensors, facts = files.read_checkpoint(folder)
         files.write_checkpoint(folder, tensors, facts | {"device": "cuda"})

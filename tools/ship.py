@@ -27,7 +27,6 @@ from pd_helpers.runs import files, shipped
 from pd_helpers.runs.api import run
 from pd_helpers.runs.circumstances import circumstances
 from pd_helpers.runs.files import Facts, Tensors
-from pd_helpers.runs.former import present_facts
 from pd_helpers.runs.presets import preset
 from pd_helpers.runs.run import Run
 from pd_helpers.runs.sweeps import end_state, sweep
@@ -242,8 +241,6 @@ def list_shipped() -> dict[str, Any]:
             "megabytes": round(sum(file.stat().st_size for file in path.parent.iterdir()) / 1e6, 3),
             **{key: facts[key] for key in ("seconds", "device", "date")},
         }
-        if facts["format"] == files.FORMER_FORMATS[0]:
-            facts = present_facts(facts)
         if facts["format"] == shipped.SWEEP_FORMAT:
             rows = len(facts["table"]["error"])
             sweeps.append({**entry, "grid": facts["grid"], "config": facts["overrides"], "runs": rows})

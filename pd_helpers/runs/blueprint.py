@@ -86,8 +86,8 @@ def check_checkpoint(facts: Facts, header: Header, target: nn.Module | None) -> 
         expected |= _entries(target_tensors(network))
         own = {**_entries(method.parameters()), **_snapshots(candidate, header, method, f"{i}.")}
         expected |= {f"{i}.{name}": entry for name, entry in own.items()}
-    states = [name for name in header if name not in expected and not name.startswith(("target.", "snapshots."))]
-    _compare({name: header[name] for name in header if name not in states}, expected)
+    own = tuple(f"{i}." for i in range(len(facts["candidates"]))) or ("generator", "optimizer.")
+    _compare({name: header[name] for name in header if name in expected or not name.startswith(own)}, expected)
 
 
 def target_tensors(target: nn.Module) -> dict[str, Tensor]:
@@ -153,6 +153,9 @@ def _build(facts: Facts, header: Header, prefix: str, target: nn.Module | None) 
     cls, config = stored_config(facts)
     if len(facts["layers"]) > len(header):
         raise ValueError(f"layers has {len(facts['layers'])} entries, but there are only {len(header)} tensors")
+    for path, C in facts["layers"].items():
+        if facts["target_config"] is not None and "shipped" not in facts and C != config.C:
+            raise ValueError(f"layers.{path} is {C}, but config.C is {config.C}")
     rank = stored_rank(facts, {name: entry.shape for name, entry in header.items()}, prefix, config.rank)
     for path in facts["layers"]:
         if path not in dict(network.named_modules()):
@@ -164,6 +167,8 @@ def _build(facts: Facts, header: Header, prefix: str, target: nn.Module | None) 
 
 def stored_rank(facts: Facts, shapes: Mapping[str, tuple[int, ...]], prefix: str, rank: int | None) -> int | None:
     """The rank of the stored factors, which for a shipped run is lower than the configuration's."""
+    if "shipped" not in facts:
+        return rank
     ranks = set()
     for path in facts["layers"]:
         name = f"{prefix}used.{path}" if f"{prefix}used.{path}" in shapes else f"{prefix}U.{path}"

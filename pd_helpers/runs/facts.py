@@ -41,10 +41,8 @@ def _are_steps(value: Any) -> bool:
     return are_whole and all(a < b for a, b in pairwise(value))
 
 
-def _is_history(value: Any) -> bool:
-    if not _is_mapping(value, lambda column: isinstance(column, list) and all(map(_is_number, column))):
-        return False
-    return len({len(column) for column in value.values()}) <= 1 and _are_steps(value.get("step", []))
+def _is_column(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_number, value))
 
 
 def _is_measured(value: Any) -> bool:
@@ -57,7 +55,8 @@ POSITIVE = Kind(lambda value: _is_whole(value, 1), "a whole number of at least 1
 SECONDS = Kind(lambda value: _is_number(value) and value >= 0, "a finite number of at least 0")
 MAPPING = Kind(lambda value: isinstance(value, dict), "a mapping")
 STEPS = Kind(_are_steps, "a list of rising whole numbers")
-HISTORY = Kind(_is_history, "a mapping from names to equally long lists of finite numbers, with rising steps")
+COLUMN = Kind(_is_column, "a list of finite numbers")
+METRIC = Kind(_is_measured, "a finite number, or a mapping from names to finite numbers")
 
 COMMON = {
     "format": TEXT,
@@ -74,13 +73,9 @@ COMMON = {
     "threads": POSITIVE,
     "versions": Kind(lambda value: _is_mapping(value, TEXT.accepts), "a mapping from names to texts"),
 }
-RECORD = {"snapshot_steps": STEPS, "history": HISTORY, "seconds": SECONDS}
-METRICS = Kind(
-    lambda value: _is_mapping(value, _is_measured),
-    "a mapping from names to finite numbers, or to mappings from names to finite numbers",
-)
+RECORD = {"snapshot_steps": STEPS, "history": MAPPING, "seconds": SECONDS}
 OPTIONAL = {"instruction_set": TEXT, "first_batch": TEXT.or_none()}
-FINISHED = {**COMMON, **RECORD, "metrics": METRICS, "sha256": TEXT}
+FINISHED = {**COMMON, **RECORD, "metrics": MAPPING, "sha256": TEXT}
 CHECKPOINT = {**COMMON, "discarded_seconds": SECONDS, "candidates": Kind(lambda v: isinstance(v, list), "a list")}
 CANDIDATE = {
     **RECORD,
@@ -93,7 +88,8 @@ def check_finished(facts: Facts) -> None:
     """Raise ValueError, which names the field, unless these can be the facts of a finished run."""
     _check(facts, FINISHED, {**OPTIONAL, "shipped": MAPPING, "checksum": TEXT})
     _check_layers(facts)
-    _check_steps(facts, facts)
+    _check_each(facts["metrics"], METRIC, "metrics.")
+    _check_record(facts, facts)
 
 
 def check_checkpoint(facts: Facts) -> None:
@@ -107,17 +103,12 @@ def check_checkpoint(facts: Facts) -> None:
         if not isinstance(candidate, dict):
             raise ValueError(f"candidates[{i}] is {shortened(candidate)}, but must be a mapping")
         _check(candidate, CANDIDATE, {}, f"candidates[{i}].")
-        _check_steps(candidate, facts, f"candidates[{i}].")
+        _check_record(candidate, facts, f"candidates[{i}].")
 
 
 def check_metrics(metrics: Mapping[str, Any]) -> None:
     """Raise ValueError, which names the metric, for a value that could not be read back."""
-    for name, value in metrics.items():
-        if not (isinstance(name, str) and _is_measured(value)):
-            raise ValueError(
-                f"metrics[{name!r}] is {shortened(value)}, but a run is stored with finite numbers, or mappings from "
-                "names to finite numbers; leave it out"
-            )
+    _check_each(metrics, METRIC, "metrics.")
 
 
 def _check(facts: Facts, required: Mapping[str, Kind], optional: Mapping[str, Kind], within: str = "") -> None:
@@ -137,8 +128,21 @@ def _check_layers(facts: Facts) -> None:
         raise ValueError("layers is {}, but must name at least one layer")
 
 
-def _check_steps(record: Facts, facts: Facts, within: str = "") -> None:
-    """Nothing was recorded after the last step."""
+def _check_each(values: Mapping[str, Any], kind: Kind, within: str) -> None:
+    for name, value in values.items():
+        if not kind.accepts(value):
+            raise ValueError(f"{within}{name} is {shortened(value)}, but must be {kind.words}")
+
+
+def _check_record(record: Facts, facts: Facts, within: str = "") -> None:
+    """The history has columns of one length, and nothing was recorded after the last step."""
+    history = record["history"]
+    _check_each(history, COLUMN, f"{within}history.")
+    lengths = sorted({len(column) for column in history.values()})
+    if len(lengths) > 1:
+        raise ValueError(f"{within}history has columns of different lengths, {lengths[0]} and {lengths[-1]}")
+    if not _are_steps(history.get("step", [])):
+        raise ValueError(f"{within}history.step is {shortened(history['step'])}, but must be {STEPS.words}")
     last = facts["config"].get("steps")
     if not _is_whole(last, 1):
         raise ValueError(f"config.steps is {shortened(last)}, but must be {POSITIVE.words}")

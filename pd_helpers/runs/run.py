@@ -180,6 +180,7 @@ class Run:
             for _ in progress(steps, total=self.remaining, description=self.name or "run", show=show_progress):
                 pass
             self.metrics = evaluate(self)
+            check_metrics(self.metrics)
             self.trained = circumstances(self.device)
             if folder is not None:
                 self._finish(folder)
