@@ -82,7 +82,7 @@ def test_it_decomposes_a_network_of_your_own(tmp_path):
 def test_a_run_of_a_method_that_is_not_imported_says_so(run, tmp_path):
     folder = run.save(tmp_path / "run")
     facts = json.loads((folder / "run.json").read_text()) | {"method": "other"}
-    (folder / "run.json").write_text(json.dumps(facts))
+    (folder / "run.json").write_text(json.dumps(files.sealed(facts)))
     with pytest.raises(ValueError, match="method is 'other', which is not imported here; .*'apd', 'spd'"):
         pdh.load(folder)
 

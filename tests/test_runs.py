@@ -9,7 +9,7 @@ from networks import MLP, draw
 
 import pd_helpers as pdh
 from pd_helpers.core import spd
-from pd_helpers.runs import api, files, recording
+from pd_helpers.runs import files, recording
 from pd_helpers.runs.evaluation import evaluate
 from pd_helpers.targets.tms import TMS
 
@@ -155,7 +155,7 @@ class TestSaving:
         assert torch.equal(run.importances(x)["fc2"], loaded.importances(x)["fc2"])
         with pytest.raises(ValueError, match="mine' cannot be read: it decomposes a network of your own"):
             pdh.load(folder)
-        with pytest.raises(ValueError, match="mine' cannot be read: .*fc1.* not as in target="):
+        with pytest.raises(ValueError, match="mine' cannot be read: .*fc1.* in target=; a network of the same"):
             pdh.load(folder, target=MLP(d_hidden=5))
 
 
@@ -186,7 +186,7 @@ class TestDamagedFolders:
 
     def test_a_foreign_folder(self, tmp_path):
         (tmp_path / "holiday.jpg").touch()
-        with pytest.raises(ValueError, match=f"{tmp_path.name}' is not a run: it holds no readable run.json"):
+        with pytest.raises(ValueError, match=f"{tmp_path.name}' is not a run: it holds no run.json"):
             pdh.load(tmp_path)
 
     def test_a_missing_folder(self, tmp_path):
@@ -287,7 +287,7 @@ class TestOverrides:
         ],
     )
     def test_bad_values_are_refused_before_any_work(self, change, error, message, monkeypatch):
-        monkeypatch.setattr(api, "make_target", lambda *_, **__: pytest.fail("the target was trained"))
+        monkeypatch.setattr(pdh.TMSConfig, "new", lambda *_, **__: pytest.fail("the target was trained"))
         with pytest.raises(error, match=message):
             pdh.run("apd/tms_5-2", **{"show_progress": False, **change})
 

@@ -67,7 +67,7 @@ def test_each_target_is_trained_once(monkeypatch):
         return train(config, seed, *arguments, **options)
 
     monkeypatch.setattr(sweeps, "make_target", noted)
-    monkeypatch.setattr(api, "make_target", lambda *_, **__: pytest.fail("a run trained a target of its own"))
+    monkeypatch.setattr(api, "TargetStage", lambda *_, **__: pytest.fail("a run trained a target of its own"))
     grid = {"n_features": [5, 6], "lr": [0.1, 0.2], "seed": [0, 1]}
     table = sweep(grid, n_jobs=1)
     assert sorted(trained) == [(0, 5), (0, 6), (1, 5), (1, 6)]

@@ -5,7 +5,6 @@ built on torch's meta device, where a tensor has a shape and a type but no numbe
 is compared with them. Only then is anything built or read.
 """
 
-import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -221,21 +220,3 @@ def _compare(header: Header, expected: Mapping[str, Entry]) -> None:
     for name in header:
         if name not in expected:
             raise ValueError(f"{name!r} is not a tensor of this run")
-
-
-def check_metrics(metrics: Mapping[str, Any], uses: Mapping[str, int], measured: Mapping[str, float]) -> None:
-    """Raise ValueError, which names the metric, where stored metrics contradict the run's own tensors.
-
-    `uses` maps each use to its number of components; `measured` holds what the tensors alone determine.
-    """
-    for name, value in measured.items():
-        stored = metrics.get(name, value)
-        if not (isinstance(stored, int | float) and math.isclose(stored, value, rel_tol=0.05, abs_tol=1e-6)):
-            raise ValueError(f"metrics.{name} is {stored}, but the tensors give {value:.6g}")
-    for name in ("n_alive", "l0"):
-        values = metrics.get(name, dict.fromkeys(uses, 0))
-        if not isinstance(values, dict) or set(values) != set(uses):
-            raise ValueError(f"metrics.{name} must have one entry for each of {', '.join(uses)}")
-        for use, value in values.items():
-            if not 0 <= value <= uses[use]:
-                raise ValueError(f"metrics.{name}.{use} is {value}, but there are {uses[use]} components")

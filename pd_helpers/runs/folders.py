@@ -88,12 +88,12 @@ def new_folder(folder: str | os.PathLike | None) -> Iterator[Path | None]:
 
 @contextmanager
 def claimed(path: Path) -> Iterator[Path]:
-    """Within the block the folder belongs to this process; it is created if necessary, and removed if it ends empty.
+    """Within the block the folder belongs to this process; folders that must be created for it go if they end empty.
 
     What a killed process left half-written is cleared away. Raises ValueError if the folder belongs to another
     process, or to another run of this one.
     """
-    is_new = not path.exists()
+    created = [folder for folder in (path, *path.parents) if not folder.exists()]
     path.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path / LOCK)
     try:
@@ -112,8 +112,8 @@ def claimed(path: Path) -> Iterator[Path]:
         lock.release()
         with suppress(OSError):
             (path / LOCK).unlink(missing_ok=True)
-            if is_new and not any(path.iterdir()):
-                path.rmdir()
+            for folder in created:
+                folder.rmdir()  # OSError unless it is empty
 
 
 def clear_remnants(path: Path) -> None:

@@ -13,13 +13,11 @@ from pathlib import Path
 import torch
 from torch import Generator, Tensor, nn
 
-from pd_helpers.analysis import metrics
-from pd_helpers.analysis.decomposed import first_layer
 from pd_helpers.core.components import decompose
-from pd_helpers.core.losses import faithfulness
 from pd_helpers.core.method import Data, Method
 from pd_helpers.core.training import compare_stored, generator, pick_device, undisturbed
 from pd_helpers.runs import blueprint, files
+from pd_helpers.runs.agreement import check_agreement
 from pd_helpers.runs.api import after_target
 from pd_helpers.runs.blueprint import Unsuitable, stored_config, stored_rank, stored_target_config, target_tensors
 from pd_helpers.runs.circumstances import circumstances, warn_of_differences
@@ -65,8 +63,8 @@ def _finished(facts: Facts, tensors: files.Tensors, target: nn.Module | None, at
     candidate = Candidate(method, facts["seconds"])
     candidate.record = Record.unpack(tensors, facts, method)
     run = _run(facts, [candidate])
-    _check_metrics(run, facts["metrics"])
     run.metrics = facts["metrics"]
+    check_agreement(run.metrics, run.components)
     run.trained = {key: facts[key] for key in circumstances(run.device) if key in facts}
     return run
 
@@ -202,23 +200,6 @@ def _check_finite(tensors: files.Tensors) -> None:
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
             raise ValueError(f"{files.TENSORS}: {name} holds numbers that are not finite")
-
-
-@torch.no_grad()
-def _check_metrics(run: Run, stored: Mapping[str, object]) -> None:
-    """Raise ValueError where stored metrics contradict the tensors."""
-    model = run.components
-    measured = {"faithfulness": faithfulness(model.targets, model.sums, model.n_all_parameters).item()}
-    C, d_out, d_in = len(model.factors[0]), *next(iter(model.targets.values())).shape
-    if C * d_out * d_in <= LARGEST_COMPARED:
-        P, W = first_layer(model)
-        measured |= {"mmcs": metrics.mmcs(P, W), "ml2r": metrics.ml2r(P, W)}
-    uses = {use: model.layers[layer].C for use, (layer, _) in model.uses.items()}
-    blueprint.check_metrics(stored, uses, measured)
-
-
-LARGEST_COMPARED = 2**24
-"""Numbers in the components of the first layer up to which stored MMCS and ML2R are compared with the tensors."""
 
 
 def _run(facts: Facts, candidates: list[Candidate]) -> Run:

@@ -19,6 +19,7 @@ from pd_helpers.core.config import Config
 from pd_helpers.core.method import Data, Method
 from pd_helpers.core.training import progress, undisturbed
 from pd_helpers.runs import files
+from pd_helpers.runs.agreement import check_agreement
 from pd_helpers.runs.blueprint import target_tensors
 from pd_helpers.runs.checkpoints import with_checkpoints
 from pd_helpers.runs.circumstances import circumstances
@@ -202,11 +203,15 @@ class Run:
         """Write the run to a new folder: `run.json` and `tensors.safetensors`; returns the folder's path.
 
         `run.json` comes last and holds checksums of both files, so that half a run never loads, nor a changed one.
-        Raises ValueError if the folder exists and is not empty or cannot be made, or if metrics were added that are
-        not numbers.
+        Components that were edited after training are measured again. Raises ValueError if the folder exists and is
+        not empty or cannot be made, or if metrics were added that are not numbers.
         """
-        check_metrics(self.metrics)
         with new_folder(folder) as path:
+            try:
+                check_agreement(self.metrics, self.components)
+            except ValueError:
+                self.metrics = {**self.metrics, **evaluate(self)}
+            check_metrics(self.metrics)
             files.write_run(path, *self.pack())
             return path
 
