@@ -249,7 +249,9 @@ class TestInterrupts:
         signal.signal(signal.SIGINT, before)
 
     def test_a_network_of_your_own_goes_on_after_ctrl_c(self, tmp_path):
-        with pytest.raises(KeyboardInterrupt, match=r"stopped at step 17; pdh.resume\('.*run'\) continues it"):
+        with pytest.raises(
+            KeyboardInterrupt, match=r"stopped at step 17; pdh.resume\('.*run', target=network, data=data\)"
+        ):
             fit(CtrlC(17), out=tmp_path / "run")
         assert files.read_checkpoint(tmp_path / "run")[1]["candidates"][0]["step"] == 17
         with pytest.raises(ValueError, match="a network of your own, so pdh.resume needs target=.* and data="):
@@ -263,7 +265,7 @@ class TestInterrupts:
         assert resumed.data is gaussian
 
     def test_a_second_ctrl_c_does_not_wait(self, tmp_path):
-        with pytest.raises(KeyboardInterrupt, match=r"stopped; pdh.resume\('.*run'\) continues it"):
+        with pytest.raises(KeyboardInterrupt, match=r"stopped; pdh.resume\('.*run', target=.*\) continues it"):
             fit(CtrlC(17, times=2), out=tmp_path / "run")
         assert files.read_checkpoint(tmp_path / "run")[1]["candidates"][0]["step"] == 0
         assert_same(pdh.resume(tmp_path / "run", target=MLP(), data=gaussian, show_progress=False), fit())
@@ -310,7 +312,9 @@ class TestInterrupts:
         lines = []
         shown._showtraceback = lambda etype, value, traceback: lines.extend(traceback)
         shown.showtraceback((type(stopped.value), stopped.value, stopped.value.__traceback__))
-        assert lines == [f"Stopped at step 17; pdh.resume('{tmp_path / 'run'}') continues it."]
+        assert lines == [
+            f"Stopped at step 17; pdh.resume('{tmp_path / 'run'}', target=network, data=data) continues it."
+        ]
 
 
 class TestFinishedRuns:

@@ -253,6 +253,18 @@ def test_changed_bytes(stored, folder, data):
     assert whole or "damaged" in message
 
 
+@many
+@given(data=st.data())
+def test_what_is_read_is_what_was_written(stored, folder, data):
+    """Facts that were changed without their checksum: the run is refused, unless nothing was changed but the layout."""
+    finished, (_, facts), _ = stored
+    changed = data.draw(changed_facts(facts))
+    (folder / files.TENSORS).write_bytes((finished / files.TENSORS).read_bytes())
+    (folder / files.RUN).write_text(json.dumps(changed, indent=data.draw(st.sampled_from([None, 3]))))
+    refused = assert_safe(reading, folder)
+    assert bool(refused) == (json.dumps(changed, sort_keys=True) != json.dumps(facts, sort_keys=True))
+
+
 def test_a_json_bomb(stored, folder):
     _, (tensors, facts), _ = stored
     write(folder, tensors, facts)

@@ -19,7 +19,7 @@ from pd_helpers.core.components import decompose
 from pd_helpers.core.method import Data, MethodConfig, method_of
 from pd_helpers.core.training import generator, pick_device, undisturbed
 from pd_helpers.runs.folders import new_folder
-from pd_helpers.runs.interrupts import one_line
+from pd_helpers.runs.interrupts import WITHOUT_FOLDER, one_line
 from pd_helpers.runs.presets import Preset, Settings, preset
 from pd_helpers.runs.run import Run
 from pd_helpers.runs.selection import Candidate
@@ -150,7 +150,7 @@ def _prepare(
     name, seconds = preset(name).name, 0.0
     if target is None:
         facts = run_facts(name, method_of(settings.config).name, seed, settings.config, settings.target, at.type)
-        with one_line(lambda: "with out=, a folder, a run leaves checkpoints, and pdh.resume continues it"):
+        with one_line(lambda: WITHOUT_FOLDER):
             stage = TargetStage(facts, settings.target, target_seed(settings.target, seed), at)
             target, seconds = stage.train(folder, show_progress=show_progress)
     return after_target(name, seed, settings, target, seconds, device=device, warm_up=warm_up)

@@ -8,17 +8,20 @@ from pathlib import Path
 
 from pd_helpers.runs import files
 from pd_helpers.runs.facts import Facts
-from pd_helpers.runs.folders import has_checkpoint, how_to_resume
+from pd_helpers.runs.folders import has_checkpoint
 from pd_helpers.runs.interrupts import Stopped, waiting_interrupts
 
 Pack = Callable[[], tuple[files.Tensors, Facts]]
 """Gives the tensors and facts of a checkpoint."""
 
 
-def with_checkpoints(steps: Generator[int, None, None], folder: Path | None, pack: Pack, what: str) -> Iterator[int]:
+def with_checkpoints(
+    steps: Generator[int, None, None], folder: Path | None, pack: Pack, *, of: str = "", how_to_go_on: str
+) -> Iterator[int]:
     """The same steps, with a checkpoint at the beginning and every few seconds; without a folder, the steps alone.
 
-    Ctrl-C waits for the end of a step and leaves a checkpoint of it; `what` says in the message what was stopped.
+    Ctrl-C waits for the end of a step and leaves a checkpoint of it; the message then says what the steps are steps of,
+    and how to go on.
     """
     if folder is None:
         yield from steps
@@ -31,7 +34,7 @@ def with_checkpoints(steps: Generator[int, None, None], folder: Path | None, pac
                 yield step
                 if interrupted():
                     checkpoints.write()
-                    raise Stopped(f"stopped at step {step}{what}; {how_to_resume(folder)}")
+                    raise Stopped(f"stopped at step {step}{of}; {how_to_go_on}")
                 checkpoints.write_if_due()
         except FloatingPointError:  # it would happen again
             files.discard_checkpoint(folder)

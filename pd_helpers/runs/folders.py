@@ -137,9 +137,10 @@ def has_checkpoint(folder: str | os.PathLike) -> bool:
     return (Path(folder) / CHECKPOINT).is_file()
 
 
-def how_to_resume(folder: str | os.PathLike) -> str:
+def how_to_resume(folder: str | os.PathLike, *, own_network: bool = False) -> str:
     """The part of a message that says how to continue the run in this folder."""
-    return f"pdh.resume({str(folder)!r}) continues it"
+    own = ", target=network, data=data" if own_network else ""
+    return f"pdh.resume({str(folder)!r}{own}) continues it"
 
 
 def _short(value: Any) -> str:

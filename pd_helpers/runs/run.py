@@ -26,7 +26,7 @@ from pd_helpers.runs.circumstances import circumstances
 from pd_helpers.runs.evaluation import evaluate
 from pd_helpers.runs.facts import Facts, check_metrics
 from pd_helpers.runs.folders import has_checkpoint, how_to_resume, new_folder
-from pd_helpers.runs.interrupts import one_line
+from pd_helpers.runs.interrupts import WITHOUT_FOLDER, one_line
 from pd_helpers.runs.recording import Snapshot
 from pd_helpers.runs.selection import Candidate, best
 from pd_helpers.runs.target_stage import run_facts
@@ -170,14 +170,9 @@ class Run:
     @undisturbed()
     def train_into(self, folder: Path | None, *, show_progress: bool = True) -> "Run":
         """`train` into a folder that is this run's own and may hold its checkpoint already."""
-        steps = with_checkpoints(self.steps(), folder, self.pack_checkpoint, "")
-
-        def how_to_go_on() -> str:
-            if folder is not None and has_checkpoint(folder):
-                return how_to_resume(folder)
-            return "with out=, a folder, a run leaves checkpoints, and pdh.resume continues it"
-
-        with one_line(how_to_go_on):
+        how = how_to_resume(folder or "", own_network=self.target_config is None)
+        steps = with_checkpoints(self.steps(), folder, self.pack_checkpoint, how_to_go_on=how)
+        with one_line(lambda: how if folder is not None and has_checkpoint(folder) else WITHOUT_FOLDER):
             for _ in progress(steps, total=self.remaining, description=self.name or "run", show=show_progress):
                 pass
             self.metrics = evaluate(self)

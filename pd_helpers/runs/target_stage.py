@@ -14,6 +14,7 @@ from pd_helpers.runs.checkpoints import with_checkpoints
 from pd_helpers.runs.circumstances import circumstances
 from pd_helpers.runs.facts import Facts
 from pd_helpers.runs.files import Tensors, stored_form
+from pd_helpers.runs.folders import how_to_resume
 from pd_helpers.targets.base import TargetConfig, TargetTraining, TrainedConfig
 
 
@@ -54,7 +55,8 @@ class TargetStage:
             seconds = time.perf_counter() - began
             return stored_form(tensors), {**self.facts, "target_seconds": seconds, "target_step": training.step}
 
-        steps = with_checkpoints(training.steps(), folder, pack, " of the target")
+        how = how_to_resume(folder or "")
+        steps = with_checkpoints(training.steps(), folder, pack, of=" of the target", how_to_go_on=how)
         total = self.config.target_steps - training.step
         for _ in progress(steps, total=total, description="target", show=show_progress):
             pass
