@@ -1,4 +1,4 @@
-"""What version 0.1.0 stored is read, and goes on to the same end as a run of today; its names are understood."""
+"""What versions 0.1.0 and 0.2.0 stored is read, and goes on to the same end as a run of today; its names are understood."""
 
 import shutil
 from pathlib import Path
@@ -24,7 +24,12 @@ COMMON = {
     "batch_size": 64,
 }
 SMALL = {"apd/tms_5-2": COMMON, "spd/tms_5-2": COMMON | {"C": 6, "d_gate": 4}}
-UNFINISHED = {"apd_competing": "apd/tms_5-2", "spd_competing": "spd/tms_5-2", "spd_chosen": "spd/tms_5-2"}
+UNFINISHED = {
+    "apd_competing": "apd/tms_5-2",
+    "spd_competing": "spd/tms_5-2",
+    "spd_chosen": "spd/tms_5-2",
+    "spd_competing_format_2": "spd/tms_5-2",
+}
 
 pytestmark = pytest.mark.usefixtures("as_a_user", "one_thread")
 
@@ -38,7 +43,7 @@ def whole():
 @pytest.mark.parametrize("folder", UNFINISHED)
 def test_an_unfinished_run_resumes_to_the_same_end(folder, whole, tmp_path):
     shutil.copytree(STORED / folder, tmp_path / "run")
-    with pytest.warns(UserWarning, match="started with pd_helpers 0.1.0"):
+    with pytest.warns(UserWarning, match=r"started with pd_helpers 0\.[12]\.0"):
         resumed = pdh.resume(tmp_path / "run", show_progress=False)
     today = whole[UNFINISHED[folder]]
     assert resumed.config == today.config
@@ -51,8 +56,9 @@ def test_an_unfinished_run_resumes_to_the_same_end(folder, whole, tmp_path):
     assert files.read_facts(tmp_path / "run")["format"] == files.FORMAT
 
 
-def test_a_finished_run_loads_and_measures_as_recorded(whole):
-    run = pdh.load(STORED / "spd_finished")
+@pytest.mark.parametrize("folder", ["spd_finished", "spd_finished_format_2"])
+def test_a_finished_run_loads_and_measures_as_recorded(folder, whole):
+    run = pdh.load(STORED / folder)
     assert run.config.n_init == 2
     assert run.config.selection_steps == 10
     assert "importance_minimality" in run.history
