@@ -11,8 +11,8 @@ from pd_helpers.analysis.decomposed import first_layer
 from pd_helpers.core.components import ComponentModel
 from pd_helpers.core.losses import faithfulness
 
-LARGEST_COMPARED = 2**24
-"""Numbers in the components of the first layer up to which MMCS and ML2R are compared, which takes their memory."""
+LARGEST_COMPARED = 2**20
+"""Numbers in the components of the first layer up to which MMCS and ML2R are compared; beyond, reading would be slow."""
 
 
 @torch.no_grad()
@@ -37,6 +37,6 @@ def _of_parameters(model: ComponentModel) -> dict[str, float]:
     values = {"faithfulness": faithfulness(model.targets, model.sums, model.n_all_parameters).item()}
     C, d_out, d_in = len(model.factors[0]), *next(iter(model.targets.values())).shape
     if C * d_out * d_in <= LARGEST_COMPARED:
-        P, W = first_layer(model)
-        values |= {"mmcs": metrics.mmcs(P, W), "ml2r": metrics.ml2r(P, W)}
+        cosines, ratios = metrics.best_match(*first_layer(model))
+        values |= {"mmcs": cosines.mean().item(), "ml2r": ratios.mean().item()}
     return values

@@ -8,6 +8,10 @@ from typing import Any
 import torch
 
 
+CIRCUMSTANCES = ("date", "device", "threads", "instruction_set", "versions")
+"""Names of what `circumstances` gives."""
+
+
 def circumstances(device: str) -> dict[str, Any]:
     """Date, device, threads, instruction set and versions of what is trained now."""
     return {

@@ -20,7 +20,7 @@ from pd_helpers.runs import blueprint, files
 from pd_helpers.runs.agreement import check_agreement
 from pd_helpers.runs.api import after_target
 from pd_helpers.runs.blueprint import Unsuitable, stored_config, stored_rank, stored_target_config, target_tensors
-from pd_helpers.runs.circumstances import circumstances, warn_of_differences
+from pd_helpers.runs.circumstances import CIRCUMSTANCES, circumstances, warn_of_differences
 from pd_helpers.runs.facts import Facts
 from pd_helpers.runs.folders import checked_path, claimed, clear_remnants, is_finished
 from pd_helpers.runs.presets import Settings
@@ -65,7 +65,7 @@ def _finished(facts: Facts, tensors: files.Tensors, target: nn.Module | None, at
     run = _run(facts, [candidate])
     run.metrics = facts["metrics"]
     check_agreement(run.metrics, run.components)
-    run.trained = {key: facts[key] for key in circumstances(run.device) if key in facts}
+    run.trained = {key: facts[key] for key in CIRCUMSTANCES if key in facts}
     return run
 
 
