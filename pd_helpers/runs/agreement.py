@@ -12,7 +12,7 @@ from pd_helpers.core.components import ComponentModel
 from pd_helpers.core.losses import faithfulness
 
 LARGEST_COMPARED = 2**20
-"""Numbers in the components of the first layer up to which MMCS and ML2R are compared; beyond, reading would be slow."""
+"""Numbers in the components of the first layer up to which MMCS and ML2R are compared, so that reading stays quick."""
 
 
 @torch.no_grad()

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-
 CIRCUMSTANCES = ("date", "device", "threads", "instruction_set", "versions")
 """Names of what `circumstances` gives."""
 
