@@ -103,6 +103,10 @@ def claimed(path: Path) -> Iterator[Path]:
             f"the folder {str(path)!r} belongs to a run that is being trained at this moment; wait for its end, stop "
             "it, or use another folder"
         ) from None
+    except OSError as error:
+        raise ValueError(
+            f"the folder {str(path)!r} cannot be written ({error.strerror}); a copy of it elsewhere works"
+        ) from error
     try:
         clear_remnants(path)
         yield path
