@@ -44,7 +44,7 @@ def _layers() -> list[tuple[Tensor, Tensor, Tensor, Tensor, int]]:
     """W_E, P_in, P_out and W_U of small networks, and an index of a feature."""
     W_E, P_in = torch.tensor([[1.0, 2.0], [0.0, 1.0]]), torch.tensor([[1.0, -1.0], [1.0, -4.0]])
     P_out, W_U = torch.tensor([[1.0, 3.0], [-2.0, 1.0]]), torch.tensor([[1.0, 0.0], [1.0, 1.0]])
-    sizes = ((5, 8, 6), (4, 4, 3), (3, 6, 9))  # features, d_resid, d_mlp
+    sizes = ((3, 4, 6), (4, 4, 3), (3, 5, 4))  # features, d_resid, d_mlp
     weights = draws(*(((d, n), (m, d), (d, m), (n, d)) for n, d, m in sizes))
     return [(W_E, P_in, P_out, W_U, 1), *((*tensors, i) for tensors, i in zip(weights, (0, 3, 2), strict=True))]
 

@@ -11,6 +11,8 @@ from torch import Tensor
 
 WHOLE = 24
 """Numbers in a tensor up to which it is shown entry by entry."""
+LONGEST = 400
+"""Characters up to which the arguments of a call are shown; of longer ones only the shapes."""
 
 _KINDS = {
     str: "text",
@@ -40,9 +42,12 @@ def numbers(answer: Any) -> Tensor:
     if isinstance(answer, list | tuple | range):
         if type(answer).__module__ == "torch.return_types":
             raise UnreadableError("a tuple of " + " and ".join(type(answer).__match_args__))
-        entries = [numbers(entry) for entry in answer]
+        try:
+            entries = [numbers(entry) for entry in answer]
+        except UnreadableError as error:
+            raise UnreadableError(f"{kind(answer)} with {error} in it") from None
         if len({entry.shape for entry in entries}) > 1:
-            raise UnreadableError(f"a {type(answer).__name__} whose entries have different shapes")
+            raise UnreadableError(f"{kind(answer)} whose entries have different shapes")
         return torch.stack(entries) if entries else torch.zeros(0, dtype=torch.float64)
     if isinstance(answer, Number):
         return _real(torch.tensor(complex(answer), dtype=torch.complex128))
@@ -52,6 +57,7 @@ def numbers(answer: Any) -> Tensor:
             return _real(torch.from_numpy(array.astype(np.complex128, order="C")))
         if array.dtype.kind == "O" and array.ndim:
             return numbers(array.tolist())
+        raise UnreadableError(f"an array of type {array.dtype}")
     raise UnreadableError(kind(answer))
 
 
@@ -81,12 +87,12 @@ def same(answer: Tensor, wanted: Tensor) -> bool:
     return torch.allclose(answer, wanted, rtol=1e-5, atol=noise, equal_nan=True)
 
 
-def show(value: Any, digits: int = 3) -> str:
+def show(value: Any, digits: int = 3, whole: int = WHOLE) -> str:
     """A value as short text: numbers with so many digits, a large tensor as its shape, a function as its docstring."""
     if isinstance(value, Tensor):
-        return _nested(value.tolist(), digits) if value.numel() <= WHOLE else f"a tensor of shape {tuple(value.shape)}"
+        return _nested(value.tolist(), digits) if value.numel() <= whole else kind(value)
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{name!r}: {show(entry, digits)}" for name, entry in value.items()) + "}"
+        return "{" + ", ".join(f"{name!r}: {show(entry, digits, whole)}" for name, entry in value.items()) + "}"
     if callable(value):
         return inspect.getdoc(value) or "a function"
     return _nested(value, digits)
@@ -117,8 +123,12 @@ def case(function: Callable, solution: Callable, arguments: tuple) -> str:
     names = _names(function)
     if len(names) != len(arguments):
         names = _names(solution)
-    pairs = [f"{name} = {show(argument)}" for name, argument in zip(names, arguments, strict=False)]
-    return " and ".join(filter(None, [", ".join(pairs[:-1]), pairs[-1]]))
+    for whole in (WHOLE, 0):
+        *pairs, last = [f"{n} = {show(a, whole=whole)}" for n, a in zip(names, arguments, strict=False)]
+        text = ", ".join(pairs) + " and " * bool(pairs) + last
+        if len(text) <= LONGEST:
+            break
+    return text
 
 
 def _names(function: Callable) -> list[str]:

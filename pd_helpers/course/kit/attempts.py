@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-SHOWN = 2000
+SHOWN = 1000
 """Characters of what one call prints that are shown."""
 
 _STATES = (
@@ -47,6 +47,14 @@ class FailedError(Exception):
 
 class _OutOfTime(BaseException):
     """Raised in the thread of a call that takes too long; no `except Exception` of the student's can catch it."""
+
+
+class _Printed(StringIO):
+    """What a call prints, up to a limit: a loop without end prints without end."""
+
+    def write(self, text: str) -> int:
+        super().write(text[: SHOWN - self.tell()])
+        return len(text)
 
 
 @contextmanager
@@ -92,7 +100,7 @@ def call(function: Callable, arguments: tuple, seconds: float) -> Any:
                 ends.append((None, error))
 
     worker = Thread(target=work, daemon=True)
-    with redirect_stdout(StringIO()) as printed:
+    with redirect_stdout(_Printed()) as printed:
         try:
             worker.start()
             until = time.monotonic() + seconds
@@ -100,7 +108,7 @@ def call(function: Callable, arguments: tuple, seconds: float) -> Any:
                 worker.join(0.05)  # in short waits, so that an interrupt gets through on every system
         finally:
             _end(worker)
-    if text := printed.getvalue()[:SHOWN].rstrip():
+    if text := printed.getvalue().rstrip():
         print(text)
     answer, error = ends[0] if ends else (None, _OutOfTime())
     if error is not None:

@@ -89,7 +89,7 @@ def _read(answer: Any, wanted: Tensor) -> Tensor:
     except UnreadableError as error:
         raise FailedError(f"your answer is {error}, but {_wanted(wanted)} is wanted.") from None
     except Exception:  # an object may raise anything when it is asked for its numbers
-        raise FailedError(f"your answer is {kind(answer)} that cannot be read as {_wanted(wanted)}.") from None
+        raise FailedError(f"your answer is {kind(answer)}, but its numbers cannot be read.") from None
     return tensor.reshape(()) if wanted.ndim == 0 and tensor.numel() == 1 else tensor
 
 
@@ -108,7 +108,7 @@ def _gives(slip: Solution, arguments: tuple, answer: Tensor) -> bool:
 def _difference(answer: Tensor, wanted: Tensor, inputs: str) -> str:
     """What is wrong with an answer, in one or two sentences."""
     if answer.shape != wanted.shape:
-        return f"your answer has shape {tuple(answer.shape)}, but {_wanted(wanted)} is wanted."
+        return f"your answer has shape {tuple(answer.shape)}, but {_wanted(wanted)} is wanted (for {inputs})."
     verb = "contains" if answer.ndim else "is"
     if answer.isnan().any():
         source = "0 / 0, or the root or the logarithm of a negative number"
@@ -116,7 +116,8 @@ def _difference(answer: Tensor, wanted: Tensor, inputs: str) -> str:
     if answer.isinf().any():
         return f"not yet: for {inputs} your answer {verb} an infinite number; look for a division by zero."
     yours, right = compared(answer, wanted)
-    return f"not yet: for {inputs} the answer is {right}, but yours is {yours}. Work this case out by hand and compare."
+    step = "Work out a smaller case of this kind" if "tensor of shape" in inputs else "Work this case out by hand"
+    return f"not yet: for {inputs} the answer is {right}, but yours is {yours}. {step} and compare."
 
 
 def draws(*cases: Sequence[tuple[int, ...]], uniform: bool = False) -> list[tuple[Tensor, ...]]:

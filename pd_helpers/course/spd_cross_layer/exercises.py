@@ -55,6 +55,7 @@ partners = Check(
     _partners,
     lambda: [
         (torch.eye(2), torch.tensor([[0.9, 0.8], [0.8, 0.1]])),
+        (torch.tensor([[0.0, 0.3], [0.1, 0.9], [0.0, 0.4]]), torch.tensor([[0.2, 0.9], [0.9, 1.0], [0.5, 0.2]])),
         *draws(*(2 * [shape] for shape in ((12, 6), (9, 4), (5, 5), (3, 7))), uniform=True),
     ],
     {

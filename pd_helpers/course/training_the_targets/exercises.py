@@ -32,7 +32,7 @@ def _layers() -> list[tuple[Tensor, Tensor, Tensor, Tensor, int, float]]:
     """Weights of a layer with d_mlp neurons, an index of a feature, and its value."""
     W_E, W_in = torch.tensor([[1.0, 2.0], [0.0, 1.0]]), torch.tensor([[1.0, -1.0], [1.0, -4.0]])
     W_out, W_U = torch.tensor([[1.0, 3.0], [-2.0, 1.0]]), torch.tensor([[1.0, 0.0], [1.0, 1.0]])
-    sizes = ((5, 8, 6), (4, 4, 3), (3, 6, 9))  # features, d_resid, d_mlp
+    sizes = ((3, 4, 6), (4, 4, 3), (3, 5, 4))  # features, d_resid, d_mlp
     weights = draws(*(((d, n), (m, d), (d, m), (n, d)) for n, d, m in sizes))
     random = zip(weights, (0, 3, 2), (1.0, -0.4, 0.7), strict=True)
     return [(W_E, W_in, W_out, W_U, 1, -2.0), *((*tensors, i, value) for tensors, i, value in random)]

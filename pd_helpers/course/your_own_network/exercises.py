@@ -114,9 +114,10 @@ def _by_size(P: Tensor, Q: Tensor) -> Tensor:
 
 def _pairs() -> tuple[tuple[Tensor, Tensor], ...]:
     small = torch.tensor([[[1.0, 0.0]], [[0.0, -1.0]]]), torch.tensor([[[2.0, -1.0]], [[1.0, 1.0]]])
+    opposite = torch.tensor([[[1.0, 0.0]], [[-2.0, 1.0]]]), torch.tensor([[[2.0, 1.0]], [[1.0, -2.0]]])
     shapes = ((6, 3, 2), (4, 2, 2), (7, 1, 2), (3, 2, 3))
     random = draws(*((shape, shape, (shape[0], 1, 1)) for shape in shapes))
-    return (small, *((P, (P + 0.8 * noise).flip(0) * lengths.exp()) for P, noise, lengths in random))
+    return (small, opposite, *((P, (P + 0.8 * noise).flip(0) * lengths.exp()) for P, noise, lengths in random))
 
 
 match = Check(
