@@ -55,7 +55,7 @@ def numbers(answer: Any) -> Tensor:
         array = np.asarray(answer)
         if array.dtype.kind in "biufc":
             return _real(torch.from_numpy(array.astype(np.complex128, order="C")))
-        if array.dtype.kind == "O" and array.ndim:
+        if array.dtype.kind == "O":
             return numbers(array.tolist())
         raise UnreadableError(f"an array of type {array.dtype}")
     raise UnreadableError(kind(answer))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from copy import deepcopy
 from io import StringIO
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import numpy as np
@@ -75,8 +75,8 @@ def settings_kept() -> Iterator[None]:
 def call(function: Callable, arguments: tuple, seconds: float) -> Any:
     """What a student's function returns for copies of these arguments.
 
-    The call has a thread of its own, since that is the one way to give up on it on every system. What it prints is
-    printed when it ends.
+    The call has a thread of its own, since that is the one way to give up on it on every system. Of what it prints,
+    the beginning is printed when it ends.
 
     Raises:
         NotAttemptedError: If the function is still the stub.
@@ -93,21 +93,26 @@ def call(function: Callable, arguments: tuple, seconds: float) -> Any:
     ends: list[tuple[Any, BaseException | None]] = []
 
     def work() -> None:
-        with suppress(_OutOfTime), settings_kept():
+        threads = torch.get_num_threads()
+        with suppress(_OutOfTime):
             try:
                 ends.append((function(*deepcopy(arguments)), None))
             except BaseException as error:  # whatever it is, it belongs into the verdict
                 ends.append((None, error))
+            finally:
+                if torch.get_num_threads() != threads:  # a thread has its own, which later threads would take over
+                    torch.set_num_threads(threads)
+                done.set()
 
-    worker = Thread(target=work, daemon=True)
+    done, worker = Event(), Thread(target=work, daemon=True)
     with redirect_stdout(_Printed()) as printed:
         try:
             worker.start()
             until = time.monotonic() + seconds
-            while worker.is_alive() and time.monotonic() < until:
-                worker.join(0.05)  # in short waits, so that an interrupt gets through on every system
+            while not done.wait(0.05) and time.monotonic() < until:
+                pass  # many short waits, so that an interrupt gets through on every system
         finally:
-            _end(worker)
+            _end(worker, done)
     if text := printed.getvalue().rstrip():
         print(text)
     answer, error = ends[0] if ends else (None, _OutOfTime())
@@ -116,17 +121,20 @@ def call(function: Callable, arguments: tuple, seconds: float) -> Any:
     return answer
 
 
-def _end(worker: Thread) -> None:
+def _end(worker: Thread, done: Event) -> None:
     """Raise an error in a thread that still runs, more than once in case it catches the first; then leave it alone."""
     for _ in range(20):
-        if worker.is_alive():
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(worker.ident), ctypes.py_object(_OutOfTime))
-            worker.join(0.05)
+        if done.is_set():
+            return worker.join(1.0)
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(worker.ident or 0), ctypes.py_object(_OutOfTime))
+        done.wait(0.05)
 
 
 def _explain(error: BaseException, seconds: float) -> None:
     """Raise what a call's error means for its verdict."""
-    message = next(iter(str(error).strip().splitlines()), "")
+    message = ""
+    with suppress(Exception):  # an error of the student's own class may fail to say what it is
+        message = str(error).strip().split("\n")[0]
     if isinstance(error, KeyboardInterrupt):
         raise error
     if isinstance(error, NotImplementedError) and message in ("", "not attempted yet"):  # torch raises others

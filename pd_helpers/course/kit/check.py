@@ -30,17 +30,17 @@ class Check:
     seconds: float = 5.0
     """Time after which an attempt at one input is stopped."""
 
-    def __call__(self, attempt: Solution) -> None:
+    def __call__(self, attempt: Any) -> None:
         """Print the verdict on the attempt."""
         print(f"{self.name}: {self.verdict(attempt)}")
 
-    def grade(self, attempt: Solution) -> None:
+    def grade(self, attempt: Any) -> None:
         """Raise AssertionError with the verdict unless the attempt is correct, as graders such as nbgrader need it."""
         verdict = self.verdict(attempt)
         if not verdict.startswith("correct"):
             raise AssertionError(f"{self.name}: {verdict}")
 
-    def verdict(self, attempt: Solution) -> str:
+    def verdict(self, attempt: Any) -> str:
         """One or two sentences: "not attempted yet …", "correct …", or what is wrong.
 
         Whatever holds the right numbers is right: tensors and arrays of any type, Python's numbers, lists and tuples.
