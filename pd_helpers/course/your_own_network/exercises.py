@@ -1,6 +1,7 @@
 """Exercises on judging a decomposition if nobody knows the right one (notebook 17)."""
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import takewhile
 
 import torch
 import torch.nn.functional as F
@@ -133,9 +134,7 @@ match = Check(
             _greedy_pairs
         ),
         "the cosines are right, but not their order; sort them so that the largest comes first.": _unsorted,
-        "the sign belongs to the cosine: opposite components are no match, so leave out the absolute value.": (
-            lambda P, Q: _by_size(P, Q)
-        ),
+        "the sign belongs to the cosine: opposite components are no match, so leave out the absolute value.": _by_size,
         "you compared components of the same number; number 3 of one run has nothing to do with number 3 of another.": (
             lambda P, Q: _cosines(P, Q).diag().sort(descending=True).values
         ),
@@ -153,36 +152,20 @@ match = Check(
 )
 
 
+def _passes(row: tuple[float, float, float], limits: tuple[float, float]) -> bool:
+    return row[1] <= limits[0] and row[2] <= limits[1]
+
+
 def _accepted(
     coefficients: list[float], drops: list[float], divergences: list[float], limits: tuple[float, float]
 ) -> list[float]:
-    rows = zip(coefficients, drops, divergences, strict=True)
-    return [b for b, drop, kl in rows if drop <= limits[0] and kl <= limits[1]]
+    return [row[0] for row in zip(coefficients, drops, divergences, strict=True) if _passes(row, limits)]
 
 
 def _largest_coefficient(
     coefficients: list[float], drops: list[float], divergences: list[float], limits: tuple[float, float]
 ) -> float:
     return max(_accepted(coefficients, drops, divergences, limits), default=0.0)
-
-
-def _limited(strict: bool) -> Callable[..., float]:
-    """The largest that is below both limits, excluded, or the last before the first one that fails."""
-
-    def answer(
-        coefficients: list[float], drops: list[float], divergences: list[float], limits: tuple[float, float]
-    ) -> float:
-        best = 0.0
-        for b, drop, kl in zip(coefficients, drops, divergences, strict=True):
-            if strict and drop < limits[0] and kl < limits[1]:
-                best = max(best, b)
-            elif not strict and (drop > limits[0] or kl > limits[1]):
-                break
-            elif not strict:
-                best = max(best, b)
-        return best
-
-    return answer
 
 
 def _by_one_limit(index: int) -> Callable[..., float]:
@@ -216,8 +199,18 @@ largest_coefficient = Check(
         "the prices need not be in order; take the largest of those that pass, not the last.": (
             lambda *arguments: [0.0, *_accepted(*arguments)][-1]
         ),
-        "the limits are included: a drop or a divergence that equals its limit passes.": _limited(strict=True),
-        "a price after one that fails may pass again; look at all of them.": _limited(strict=False),
+        "the limits are included: a drop or a divergence that equals its limit passes.": (
+            lambda b, drops, divergences, limits: max(
+                [x for x, drop, kl in zip(b, drops, divergences, strict=True) if drop < limits[0] and kl < limits[1]],
+                default=0.0,
+            )
+        ),
+        "a price after one that fails may pass again; look at all of them.": (
+            lambda b, drops, divergences, limits: max(
+                [x for x, *_ in takewhile(lambda row: _passes(row, limits), zip(b, drops, divergences, strict=True))],
+                default=0.0,
+            )
+        ),
         "the limits are those handed over; yours are always 0.02 and 0.1.": lambda b, drops, divergences, limits: (
             _largest_coefficient(b, drops, divergences, (0.02, 0.1))
         ),
