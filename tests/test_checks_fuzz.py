@@ -217,6 +217,11 @@ def test_a_case_is_shown_under_the_names_of_the_attempt():
     )
 
 
+def test_inputs_without_names_are_numbered():
+    check = Check("total", lambda *inputs: sum(inputs), lambda: [(1, 2.5), (3, 4.0)])
+    assert "for input 1 = 1 and input 2 = 2.5 the answer is 3.5, but yours is 7" in check.verdict(lambda *_: 7)
+
+
 def test_numbers_that_differ_look_different():
     ratio = CHECKS["length_ratio"]
     assert "is 0.3846, but yours is 0.3847" in ratio.verdict(lambda p, w: 1.0002 * p.norm() / w.norm())

@@ -120,12 +120,11 @@ def compared(answer: Tensor, wanted: Tensor) -> tuple[str, str]:
 
 def case(function: Callable, solution: Callable, arguments: tuple) -> str:
     """The arguments of a call as text, under the names that the function gives them, or else the solution."""
-    names = _names(function)
-    if len(names) != len(arguments):
-        names = _names(solution)
+    numbered = [f"input {i + 1}" for i in range(len(arguments))]
+    names = next(n for n in (_names(function), _names(solution), numbered) if len(n) >= len(arguments))
     for whole in (WHOLE, 0):
-        *pairs, last = [f"{n} = {show(a, whole=whole)}" for n, a in zip(names, arguments, strict=False)]
-        text = ", ".join(pairs) + " and " * bool(pairs) + last
+        pairs = [f"{name} = {show(a, whole=whole)}" for name, a in zip(names, arguments, strict=False)]
+        text = " and ".join(filter(None, [", ".join(pairs[:-1]), *pairs[-1:]]))
         if len(text) <= LONGEST:
             break
     return text
