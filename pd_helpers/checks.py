@@ -2,9 +2,10 @@
 
     pdh.checks.batch_top_k(my_batch_top_k)
 
-A check tries the function on random inputs. It says "not attempted yet" for the stub, accepts any correct way of
-writing the function, and names the mistake where the answers are those of a well-known slip. Each check stands with
-its topic in `pd_helpers.course`; this module only hands them out.
+A check tries the function on a case small enough to be worked out by hand and on random inputs. It says "not attempted
+yet" for the stub, accepts any correct way of writing the function, names the mistake where the answers are those of a
+well-known slip, and otherwise shows a case that is wrong. Each check stands with its topic in `pd_helpers.course`;
+this module only hands them out.
 """
 
 from pd_helpers.course.apd_against_spd import exercises as _apd_against_spd

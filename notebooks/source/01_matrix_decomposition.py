@@ -297,7 +297,7 @@ pdh.widgets.TermsLab(W)
 #
 # ### 1 · The terms of the SVD
 #
-# Return all terms $\sigma_c u_c v_c^\top$ of a matrix. *Difficulty: gentle. Time: 5 minutes.*
+# Return all terms $\sigma_c u_c v_c^\top$ of a matrix, the largest $\sigma_c$ first. *Difficulty: gentle. Time: 5 minutes.*
 
 
 # %%

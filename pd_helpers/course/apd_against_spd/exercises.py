@@ -1,6 +1,7 @@
 """Exercises on comparing APD with SPD (notebook 16): rank correlations, ROC areas, and components without gradients."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pd_helpers.course.kit.check import Check, draws
@@ -22,13 +23,22 @@ def _rank_correlation(a: Tensor, b: Tensor) -> Tensor:
 rank_correlation = Check(
     "rank_correlation",
     _rank_correlation,
-    lambda: tuple(draws((9,), (9,), times=4)),
+    lambda: [
+        (torch.tensor([30.0, 1.0, 2.0, 5.0]), torch.tensor([1.0, 9.0, 2.0, 4.0])),
+        *draws(*(2 * [(n,)] for n in (9, 5, 12))),
+    ],
     {
         "that is the correlation of the values; correlate their ranks.": _pearson,
         "argsort says where each rank is found, not which rank each value has; apply argsort to its result again.": (
             lambda a, b: _pearson(a.argsort().float(), b.argsort().float())
         ),
         "the sign is wrong: one of your two rankings is in descending order.": lambda a, b: -_rank_correlation(a, b),
+        "that is the sum of products; divide by the lengths of both.": lambda a, b: (
+            (_ranks(a) - _ranks(a).mean()) @ (_ranks(b) - _ranks(b).mean())
+        ),
+        "subtract the mean rank first; you took the cosine of the ranks themselves.": lambda a, b: F.cosine_similarity(
+            _ranks(a), _ranks(b), dim=0
+        ),
     },
 )
 
@@ -39,9 +49,9 @@ def _separation(estimate: Tensor, matters: Tensor) -> Tensor:
 
 
 def _estimates() -> tuple[tuple[Tensor, Tensor], ...]:
-    return tuple(
-        ((4 * values).round() / 4, selector < 0.4) for values, selector in draws((10,), (10,), times=5, uniform=True)
-    )
+    small = torch.tensor([0.5, 0.1, 0.5, 0.9]), torch.tensor([False, False, True, True])
+    random = draws(*(2 * [(n,)] for n in (10, 6, 15, 12)), uniform=True)
+    return (small, *(((4 * values).round() / 4, selector < 0.4) for values, selector in random))
 
 
 separation = Check(
@@ -59,6 +69,12 @@ separation = Check(
         "compare components that matter with those that do not, and not with all components.": lambda e, m: (
             (e[m][:, None] > e[None]).float() + 0.5 * (e[m][:, None] == e[None]).float()
         ).mean(),
+        "that is a number of pairs; divide by the number of all pairs.": lambda e, m: (
+            _separation(e, m) * m.sum() * (~m).sum()
+        ),
+        "only pairs with one component that matters and one that does not count; divide by their number.": (
+            lambda e, m: _separation(e, m) * m.sum() * (~m).sum() * 2 / (len(m) * (len(m) - 1))
+        ),
     },
 )
 
@@ -70,7 +86,13 @@ def _starved(sizes: Tensor) -> Tensor:
 starved = Check(
     "starved",
     _starved,
-    lambda: tuple((values * (values > 0.9) * (torch.arange(8) % 3 > 0),) for (values,) in draws((8, 8), uniform=True)),
+    lambda: [
+        (torch.tensor([[0.0, 0.001, 2.0], [0.0, 0.0, 0.0]]),),
+        *(
+            (scale * values * (values > 0.6) * (torch.arange(values.shape[1]) % 3 > 0),)
+            for (values,), scale in zip(draws([(8, 8)], [(4, 6)], [(5, 3)], uniform=True), (1, 1e-5, 100), strict=True)
+        ),
+    ],
     {
         "those components had no gradient at *some* point; find those that had none at *any* point.": lambda sizes: (
             sizes == 0
@@ -81,5 +103,10 @@ starved = Check(
         "you return one value for each point in training; return one for each component, with dim=0.": lambda sizes: (
             sizes == 0
         ).all(dim=1),
+        "a gradient may be small and still be one; find those that are exactly 0 at every point.": lambda sizes: (
+            sizes.amax(dim=0) < 0.01
+        ),
+        "look at all points of training, and not at the last one only.": lambda sizes: sizes[-1] == 0,
+        "look at all points of training, and not at the first one only.": lambda sizes: sizes[0] == 0,
     },
 )

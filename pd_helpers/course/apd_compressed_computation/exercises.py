@@ -1,6 +1,7 @@
 """Exercises on APD of a residual MLP with one layer (notebook 08): scrubbing, contributions, shared components."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pd_helpers.course.kit.check import Check, draws
@@ -11,8 +12,10 @@ def _scrub(half: Tensor, own: Tensor, keep: bool) -> Tensor:
 
 
 def _halves() -> tuple[tuple[Tensor, Tensor, bool], ...]:
-    tables = draws((6, 9), (6, 9), times=4, uniform=True)
-    return tuple((half < 0.5, own < 0.2, keep) for (half, own), keep in zip(tables, (True, False) * 2, strict=True))
+    half, own = torch.tensor([[True, False, True, False], [True, True, False, False]])
+    tables = draws(*(2 * [shape] for shape in ((6, 9), (6, 9), (4, 4), (5, 3))), uniform=True)
+    random = [(half < 0.5, own < 0.3, keep) for (half, own), keep in zip(tables, (True, False) * 2, strict=True)]
+    return ((half[None], own[None], True), (half[None], own[None], False), *random)
 
 
 scrub_mask = Check(
@@ -37,6 +40,15 @@ scrub_mask = Check(
 )
 
 
+def _layers() -> list[tuple[Tensor, Tensor, Tensor, Tensor, int]]:
+    """W_E, P_in, P_out and W_U of small networks, and an index of a feature."""
+    W_E, P_in = torch.tensor([[1.0, 2.0], [0.0, 1.0]]), torch.tensor([[1.0, -1.0], [1.0, -4.0]])
+    P_out, W_U = torch.tensor([[1.0, 3.0], [-2.0, 1.0]]), torch.tensor([[1.0, 0.0], [1.0, 1.0]])
+    sizes = ((3, 4, 6), (4, 4, 3), (3, 5, 4))  # features, d_resid, d_mlp
+    weights = draws(*(((d, n), (m, d), (d, m), (n, d)) for n, d, m in sizes))
+    return [(W_E, P_in, P_out, W_U, 1), *((*tensors, i) for tensors, i in zip(weights, (0, 3, 2), strict=True))]
+
+
 def _contribution(W_E: Tensor, P_in: Tensor, P_out: Tensor, W_U: Tensor, i: int) -> Tensor:
     return (W_U[i] @ P_out) * (P_in @ W_E[:, i])
 
@@ -44,7 +56,7 @@ def _contribution(W_E: Tensor, P_in: Tensor, P_out: Tensor, W_U: Tensor, i: int)
 contribution = Check(
     "contribution",
     _contribution,
-    lambda: tuple((*weights, i) for weights, i in zip(draws((8, 5), (6, 8), (8, 6), (5, 8)), (0, 3, 4), strict=True)),
+    _layers,
     {
         "that is what each neuron reads; multiply by what it writes to output i.": lambda W_E, P_in, P_out, W_U, i: (
             P_in @ W_E[:, i]
@@ -52,6 +64,9 @@ contribution = Check(
         "that is what each neuron writes; multiply by what it reads of feature i.": lambda W_E, P_in, P_out, W_U, i: (
             W_U[i] @ P_out
         ),
+        "do not sum over neurons: return one number for each neuron, not their sum.": lambda *arguments: _contribution(
+            *arguments
+        ).sum(),
         "do not sum over neurons: return one number for each neuron; you gave the sum to every neuron.": (
             lambda W_E, P_in, P_out, W_U, i: _contribution(W_E, P_in, P_out, W_U, i).sum().expand(len(P_in))
         ),
@@ -62,6 +77,14 @@ contribution = Check(
 )
 
 
+def _attributions() -> list[tuple[Tensor]]:
+    """Attributions, in the first of which one component comes first three times and one twice."""
+    first = torch.tensor([0, 2, 0, 1, 2, 0])
+    small = F.one_hot(first[:4], 3) * 0.5 + torch.tensor([0.1, 0.3, 0.2])
+    triple = F.one_hot(first, 4) * 0.5 + torch.tensor([0.4, 0.2, 0.3, 0.0])
+    return [(small,), (triple,), *draws([(9, 7)], [(6, 9)], [(12, 4)], [(5, 5)], uniform=True)]
+
+
 def _count_doubled(A: Tensor) -> int:
     return int((torch.bincount(A.argmax(dim=1)) > 1).sum())
 
@@ -69,7 +92,7 @@ def _count_doubled(A: Tensor) -> int:
 count_doubled = Check(
     "count_doubled",
     _count_doubled,
-    lambda: tuple((A,) for (A,) in draws((9, 7), times=4, uniform=True)),
+    _attributions,
     {
         "you count features that share a component; count the components.": lambda A: int(
             sum(n for n in torch.bincount(A.argmax(dim=1)).tolist() if n > 1)
@@ -82,6 +105,12 @@ count_doubled = Check(
         ),
         "you count components with exactly one feature; count those with two or more.": lambda A: int(
             (torch.bincount(A.argmax(dim=1)) == 1).sum()
+        ),
+        "you count components with exactly two features; three or more are doubled as well.": lambda A: int(
+            (torch.bincount(A.argmax(dim=1)) == 2).sum()
+        ),
+        "you count the features that are left over; count the components that have two or more.": lambda A: (
+            len(A) - len(A.argmax(dim=1).unique())
         ),
     },
 )

@@ -7,14 +7,20 @@ from pd_helpers.course.kit.check import Check, draws
 
 
 def _labelled() -> tuple[tuple[Tensor, Tensor, int], ...]:
+    small = torch.tensor([[3.0, 2.0], [-1.0, 1.0]]), torch.tensor([[0, 1], [0, -1]]), 0
     owner = torch.tensor([[0, 1, -1], [0, -1, 2], [1, 1, -1], [2, 0, 0]])
-    return tuple((P, owner, i) for i, (P,) in enumerate(draws((4, 3))))
+    owners = owner, owner.T, owner[:2], owner[1:]
+    random = zip(draws([(4, 3)], [(3, 4)], [(2, 3)], [(3, 3)]), owners, (0, 1, 2, 3), strict=True)
+    return (small, *((P, labels, i) for (P,), labels, i in random))
 
 
 relative_error = Check(
     "relative_error",
     lambda output, target: (output - target).square().mean() / target.square().mean(),
-    lambda: tuple(draws((20,), (20,))),
+    lambda: [
+        (torch.tensor([1.0, 2.0, 0.0]), torch.tensor([1.0, 0.0, 2.0])),
+        *draws(((20,), (20,)), ((7,), (7,)), ((4,), (4,))),
+    ],
     {
         "that is the error itself; divide it by the mean square of the target output.": lambda output, target: (
             (output - target).square().mean()
@@ -28,13 +34,16 @@ relative_error = Check(
         "divide by the mean square of the target output, not by that of the output.": lambda output, target: (
             (output - target).square().mean() / output.square().mean()
         ),
+        "take squares and not absolute values.": lambda output, target: (
+            (output - target).abs().mean() / target.abs().mean()
+        ),
     },
 )
 
 waking_share = Check(
     "waking_share",
     lambda t: 5 / (10 - t),
-    lambda: ((-5 / 9,), (0.0,), (2.0,), (4.4,)),
+    lambda: [(2.5,), (-5 / 9,), (0.0,), (4.4,)],
     {
         "the best x is the largest one, 5, and not 0.": lambda t: 5 / (5 - t),
         "the share applies to x as well: f (x + 5 - t), not x + f (5 - t).": lambda t: 0.0,
@@ -53,6 +62,12 @@ purity = Check(
         ),
         "divide by all squared weights of the component, including those that serve no function.": lambda P, owner, i: (
             P.square()[owner == i].sum() / P.square()[owner >= 0].sum()
+        ),
+        "that is the share of all weights that have a function; take those of function i only.": lambda P, owner, i: (
+            P.square()[owner >= 0].sum() / P.square().sum()
+        ),
+        "those are the squared weights themselves; divide by all squared weights of the component.": (
+            lambda P, owner, i: P.square()[owner == i].sum()
         ),
     },
 )

@@ -9,11 +9,15 @@ from pd_helpers.course.kit.check import Check, draws
 
 
 def _embeddings() -> tuple[tuple[Tensor], ...]:
-    return tuple((torch.nn.functional.normalize(W_E, dim=0),) for (W_E,) in draws((7, 4)))
+    small = torch.tensor([[1.0, 0.6], [0.0, 0.8]])
+    random = draws([(7, 4)], [(3, 5)], [(4, 4)])
+    return ((small,), *((torch.nn.functional.normalize(W_E, dim=0),) for (W_E,) in random))
 
 
 def _symmetric() -> tuple[tuple[Tensor, int], ...]:
-    return tuple((Z + Z.T, k) for (Z,), k in zip(draws((6, 6)), (1, 2, 4), strict=True))
+    small = torch.tensor([[-3.0, 1.0], [1.0, -3.0]])
+    random = zip(draws([(6, 6)], [(5, 5)], [(4, 4)], [(3, 3)]), (2, 4, 1, 3), strict=True)
+    return ((small, 1), *((Z + Z.T, k) for (Z,), k in random))
 
 
 mixing_matrix = Check(
@@ -30,12 +34,15 @@ mixing_matrix = Check(
         "that is the whole linear part of the label; now subtract what the skip connection supplies.": lambda W_E: (
             torch.eye(W_E.shape[1])
         ),
+        "W_E maps features to the stream and W_Eᵀ maps back; you multiplied them the other way round.": lambda W_E: (
+            torch.eye(len(W_E)) - W_E @ W_E.T
+        ),
     },
 )
 best_offset = Check(
     "best_offset",
     mixing.best_offset,
-    lambda: ((0.1, 50), (1.0, 50), (0.3, 5)),
+    lambda: [(1.0, 2), (0.1, 50), (1.0, 50), (0.3, 5), (0.5, 1)],
     {
         "E[s²] is not E[s]²: add the variance of s, d times that of one neuron.": lambda p, d: 1 / d,
         "E[s²] contains the products of different neurons too; there are d(d − 1) of them.": lambda p, d: (

@@ -10,7 +10,15 @@ from pd_helpers.course.kit.check import Check, draws
 
 
 def _bits(active: Tensor, ranks: Tensor, alpha: float) -> Tensor:
-    return (active.double() @ (alpha * ranks + math.log2(active.shape[1]))).mean()
+    return (active @ (alpha * ranks + math.log2(active.shape[1]))).mean()
+
+
+def _inputs() -> list[tuple[Tensor, Tensor, float]]:
+    """Which components are active on each input, their ranks, and the bits of one number."""
+    small = torch.tensor([[1.0, 0.0, 1.0, 0.0], [0.0, 1.0, 0.0, 0.0]]), torch.tensor([1.0, 2.0, 1.0, 3.0]), 0.5
+    tables = draws(((7, 5), (5,)), ((4, 6), (6,)), ((5, 3), (3,)), uniform=True)
+    random = zip(tables, (1.0, 3.5, 0.2), strict=True)
+    return [small, *(((on > 0.5).float(), (1 + 3 * r).floor(), alpha) for (on, r), alpha in random)]
 
 
 def _threshold(p1: float, p2: float, p12: float, C: int) -> float:
@@ -20,11 +28,14 @@ def _threshold(p1: float, p2: float, p12: float, C: int) -> float:
 description_length = Check(
     "description_length",
     _bits,
-    lambda: tuple(
-        ((on > 0.5).double(), torch.tensor([1.0, 2.0, 1.0, 3.0, 1.0]).double(), alpha)
-        for (on,), alpha in zip(draws((7, 5), uniform=True), (1.0, 3.5, 0.2), strict=True)
-    ),
+    _inputs,
     {
+        "each active component has a name as well, which costs log₂ C bits.": lambda active, ranks, alpha: (
+            active @ (alpha * ranks)
+        ).mean(),
+        "the logarithm is of the number of components, C; you took that of the number of inputs.": (
+            lambda active, ranks, alpha: (active @ (alpha * ranks + math.log2(len(active)))).mean()
+        ),
         "a bit is a factor of two: take the logarithm to base 2.": lambda active, ranks, alpha: (
             active @ (alpha * ranks + math.log(active.shape[1]))
         ).mean(),
@@ -45,7 +56,7 @@ description_length = Check(
 merge_threshold = Check(
     "merge_threshold",
     dl.merge_threshold,
-    lambda: ((0.2, 0.2, 0.16, 6), (0.5, 0.25, 0.125, 16), (0.3, 0.1, 0.05, 50)),
+    lambda: [(0.5, 0.25, 0.125, 16), (0.2, 0.2, 0.16, 6), (0.3, 0.1, 0.05, 50), (0.1, 0.4, 0.05, 3)],
     {
         "a bit is a factor of two: take the logarithm to base 2.": lambda p1, p2, p12, C: (
             p12 * math.log(C) / (p1 + p2 - 2 * p12)
@@ -60,7 +71,10 @@ merge_threshold = Check(
 true_schatten = Check(
     "true_schatten",
     dl.schatten,
-    lambda: tuple((P, p) for (P,), p in zip(draws((4, 6)), (1.0, 0.9, 0.5), strict=True)),
+    lambda: [
+        (torch.tensor([[2.5, 1.5], [1.5, 2.5]]), 0.5),
+        *((P, p) for (P,), p in zip(draws([(4, 6)], [(3, 2)], [(3, 3)]), (1.0, 0.9, 0.6), strict=True)),
+    ],
     {
         "leave out the root at the end: the loss uses ‖P‖ᵖ, which is the sum itself.": lambda P, p: (
             dl.schatten(P, p) ** (1 / p) if p != 1 else dl.schatten(P, p)
@@ -68,5 +82,7 @@ true_schatten = Check(
         "use singular values and not entries, which say nothing about the rank.": lambda P, p: P.abs().pow(p).sum(),
         "those are lengths of rows; take singular values.": lambda P, p: P.norm(dim=1).pow(p).sum(),
         "those are squared singular values.": lambda P, p: dl.schatten(P, 2 * p),
+        "raise each singular value to the power before you add them up.": lambda P, p: dl.schatten(P, 1.0) ** p,
+        "the exponent p is missing.": lambda P, p: dl.schatten(P, 1.0),
     },
 )

@@ -1,9 +1,11 @@
 """Exercises on judging a decomposition if nobody knows the right one (notebook 17)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import takewhile
 
 import torch
 import torch.nn.functional as F
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from pd_helpers.analysis import judging
@@ -21,18 +23,28 @@ def _hard_accuracy(forward: Forward, g: Mapping[str, Tensor], labels: Tensor) ->
 
 
 def _networks() -> tuple[tuple[Forward, Mapping[str, Tensor], Tensor], ...]:
-    """Networks of two masked layers, their importances, and labels."""
+    """Networks of masked layers, their importances, and labels; one number of the first is 0.1 exactly."""
 
-    def network(x: Tensor, W: Tensor, U: Tensor) -> Forward:
-        return lambda m: (torch.tanh(x @ W * m["first"]) * m["second"]) @ U
+    def vote(masks: Mapping[str, Tensor]) -> Tensor:
+        """a network with mask 0 + mask 1 as output for class 0, and 1.5 times mask 2 for class 1"""
+        return masks["layer"].double() @ torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.5]]).double()
 
-    cases = []
-    for x, W, U, g, h in draws((60, 5), (5, 6), (6, 4), (60, 6), (60, 6)):
-        forward = network(x, W, U)
-        importances = {"first": g.clamp(0, 0.3), "second": h.clamp(0, 0.3)}
-        cases.append(
-            (forward, importances, forward({use: torch.ones_like(m) for use, m in importances.items()}).argmax(1))
-        )
+    def network(x: Tensor, W: Tensor, U: Tensor, names: Sequence[str]) -> Forward:
+        def forward(masks: Mapping[str, Tensor]) -> Tensor:
+            a = x @ W
+            for name in names:
+                a = torch.tanh(a * masks[name].float())
+            return a @ U
+
+        return forward
+
+    small = {"layer": torch.tensor([[0.9, 0.05, 0.3], [0.2, 0.1, 0.5]], dtype=torch.float64)}
+    cases = [(vote, small, torch.tensor([1, 0]))]
+    for rows, C, names in ((60, 6, ["first", "second"]), (20, 4, ["0"]), (40, 5, ["embed", "middle", "unembed"])):
+        x, W, U, *importances = draws([(rows, 3), (3, C), (C, 4), *(len(names) * [(rows, C)])])[0]
+        forward = network(x, W, U, names)
+        g = {name: values.clamp(0, 0.3) for name, values in zip(names, importances, strict=True)}
+        cases.append((forward, g, forward({name: torch.ones(rows, C) for name in names}).argmax(dim=1)))
     return tuple(cases)
 
 
@@ -54,6 +66,15 @@ important_only = Check(
             _hard_accuracy(forward, g, labels) * len(labels)
         ),
         "that is the share of wrong answers.": lambda forward, g, labels: 1 - _hard_accuracy(forward, g, labels),
+        "above 0.1 means more than 0.1; you also keep exactly 0.1.": lambda forward, g, labels: _accuracy(
+            forward({use: (values >= 0.1).to(values.dtype) for use, values in g.items()}), labels
+        ),
+        "important ones are on at 1; you left them at their importance.": lambda forward, g, labels: _accuracy(
+            forward({use: values * (values > 0.1) for use, values in g.items()}), labels
+        ),
+        "you left all subcomponents on.": lambda forward, g, labels: _accuracy(
+            forward({use: torch.ones_like(values) for use, values in g.items()}), labels
+        ),
     },
 )
 
@@ -72,11 +93,32 @@ def _greedy(P: Tensor, Q: Tensor) -> Tensor:
     return torch.stack(matches).sort(descending=True).values
 
 
+def _greedy_pairs(P: Tensor, Q: Tensor) -> Tensor:
+    """The best of all pairs, then the best of those that are left, and so on."""
+    remainder, matches = _cosines(P, Q), []
+    for _ in range(len(P)):
+        row, column = divmod(int(remainder.argmax()), len(Q))
+        matches.append(remainder[row, column].clone())
+        remainder[row], remainder[:, column] = -2, -2
+    return torch.stack(matches)
+
+
+def _unsorted(P: Tensor, Q: Tensor) -> Tensor:
+    pairs = judging.matched(P, Q)
+    return pairs.cosine[pairs.first.argsort()]
+
+
+def _by_size(P: Tensor, Q: Tensor) -> Tensor:
+    cosines = _cosines(P, Q).abs()
+    return cosines[linear_sum_assignment(cosines.numpy(), maximize=True)].sort(descending=True).values
+
+
 def _pairs() -> tuple[tuple[Tensor, Tensor], ...]:
-    cases = []
-    for P, noise, lengths in draws((6, 3, 2), (6, 3, 2), (6, 1, 1)):
-        cases.append((P, (P + 0.8 * noise).flip(0) * lengths.exp()))
-    return tuple(cases)
+    small = torch.tensor([[[1.0, 0.0]], [[0.0, -1.0]]]), torch.tensor([[[2.0, -1.0]], [[1.0, 1.0]]])
+    opposite = torch.tensor([[[1.0, 0.0]], [[-2.0, 1.0]]]), torch.tensor([[[2.0, 1.0]], [[1.0, -2.0]]])
+    shapes = ((6, 3, 2), (4, 2, 2), (7, 1, 2), (3, 2, 3))
+    random = draws(*((shape, shape, (shape[0], 1, 1)) for shape in shapes))
+    return (small, opposite, *((P, (P + 0.8 * noise).flip(0) * lengths.exp()) for P, noise, lengths in random))
 
 
 match = Check(
@@ -88,6 +130,11 @@ match = Check(
             _cosines(P, Q).max(dim=1).values.sort(descending=True).values
         ),
         "each component in turn took its best free partner; `linear_sum_assignment` finds the best sum.": _greedy,
+        "you took the best of all pairs, then the best of the rest; `linear_sum_assignment` finds the best sum.": (
+            _greedy_pairs
+        ),
+        "the cosines are right, but not their order; sort them so that the largest comes first.": _unsorted,
+        "the sign belongs to the cosine: opposite components are no match, so leave out the absolute value.": _by_size,
         "you compared components of the same number; number 3 of one run has nothing to do with number 3 of another.": (
             lambda P, Q: _cosines(P, Q).diag().sort(descending=True).values
         ),
@@ -105,11 +152,14 @@ match = Check(
 )
 
 
+def _passes(row: tuple[float, float, float], limits: tuple[float, float]) -> bool:
+    return row[1] <= limits[0] and row[2] <= limits[1]
+
+
 def _accepted(
     coefficients: list[float], drops: list[float], divergences: list[float], limits: tuple[float, float]
 ) -> list[float]:
-    rows = zip(coefficients, drops, divergences, strict=True)
-    return [b for b, drop, kl in rows if drop <= limits[0] and kl <= limits[1]]
+    return [row[0] for row in zip(coefficients, drops, divergences, strict=True) if _passes(row, limits)]
 
 
 def _largest_coefficient(
@@ -132,9 +182,12 @@ largest_coefficient = Check(
     "largest_coefficient",
     _largest_coefficient,
     lambda: (
+        ([0.1, 0.3, 0.2], [0.01, 0.05, 0.02], [0.1, 0.0, 0.1], (0.02, 0.1)),
         ([0.001, 0.003, 0.01, 0.03], [0.002, 0.01, 0.015, 0.05], [0.01, 0.03, 0.2, 0.4], (0.02, 0.1)),
+        ([0.01, 0.02, 0.05, 0.1], [0.06, 0.04, -0.08, -0.01], [0.2, 0.3, 0.05, 0.4], (0.05, 0.3)),
         ([0.03, 0.01, 0.003, 0.001], [0.015, 0.03, 0.0, 0.001], [0.03, 0.09, 0.04, 0.01], (0.02, 0.1)),
         ([0.1, 1.0], [0.5, 0.6], [0.2, 3.0], (0.02, 0.1)),
+        ([0.1, 1.0], [0.5, 0.6], [0.2, 3.0], (0.5, 1.0)),
         ([0.003, 0.01, 0.03], [0.01, 0.05, 0.06], [0.01, 0.02, 0.03], (0.02, 0.1)),
     ),
     {
@@ -145,6 +198,24 @@ largest_coefficient = Check(
         ),
         "the prices need not be in order; take the largest of those that pass, not the last.": (
             lambda *arguments: [0.0, *_accepted(*arguments)][-1]
+        ),
+        "the limits are included: a drop or a divergence that equals its limit passes.": (
+            lambda b, drops, divergences, limits: max(
+                [x for x, drop, kl in zip(b, drops, divergences, strict=True) if drop < limits[0] and kl < limits[1]],
+                default=0.0,
+            )
+        ),
+        "a price after one that fails may pass again; look at all of them.": (
+            lambda b, drops, divergences, limits: max(
+                [x for x, *_ in takewhile(lambda row: _passes(row, limits), zip(b, drops, divergences, strict=True))],
+                default=0.0,
+            )
+        ),
+        "the limits are those handed over; yours are always 0.02 and 0.1.": lambda b, drops, divergences, limits: (
+            _largest_coefficient(b, drops, divergences, (0.02, 0.1))
+        ),
+        "a negative drop is a gain of accuracy, which passes; leave out the absolute value.": (
+            lambda b, drops, divergences, limits: _largest_coefficient(b, [*map(abs, drops)], divergences, limits)
         ),
     },
 )
