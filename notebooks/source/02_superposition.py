@@ -166,8 +166,8 @@ for c in range(5):
     axes[0, 0].plot(
         values, alone[:, c], color=pdh.plots.color(c), ls=["-", "--", "-.", ":", "-"][c], label=f"feature {c}"
     )
-    error = (whole - alone).square().mean(dim=1)
-    axes[0, 1].plot(values, error, color=pdh.plots.color(c), ls=["-", "--", "-.", ":", "-"][c])
+    change = (whole - alone).square().mean(dim=1)
+    axes[0, 1].plot(values, change, color=pdh.plots.color(c), ls=["-", "--", "-.", ":", "-"][c])
 axes[0, 0].set(xlabel="value of the only feature on", ylabel="its own output")
 axes[0, 0].set_title("W (thick) and Z alone (thin)", fontsize=10)
 axes[0, 0].legend(frameon=False, fontsize=8)
@@ -193,14 +193,14 @@ pdh.show(
 # features that are on, and nothing else.
 
 # %%
-x = features(100_000, torch.Generator().manual_seed(1))
-masks = (x > 0).float()  # (100000, 5): mechanism c is used where feature c is on
+inputs = features(100_000, torch.Generator().manual_seed(1))
+masks = (inputs > 0).float()  # (100000, 5): mechanism c is used where feature c is on
 components = pdh.decompose(target, {"embed": 5}, rank=1)
 with torch.no_grad():  # hand-set U and V: component c is Z(c)
     components.layers["embed"].U.copy_(W.T[:, :, None])
     components.layers["embed"].V.copy_(torch.eye(5)[:, None, :])
-    error = F.mse_loss(components(x, masks).output, target(x))
-    nothing = F.mse_loss(components(x, torch.zeros_like(masks)).output, target(x))
+    error = F.mse_loss(components(inputs, masks).output, target(inputs))
+    nothing = F.mse_loss(components(inputs, torch.zeros_like(masks)).output, target(inputs))
 print(f"mean squared error with only the mechanisms needed: {error:.2e}")
 print(f"with no mechanism at all:                           {nothing:.2e}")
 print(f"mechanisms used per input: {masks.sum(dim=1).mean():.2f} of 5")

@@ -201,24 +201,24 @@ axes[0, 0].set(
     title="when is a neuron awake?",
 )
 axes[0, 0].legend(frameon=False, fontsize=9)
-result = analysis.alone(runs[best])
-i = int(errors[best].argmin())
-run = restored("apd/gated", seeds.iloc[best])
-kept = {path: layer.P.detach().clone() for path, layer in run.components.layers.items()}
-c = int(alone[best].served_by[i])
+best_alone = analysis.alone(runs[best])
+i_best = int(errors[best].argmin())
+shrunk = restored("apd/gated", seeds.iloc[best])
+kept = {path: layer.P.detach().clone() for path, layer in shrunk.components.layers.items()}
+c_best = int(alone[best].served_by[i_best])
 for share, ls in ((1.0, "-"), (0.9, "--"), (0.7, "-."), (0.5, ":")):
-    for path, layer in run.components.layers.items():
+    for path, layer in shrunk.components.layers.items():
         layer.assign_(kept[path] * share)
     axes[0, 1].plot(
-        result.x,
-        analysis.alone(run).outputs[i, c],
+        best_alone.x,
+        analysis.alone(shrunk).outputs[i_best, c_best],
         ls=ls,
         lw=2,
         color=pdh.plots.color(int(10 * share) % 7),
         label=f"{share:g} of it",
     )
-axes[0, 1].plot(result.x, result.target[i], color="0.1", lw=6, alpha=0.15)
-axes[0, 1].set(xlabel="$x$", ylabel="output", title=f"$F_{i}$ by its component, made smaller")
+axes[0, 1].plot(best_alone.x, best_alone.target[i_best], color="0.1", lw=6, alpha=0.15)
+axes[0, 1].set(xlabel="$x$", ylabel="output", title=f"$F_{i_best}$ by its component, made smaller")
 axes[0, 1].legend(frameon=False, fontsize=9)
 for ax in axes[0]:
     ax.spines[["top", "right"]].set_visible(False)
