@@ -39,10 +39,11 @@ W = fz.five_arrows()  # (2, 5)
 fig, axes = pdh.plots.figure(9, 3.4, 1, 2, width_ratios=[1, 1.3])
 pdh.plots.columns(axes[0, 0], W).set_title("columns of W", fontsize=10)
 pdh.plots.matrix(axes[0, 1], W, limit=1.5).set_title("W", fontsize=10)
+lengths = W.norm(dim=0)
 pdh.show(
     fig,
-    alt="Left: the five columns of W as arrows, with nearly equal lengths of 1.12 to 1.14, pointing to the corners of a regular pentagon. Right: W as a table of "
-    "two rows and five columns.",
+    alt=f"Left: the five columns of W as arrows, with nearly equal lengths of {lengths.min():.2f} to {lengths.max():.2f}, pointing to the corners of a regular pentagon. "
+    "Right: W as a table of two rows and five columns.",
 )
 
 # %% [markdown]

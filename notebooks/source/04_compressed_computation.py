@@ -238,7 +238,8 @@ pdh.show(
     fig,
     alt="Loss per feature against feature probability on a logarithmic axis. "
     + "; ".join(f"{kind}: " + ", ".join(f"{v:.4f}" for v in row) for kind, row in losses.iterrows())
-    + f" at p = {', '.join(f'{p:g}' for p in losses)}. The naive loss is 0.0833; with an offset it falls to 0.0531 at p = 1.",
+    + f" at p = {', '.join(f'{p:g}' for p in losses)}. The naive loss is {1 / 12:.4f}; with an offset it falls to "
+    f"{mixing.offset_loss(1.0):.4f} at p = 1.",
 )
 losses.round(4)
 

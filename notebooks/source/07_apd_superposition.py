@@ -195,15 +195,17 @@ pdh.show(fig, alt)
 fig, axes = pdh.plots.figure(9, 3.2, 1, 2)
 plots.column_sums(axes[0, 0], P_trained, W).set_title("whose is each column's length?", fontsize=10)
 pdh.plots.losses(axes[0, 1], run.history).set_title("losses during training", fontsize=10)
+matching = ((P_trained * W).sum(dim=1) / W.square().sum(dim=0)).amax(dim=0)  # (m2,): shares of the columns
+last = run.history.iloc[-1]
 pdh.show(
     fig,
-    alt="Left: stacked bars, one per column of W. The matching component holds about 0.9 of the column's length; "
-    "the rest is spread over the other four, and the bars reach 1. Right: faithfulness falls to about 1e-6 while "
-    "minimality settles near 1e-3 and simplicity near 2e-2.",
+    alt=f"Left: stacked bars, one per column of W. The matching component holds {matching.min():.2f} to {matching.max():.2f} of the column's length; "
+    f"the rest is spread over the other four, and the bars reach 1. Right: faithfulness falls to {last.faithfulness:.0e} while "
+    f"minimality settles near {last.minimality:.0e} and simplicity near {last.simplicity:.0e}.",
 )
 
 # %% [markdown]
-# So faithfulness is *not* what gives way: its loss falls to a millionth. About a tenth of each column has moved into the
+# So faithfulness is *not* what gives way: its loss falls below a millionth. About a tenth of each column has moved into the
 # other components. There it costs nothing most of the time, since those components are not active.
 
 # %% [markdown]
@@ -314,7 +316,7 @@ ax.legend(frameon=False, fontsize=8, loc="lower left")
 at = measured.set_index("simplicity_coeff")["ml2r"]
 pdh.show(
     fig,
-    alt=f"Length ratio against the simplicity coefficient. The predicted curve falls from 1 at zero to 0.58 at about "
+    alt=f"Length ratio against the simplicity coefficient. The predicted curve falls from 1 at zero to {scale[0]:.2f} at about "
     f"{predicted.max():.2f}, where it ends. Measured ML2R is {at[0.5]:.2f} at 0.5, {at[0.7]:.2f} at 0.7, {at[1.0]:.2f} at "
     f"1, and {at[2.0]:.2f} at 2.",
 )

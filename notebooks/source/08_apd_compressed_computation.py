@@ -29,6 +29,7 @@ from torch import Generator, Tensor
 import pd_helpers as pdh
 from pd_helpers import analysis
 from pd_helpers.core import apd, attributions, losses
+from pd_helpers.core.training import progress
 from pd_helpers.runs import shipped
 
 # %% [markdown]
@@ -437,7 +438,10 @@ pdh.show(fig, alt)
 # If a feature needs more than one component, does the batch top-k give it more than one? That is figure 18.
 
 # %%
-errors = {k: analysis.single_feature(run, N, Generator().manual_seed(0)) for k, run in small.items()}
+errors = {
+    k: analysis.single_feature(run, N, Generator().manual_seed(0))
+    for k, run in progress(small.items(), total=len(small), description="single features", unit="run")
+}
 
 fig, axes = pdh.plots.figure(9, 3.6, 1, 2, sharey=True)
 pdh.plots.active_components(axes[0, 0], errors_full).set_title("full rank, top-k 1.28", fontsize=10)

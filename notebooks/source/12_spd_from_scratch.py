@@ -32,6 +32,7 @@ from torch import Tensor
 
 import pd_helpers as pdh
 from pd_helpers.analysis import metrics
+from pd_helpers.core.training import progress
 
 preset = pdh.preset("spd/tms_5-2")  # the paper's settings, and ours
 target = pdh.make_target(preset.target, seed=0)  # the network of notebook 02, trained a little longer
@@ -539,7 +540,7 @@ def best_of(seeds: range, first: int = 500) -> tuple[list[dict[str, float]], tup
         print(f"seed {seed}: loss after {first} steps {total(history):.5f}")
         candidates.append((total(history), run, history))
     _, run, history = min(candidates, key=lambda candidate: candidate[0])
-    rest = list(run)
+    rest = list(progress(run, total=steps - first, description="the best"))
     return history + [found for found, _ in rest], rest[-1][1]
 
 
@@ -724,7 +725,8 @@ def outcome(name: str, seed: int, parts: dict) -> dict[str, float]:
 
 
 jobs = (joblib.delayed(outcome)(name, seed, parts) for name, parts in variants.items() for seed in range(2))
-outcomes = pd.DataFrame(joblib.Parallel(n_jobs=min(2, joblib.cpu_count()))(jobs))
+trained = joblib.Parallel(n_jobs=min(2, joblib.cpu_count()), return_as="generator")(jobs)
+outcomes = pd.DataFrame(progress(trained, total=2 * len(variants), description="variants", unit="run"))
 
 
 def span(values: pd.Series) -> str:

@@ -31,6 +31,7 @@ from torch import Tensor
 import pd_helpers as pdh
 from pd_helpers.analysis import metrics
 from pd_helpers.core import causal_importance
+from pd_helpers.core.training import progress
 from pd_helpers.course.spd_superposition import ideas as transcoder
 from pd_helpers.course.spd_superposition import plots
 
@@ -224,11 +225,15 @@ axes[0, 0].legend(title="serves feature", frameon=False, fontsize=9, title_fonts
 axes[0, 2].legend(title="output", frameon=False, fontsize=9, title_fontsize=9, loc="upper left")
 own_2 = g_2["embed"][:, alive[feature]]
 begin, full = values[own_2 > 0.1].min(), values[own_2 > 0.99].min()
+beside = torch.arange(5) != feature
+joining = g_2["unembed"][:, alive][:, beside] > 0.1  # (101, 4): do the others matter?
+heard = target(inputs) > 0.01  # (101, 5)
 pdh.show(
     fig,
     alt=f"Left and middle: importances of the five alive subcomponents as feature 2 grows. Its own one rises from 0 to 1 between "
-    f"about {begin:.2f} and {full:.2f} in embed, and similarly in unembed, where two others rise above about 0.8. Right: "
-    "the target's output 2 is zero up to about 0.2 and then grows; its two neighbours' outputs grow a little from about 0.6.",
+    f"about {begin:.2f} and {full:.2f} in embed, and similarly in unembed, where {joining.any(dim=0).sum()} others rise above about "
+    f"{values[joining.any(dim=1)].min():.1f}. Right: the target's output 2 is zero up to about {values[heard[:, feature]].min():.1f} and then grows; the outputs of its "
+    f"{heard[:, beside].any(dim=0).sum()} neighbours grow a little from about {values[heard[:, beside].any(dim=1)].min():.1f}.",
 )
 
 # %% [markdown]
@@ -472,7 +477,8 @@ workers = joblib.Parallel(
     backend="loky",
     idle_worker_timeout=1,  # second; they need not keep their memory until the next cell that uses them
 )
-for seed, of_spd, of_apd in workers(joblib.delayed(both)(seed) for seed in range(1, 5)):
+done = workers(joblib.delayed(both)(seed) for seed in range(1, 5))
+for seed, of_spd, of_apd in progress(done, total=4, description="seeds", unit="seed"):
     scores[seed] = {"SPD": of_spd, "APD": of_apd}
     print(f"seed {seed}: SPD alive {of_spd['n_alive']}, identity_ci_error {of_spd['identity_ci_error']}")
 
@@ -710,7 +716,8 @@ def with_identity(seed: int) -> tuple[int, dict, str]:
 
 scores_id = {0: run_id.metrics}
 print(f"seed 0: alive {list(run_id.metrics['n_alive'].values())}; {about_pieces(run_id)}")
-for seed, of_spd, text in workers(joblib.delayed(with_identity)(seed) for seed in range(1, 5)):
+done_id = workers(joblib.delayed(with_identity)(seed) for seed in range(1, 5))
+for seed, of_spd, text in progress(done_id, total=4, description="seeds", unit="seed"):
     scores_id[seed] = of_spd
     print(f"seed {seed}: alive {list(of_spd['n_alive'].values())}; {text}")
 
@@ -1014,7 +1021,8 @@ def dictionary(n_latents: int, price: float, start: str) -> dict:
 
 kinds, offered = [(0.03, "together"), (0.01, "together"), (0.1, "together"), (0.03, "quiet")], (40, 160, 640)
 jobs = (joblib.delayed(dictionary)(n, *kind) for kind in kinds for n in offered)
-coders = pd.DataFrame(workers(jobs)).set_index(["price", "start", "latents"]).sort_index()
+fitted = progress(workers(jobs), total=len(kinds) * len(offered), description="transcoders", unit="run")
+coders = pd.DataFrame(fitted).set_index(["price", "start", "latents"]).sort_index()
 coders.round(4)
 
 # %%

@@ -33,6 +33,7 @@ from torch import Generator, Tensor, nn
 import pd_helpers as pdh
 from pd_helpers.analysis import editing, judging, metrics
 from pd_helpers.core import losses
+from pd_helpers.core.training import progress
 from pd_helpers.course.your_own_network import plots
 
 # %% [markdown]
@@ -138,10 +139,9 @@ def fit(network: nn.Module, layers: tuple[str, ...] = ("hidden", "logits"), seed
 
 def fit_all(jobs: dict[str, tuple[nn.Module, dict]]) -> dict[str, pdh.Run]:
     """Several of them, two at a time."""
-    workers = joblib.Parallel(n_jobs=min(2, joblib.cpu_count()))
-    return dict(
-        zip(jobs, workers(joblib.delayed(fit)(net, **settings) for net, settings in jobs.values()), strict=True)
-    )
+    workers = joblib.Parallel(n_jobs=min(2, joblib.cpu_count()), return_as="generator")
+    runs = workers(joblib.delayed(fit)(net, **settings) for net, settings in jobs.values())
+    return dict(zip(jobs, progress(runs, total=len(jobs), description="runs", unit="run"), strict=True))
 
 
 def verdict(run: pdh.Run, labels: Tensor = y_test) -> dict[str, float]:
