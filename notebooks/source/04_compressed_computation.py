@@ -394,7 +394,7 @@ for ax, kind in zip(axes[0], ("symmetric", "asymmetric"), strict=True):
     bound = [mixing.linear_bound(mixing.mixing(kind, s)).item() for s in series.sigma]
     ax.plot(series.sigma, series.loss, "o-", color="0.1", label="loss L/p")
     ax.plot(series.sigma, series.linear_loss, "s--", color=pdh.plots.color(0), label="linear part")
-    ax.plot(mixed_models.sigma, bound, ":", color=pdh.plots.color(0), label="least at rank 50")
+    ax.plot(series.sigma, bound, ":", color=pdh.plots.color(0), label="least at rank 50")
     ax.plot(series.sigma, series.loss - series.linear_loss, "^-.", color=pdh.plots.color(1), label="nonlinear part")
     ax.axhline(1 / 24, color=pdh.plots.GREY, lw=1, label="naive: 1/24 each")
     ax.set(xlabel="σ", ylabel="per feature, p = 0.01", title=f"{kind} mixing", ylim=(0, 0.16))

@@ -116,7 +116,7 @@ for ax in axes[0]:
 pdh.show(
     fig,
     alt=f"Left: relative error of each function with its component alone, for {len(errors)} seeds, on a log scale with the limit of 0.1 dashed; many points lie "
-    f"below, and {n_success} seeds have all four there. Right: seeds by number of functions served: {', '.join(f'{n} seeds with {k}' for k, n in count.items())}.",
+    f"below, and {n_success} of {len(errors)} seeds have all four there. Right: seeds by number of functions served: {', '.join(f'{n} seeds with {k}' for k, n in count.items())}.",
 )
 print(
     f"{n_success} of {len(errors)} runs succeed. {(errors <= 0.1).float().mean():.0%} of all functions are served; "
