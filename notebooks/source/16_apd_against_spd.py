@@ -445,7 +445,7 @@ pd.DataFrame(agreement).T.rename_axis(["run", "estimate"]).style.format("{:.2f}"
 # %%
 fig, axes = pdh.plots.figure(9.2, 3.5, 1, 3)
 panels = [("APD, 5 in 2", "gradient"), ("SPD, 5 in 2", "gradient"), ("SPD, 5 in 2", "importance")]
-times_too_large = {}
+slopes = {}
 for ax, (name, estimate) in zip(axes[0], panels, strict=True):
     _, effects_shown = found[name]
     estimated, in_company = getattr(effects_shown, estimate).flatten(), effects_shown.company.flatten()
@@ -454,18 +454,18 @@ for ax, (name, estimate) in zip(axes[0], panels, strict=True):
     if estimate == "gradient":
         top = max(in_company.max(), estimated.max()).item()
         ax.plot([0, top], [0, top], color="0.4", lw=1, ls="--")
-        times_too_large[name] = ((estimated @ in_company) / (in_company @ in_company)).item()
+        slopes[name] = ((estimated @ in_company) / (in_company @ in_company)).item()
     ax.spines[["top", "right"]].set_visible(False)
 certain = ((estimated < 0.01) | (estimated > 0.99)).float().mean()  # of the learned importances, the last panel
 pdh.show(
     fig,
     alt="Estimates against the measured effect in company, a dot for each input and component. Gradient attributions grow with the effect and are "
-    f"{' and '.join(f'{ratio:.1f}' for ratio in times_too_large.values())} times as large. Learned importances are 0 or 1 for {certain:.0%}, whatever the size of the effect.",
+    f"{' and '.join(f'{slope:.1f} ({name})' for name, slope in slopes.items())} times as large. Learned importances are 0 or 1 for {certain:.0%}, whatever the size of the effect.",
 )
 
 # %% [markdown]
-# Why are the gradients on the left about twice too large? The matrix of the toy model is used twice, once to read and once to write. The output is *quadratic* in a component, and a square has twice the slope that its
-# height suggests. The order does not suffer. The amount does. (In the middle, where each use has masks of its own, presumably the company is why: a piece's partner in the other use is off half of the time, and then its removal changes nothing.)
+# Why are the gradients on the left nearly three times too large? The matrix of the toy model is used twice, once to read and once to write. The output is *quadratic* in a component, and a square has twice the slope that its
+# height suggests. And an output that the ReLU cuts off at zero cannot fall by more than it is, as in [06 · Attributions](06_attributions.ipynb). The order does not suffer. The amount does. (In the middle, where each use has masks of its own, presumably the company is why: a piece's partner in the other use is off half of the time, and then its removal changes nothing.)
 #
 # ### Where the first order misleads
 #
