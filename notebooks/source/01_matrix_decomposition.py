@@ -39,10 +39,11 @@ W = fz.five_arrows()  # (2, 5)
 fig, axes = pdh.plots.figure(9, 3.4, 1, 2, width_ratios=[1, 1.3])
 pdh.plots.columns(axes[0, 0], W).set_title("columns of W", fontsize=10)
 pdh.plots.matrix(axes[0, 1], W, limit=1.5).set_title("W", fontsize=10)
+lengths = W.norm(dim=0)
 pdh.show(
     fig,
-    alt="Left: the five columns of W as arrows, with nearly equal lengths of 1.12 to 1.14, pointing to the corners of a regular pentagon. Right: W as a table of "
-    "two rows and five columns.",
+    alt=f"Left: the five columns of W as arrows, with nearly equal lengths of {lengths.min():.2f} to {lengths.max():.2f}, pointing to the corners of a regular pentagon. "
+    "Right: W as a table of two rows and five columns.",
 )
 
 # %% [markdown]
@@ -76,15 +77,17 @@ pdh.show(
 
 # %%
 u, sigma, v = torch.linalg.svd(W, full_matrices=False)  # (2, 2), (2,), (2, 5)
-terms = torch.einsum("ic,c,cj->cij", u, sigma, v)  # (2, 2, 5): term c is σ_c u_c v_cᵀ
+singular_terms = torch.einsum("ic,c,cj->cij", u, sigma, v)  # (2, 2, 5): term c is σ_c u_c v_cᵀ
 print("singular values:", sigma.numpy().round(3))
-print(f"largest difference between the sum of both terms and W: {(terms.sum(dim=0) - W).abs().max():.0e}")
+print(f"largest difference between the sum of both terms and W: {(singular_terms.sum(dim=0) - W).abs().max():.0e}")
 
 fig, axes = pdh.plots.figure(9, 3.1, 1, 3)
-for ax, part, title in zip(axes[0], (*terms, terms.sum(dim=0)), ("first term", "second term", "both"), strict=True):
+for ax, part, title in zip(
+    axes[0], (*singular_terms, singular_terms.sum(dim=0)), ("first term", "second term", "both"), strict=True
+):
     pdh.plots.columns(ax, W, colors=["0.85"] * 5, width=5)
     pdh.plots.columns(ax, part, labels=False).set_title(title, fontsize=10)
-share = metrics.column_shares(terms, W)
+share = metrics.column_shares(singular_terms, W)
 pdh.show(
     fig,
     alt="Columns of the first singular term, of the second, and of their sum, over those of W in grey. The columns of each term lie on one line, and the two lines are perpendicular. "
@@ -147,19 +150,19 @@ except ValueError as error:
 
 rows = []
 for n_terms in range(1, 6):
-    terms = fz.nmf_terms(W, n_terms)  # (n_terms, 2, 5): NMF of the four rows, and back to two
-    rows.append([fz.left_over(terms, W), fz.terms_used(terms, W).mean().item()])
+    nmf_terms = fz.nmf_terms(W, n_terms)  # (n_terms, 2, 5): NMF of the four rows, and back to two
+    rows.append([fz.left_over(nmf_terms, W), fz.terms_used(nmf_terms, W).mean().item()])
 table = pd.DataFrame(rows, columns=["missing (share of squared length)", "terms used by an arrow"], index=range(1, 6))
 table.rename_axis("NMF terms").round(3)
 
 # %%
 fig, axes = pdh.plots.figure(9, 3.1, 1, 4)
-terms = fz.nmf_terms(W, 4)
-for c, (ax, term) in enumerate(zip(axes[0], terms, strict=True)):
+four_terms = fz.nmf_terms(W, 4)
+for c, (ax, term) in enumerate(zip(axes[0], four_terms, strict=True)):
     pdh.plots.columns(ax, W, colors=["0.75"] * 5, width=4, reach=0.35, limit=1.6)
     pdh.plots.columns(ax, term, labels=False, limit=1.6).set_title(f"NMF term {c}", fontsize=10)
     ax.set(xticklabels=[], yticklabels=[])
-directions = terms.sum(dim=2) / terms.sum(dim=2).norm(dim=1, keepdim=True)
+directions = four_terms.sum(dim=2) / four_terms.sum(dim=2).norm(dim=1, keepdim=True)
 pdh.show(
     fig,
     alt="The four terms of the non-negative factorisation, over W in grey. Each one's arrows point in one direction: "

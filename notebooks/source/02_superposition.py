@@ -62,10 +62,11 @@ W, b = target.embed.weight, target.unembed.bias
 fig, axes = pdh.plots.figure(9, 3.3, 1, 2)
 pdh.plots.columns(axes[0, 0], W).set_title("columns of W", fontsize=10)
 pdh.plots.matrix(axes[0, 1], W.T @ W, limit=1.5).set_title("WᵀW: what output i (row) gets from feature j", fontsize=10)
+across, beside, own = (W.T @ W).sort(dim=1).values.mean(dim=0)[[0, 2, 4]].tolist()  # two, two and one in each row
 pdh.show(
     fig,
-    alt="Left: the five columns of W point to the corners of a regular pentagon. Right: the matrix WᵀW, about 1.28 on "
-    "the diagonal, 0.4 between neighbouring corners, and -1.04 between corners further apart.",
+    alt=f"Left: the five columns of W point to the corners of a regular pentagon. Right: the matrix WᵀW, about {own:.2f} on "
+    f"the diagonal, {beside:.1f} between neighbouring corners, and {across:.2f} between corners further apart.",
 )
 print("b =", b.numpy().round(2), " column lengths:", W.norm(dim=0).numpy().round(2))
 
@@ -157,6 +158,7 @@ print("simple:   ranks are", [torch.linalg.matrix_rank(z).item() for z in Z])
 
 # %%
 values = torch.linspace(0, 1, 101)
+changes = torch.zeros(5, 101)
 fig, axes = pdh.plots.figure(9, 3.2, 1, 2)
 for c in range(5):
     one = values[:, None] * torch.eye(5)[c]  # (101, 5): feature c from 0 to 1
@@ -166,18 +168,19 @@ for c in range(5):
     axes[0, 0].plot(
         values, alone[:, c], color=pdh.plots.color(c), ls=["-", "--", "-.", ":", "-"][c], label=f"feature {c}"
     )
-    error = (whole - alone).square().mean(dim=1)
-    axes[0, 1].plot(values, error, color=pdh.plots.color(c), ls=["-", "--", "-.", ":", "-"][c])
+    changes[c] = (whole - alone).square().mean(dim=1)
+    axes[0, 1].plot(values, changes[c], color=pdh.plots.color(c), ls=["-", "--", "-.", ":", "-"][c])
 axes[0, 0].set(xlabel="value of the only feature on", ylabel="its own output")
 axes[0, 0].set_title("W (thick) and Z alone (thin)", fontsize=10)
 axes[0, 0].legend(frameon=False, fontsize=8)
 axes[0, 1].set(xlabel="value of the only feature on", ylabel="mean squared error", ylim=(0, 0.02))
 axes[0, 1].set_title("what replacing W by Z changes, over all outputs", fontsize=10)
+quiet = values[(changes < 1e-6).all(dim=0)].max()
 pdh.show(
     fig,
     alt="Left: each feature's own output against its value, the same with W and with its mechanism alone. Right: the mean "
-    "squared difference over all outputs is zero up to a value of about 0.6 and reaches about 0.01 at 1, from "
-    "the interference that the bias does not remove.",
+    f"squared difference over all outputs is zero up to a value of about {quiet:.1f} and reaches about {changes[:, -1].mean():.2f} at 1, "
+    "from the interference that the bias does not remove.",
 )
 
 # %% [markdown]
@@ -193,14 +196,14 @@ pdh.show(
 # features that are on, and nothing else.
 
 # %%
-x = features(100_000, torch.Generator().manual_seed(1))
-masks = (x > 0).float()  # (100000, 5): mechanism c is used where feature c is on
+inputs = features(100_000, torch.Generator().manual_seed(1))
+masks = (inputs > 0).float()  # (100000, 5): mechanism c is used where feature c is on
 components = pdh.decompose(target, {"embed": 5}, rank=1)
 with torch.no_grad():  # hand-set U and V: component c is Z(c)
     components.layers["embed"].U.copy_(W.T[:, :, None])
     components.layers["embed"].V.copy_(torch.eye(5)[:, None, :])
-    error = F.mse_loss(components(x, masks).output, target(x))
-    nothing = F.mse_loss(components(x, torch.zeros_like(masks)).output, target(x))
+    error = F.mse_loss(components(inputs, masks).output, target(inputs))
+    nothing = F.mse_loss(components(inputs, torch.zeros_like(masks)).output, target(inputs))
 print(f"mean squared error with only the mechanisms needed: {error:.2e}")
 print(f"with no mechanism at all:                           {nothing:.2e}")
 print(f"mechanisms used per input: {masks.sum(dim=1).mean():.2f} of 5")

@@ -214,10 +214,10 @@ def mean_losses(outputs: dict, n_features: int = 100, n_inputs: int = 500_000) -
 
 p = config.feature_probability
 losses = mean_losses(outputs)
-table = pd.DataFrame({"here": losses})
-table["worked out"] = [p / 6, p / 12, p / 12 + noise.square().sum().item() / 100 * p / 3, None]
-table["published"] = ["–", "8.33e-4", "–", "about 6.4e-4"]
-table.style.format("{:.2e}", subset=["here", "worked out"], na_rep="–")
+baselines = pd.DataFrame({"here": losses})
+baselines["worked out"] = [p / 6, p / 12, p / 12 + noise.square().sum().item() / 100 * p / 3, None]
+baselines["published"] = ["–", "8.33e-4", "–", "about 6.4e-4"]
+baselines.style.format("{:.2e}", subset=["here", "worked out"], na_rep="–")
 
 # %% [markdown]
 # Published: the naive loss and the trained one are from *Compressed Computation is (probably) not Computation in
@@ -231,8 +231,8 @@ table.style.format("{:.2e}", subset=["here", "worked out"], na_rep="–")
 # against the labels. We can compare that too:
 
 # %%
-x = features(100_000, torch.Generator().manual_seed(2))
-against_target = F.mse_loss(baseline(x), net(x)).item()
+fresh = features(100_000, torch.Generator().manual_seed(2))
+against_target = F.mse_loss(baseline(fresh), net(fresh)).item()
 print(f"monosemantic baseline against the trained network's output: {against_target:.2e}; paper, off its plot: 8.5e-4")
 
 # %% [markdown]
@@ -288,9 +288,9 @@ pdh.show(fig, alt)
 # with $s$?
 
 # %%
-x = features(50_000, torch.Generator().manual_seed(3))
-gap = x @ skip.T - labels(x)  # the error without the MLP
-adds = net(x) - x @ skip.T  # what the MLP adds
+batch = features(50_000, torch.Generator().manual_seed(3))
+gap = batch @ skip.T - labels(batch)  # the error without the MLP
+adds = net(batch) - batch @ skip.T  # what the MLP adds
 scales = torch.linspace(0, 2, 101)
 
 
@@ -300,7 +300,7 @@ def parabola(where: Tensor) -> Tensor:
     return a + b * scales + c * scales**2
 
 
-own, others = parabola(x != 0), parabola(x == 0)
+own, others = parabola(batch != 0), parabola(batch == 0)
 best = scales[(own + others).argmin()].item()
 
 fig, axes = pdh.plots.figure(8, 3.4)
@@ -495,14 +495,14 @@ net_2 = pdh.make_target(two_layers, seed=0).narrow()[0]
 net_3 = pdh.make_target(three_layers, seed=0).narrow()[0]
 
 # %%
-losses |= mean_losses({"trained, two layers": net_2}) | mean_losses({"trained, three layers": net_3}, n_features=102)
+deeper = mean_losses({"trained, two layers": net_2}) | mean_losses({"trained, three layers": net_3}, n_features=102)
 names = ("trained, one layer", "trained, two layers", "trained, three layers")
 one_hot = {name: n(torch.eye(n.n_features)) for name, n in zip(names, (net, net_2, net_3), strict=True)}
-table = pd.DataFrame({"steps": [10_000, 2000, 2000], "loss": [losses[name] for name in names]}, index=names)
-table["own output at 1: mean"] = [y.diag().mean().item() for y in one_hot.values()]
-table["smallest"] = [y.diag().min().item() for y in one_hot.values()]
-table["largest"] = [y.diag().max().item() for y in one_hot.values()]
-table.style.format("{:.2e}", subset="loss").format("{:.2f}", subset=table.columns[2:])
+depths = pd.DataFrame({"steps": [10_000, 2000, 2000], "loss": [(losses | deeper)[name] for name in names]}, index=names)
+depths["own output at 1: mean"] = [y.diag().mean().item() for y in one_hot.values()]
+depths["smallest"] = [y.diag().min().item() for y in one_hot.values()]
+depths["largest"] = [y.diag().max().item() for y in one_hot.values()]
+depths.style.format("{:.2e}", subset="loss").format("{:.2f}", subset=depths.columns[2:])
 
 # %% [markdown]
 # Nearly the same numbers as with one layer, and the same pictures. Figures 19 and 20 of the paper, for two layers:
@@ -664,19 +664,18 @@ pdh.checks.ramp_weights(ramp_weights)
 
 # %%
 fig, axes = pdh.plots.figure(9, 3.6, 1, 2, sharey=True)
-left, right = axes[0]
-for i in range(4):
-    ls = ["-", "--", "-.", ":"][i]
-    left.plot(points, gated(inputs(points, i))[:, 0], color=pdh.plots.color(i), ls=ls, lw=2, label=f"bit {i}")
-    left.plot(points, F_true[i], color=pdh.plots.color(i), lw=6, alpha=0.2)
-right.plot(points, gated(inputs(points, 0, 3))[:, 0], color="0.1", lw=2, label="bits 0 and 3")
-right.plot(points, F_true[0] + F_true[3], color="0.1", lw=6, alpha=0.2, label="$F_0 + F_3$")
-right.plot(points, gated(inputs(points))[:, 0], color=pdh.plots.color(4), ls="--", lw=2, label="no bit")
-for ax, title in ((left, "one bit on: network (thin), $F_i$ (broad)"), (right, "two bits, and none")):
+one_bit, other_bits = axes[0]
+for i, ls in enumerate(("-", "--", "-.", ":")):
+    one_bit.plot(points, gated(inputs(points, i))[:, 0], color=pdh.plots.color(i), ls=ls, lw=2, label=f"bit {i}")
+    one_bit.plot(points, F_true[i], color=pdh.plots.color(i), lw=6, alpha=0.2)
+other_bits.plot(points, gated(inputs(points, 0, 3))[:, 0], color="0.1", lw=2, label="bits 0 and 3")
+other_bits.plot(points, F_true[0] + F_true[3], color="0.1", lw=6, alpha=0.2, label="$F_0 + F_3$")
+other_bits.plot(points, gated(inputs(points))[:, 0], color=pdh.plots.color(4), ls="--", lw=2, label="no bit")
+for ax, title in ((one_bit, "one bit on: network (thin), $F_i$ (broad)"), (other_bits, "two bits, and none")):
     ax.set(xlabel="$x$", title=title)
     ax.legend(frameon=False, fontsize=9, ncols=2, loc="lower right")
     ax.spines[["top", "right"]].set_visible(False)
-left.set(ylabel="output $y$", ylim=(-3.4, 1))
+one_bit.set(ylabel="output $y$", ylim=(-3.4, 1))
 worst = max((gated(inputs(points, i))[:, 0] - F_true[i]).abs().max().item() for i in range(4))
 pdh.show(
     fig,

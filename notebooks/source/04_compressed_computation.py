@@ -156,17 +156,17 @@ def best_offset(p: float, d: int) -> float:
 pdh.checks.best_offset(best_offset)
 
 # %%
-rows = {}
+offsets = {}
 for p in (0.01, 0.1, 1.0):
     sampled = mixing.loss_per_feature(mixing.naive(offset=mixing.best_offset(p)), torch.zeros(100, 100), p)
-    rows[f"p = {p:g}"] = {
+    offsets[f"p = {p:g}"] = {
         "best offset b*": mixing.best_offset(p),
         "L/p worked out": mixing.offset_loss(p),
         "L/p sampled": sampled.item(),
     }
-table = pd.DataFrame(rows).T
-table["worked out from the paper's setting"] = ["–", "0.0813", "0.0531"]
-table.style.format("{:.4f}", subset=list(table)[:3])
+offset_losses = pd.DataFrame(offsets).T
+offset_losses["worked out from the paper's setting"] = ["–", "0.0813", "0.0531"]
+offset_losses.style.format("{:.4f}", subset=list(offset_losses)[:3])
 
 # %% [markdown]
 # At $p = 0.01$ the offset is worth nothing. At $p = 1$ it is worth a third of the loss. Keep that in mind when a network beats 0.0833 on
@@ -182,12 +182,12 @@ table.style.format("{:.4f}", subset=list(table)[:3])
 # (4,000 steps here; the sweeps below have the paper's 10,000.)
 
 # %%
-p, settings = 0.01, mixing.Training(steps=4_000)
+p_live, settings = 0.01, mixing.Training(steps=4_000)
 both = torch.stack([M, torch.zeros(100, 100)])
-steps, curve = mixing.train(both, p, settings=settings), {}
+steps, curve = mixing.train(both, p_live, settings=settings), {}
 for step, mlp in enumerate(progress(steps, total=settings.steps, description="two MLPs"), 1):
     if step % 400 == 0:
-        curve[step] = mixing.loss_per_feature(mlp, both, p).tolist()
+        curve[step] = mixing.loss_per_feature(mlp, both, p_live).tolist()
 
 fig, axes = pdh.plots.figure(7.5, 3.3)
 ax = axes[0, 0]
@@ -238,7 +238,8 @@ pdh.show(
     fig,
     alt="Loss per feature against feature probability on a logarithmic axis. "
     + "; ".join(f"{kind}: " + ", ".join(f"{v:.4f}" for v in row) for kind, row in losses.iterrows())
-    + f" at p = {', '.join(f'{p:g}' for p in losses)}. The naive loss is 0.0833; with an offset it falls to 0.0531 at p = 1.",
+    + f" at p = {', '.join(f'{p:g}' for p in losses)}. The naive loss is {1 / 12:.4f}; with an offset it falls to "
+    f"{mixing.offset_loss(1.0):.4f} at p = 1.",
 )
 losses.round(4)
 
@@ -285,15 +286,22 @@ pdh.widgets.MixingLab(by_sigma, by_p)
 
 # %%
 clean = by_p.query("kind == 'none' and p == 0.01")
+
+
+def from_clean(kind: str) -> pd.DataFrame:
+    """The sweep's models of this kind, from σ = 0 on."""
+    return pd.concat([clean, by_sigma[by_sigma.kind == kind]]).sort_values("sigma")
+
+
 grid = {}
 for kind in list(plots.KINDS)[1:]:
-    rows = pd.concat([clean, by_sigma[by_sigma.kind == kind]]).sort_values("sigma")
-    sigma, loss = rows.sigma.tolist(), rows.loss.tolist()
+    swept = from_clean(kind)
+    sigma, loss_at = swept.sigma.tolist(), swept.loss.tolist()
     grid[kind] = {
-        "lowest L/p": min(loss),
-        "at σ": sigma[loss.index(min(loss))],
-        "crosses 0.0833 at σ": mixing.crossing(sigma, loss, 1 / 12),
-        "lowest L/p on clean labels": rows.clean_loss.min(),
+        "lowest L/p": min(loss_at),
+        "at σ": sigma[loss_at.index(min(loss_at))],
+        "crosses 0.0833 at σ": mixing.crossing(sigma, loss_at, 1 / 12),
+        "lowest L/p on clean labels": swept.clean_loss.min(),
     }
 crossings = pd.DataFrame(grid).T
 crossings.round(4)
@@ -326,14 +334,14 @@ gentle = mixing.Training(steps=2_000, lr=1e-3)
 *_, moved = progress(
     mixing.train(nothing, 0.01, start=start, settings=gentle), total=gentle.steps, description="clean labels"
 )
-table = pd.DataFrame(
+transplanted = pd.DataFrame(
     {
         "on its own labels": models.loss,
         "transplanted to clean labels": models.clean_loss,
         "and trained on there": mixing.loss_per_feature(moved, nothing, 0.01).numpy(),
     }
 )
-table.round(4)
+transplanted.round(4)
 
 # %% [markdown]
 # (Rows are kinds of mixing; `none` started as a clean network.) Transplanted, each is well above the naive loss. Trained on, each comes
@@ -364,35 +372,35 @@ table.round(4)
 # **Predict before you run.** Computation in superposition would lower the nonlinear part. Which part did $M$ lower?
 
 # %%
-rows = {}
+parts = {}
 for kind, mlp in mlps.items():
     x = mixing.inputs(0.01, 100_000, torch.Generator().manual_seed(0))
     even = (mlp(x) + mlp(-x)) / 2 - x.abs() / 2  # sampled, as a check of the formula
-    rows[kind] = {
+    parts[kind] = {
         "L/p": models.loss[kind],
         "linear part": mixing.linear_loss(mlp, Ms[kind]).item(),
         "least possible at rank 50": mixing.linear_bound(Ms[kind]).item(),
         "nonlinear part": models.loss[kind] - mixing.linear_loss(mlp, Ms[kind]).item(),
         "nonlinear, sampled": even.square().mean().item() * mixing.share_on(0.01) / 0.01,
     }
-rows["naive, clean labels"] = dict(zip(rows["none"], [1 / 12, 1 / 24, 1 / 24, 1 / 24, float("nan")], strict=True))
-split = pd.DataFrame(rows).T
+parts["naive, clean labels"] = dict(zip(parts["none"], [1 / 12, 1 / 24, 1 / 24, 1 / 24, float("nan")], strict=True))
+split = pd.DataFrame(parts).T
 split.style.format("{:.4f}", na_rep="–")
 
 # %%
 fig, axes = pdh.plots.figure(9.2, 3.7, 1, 2)
 for ax, kind in zip(axes[0], ("symmetric", "asymmetric"), strict=True):
-    rows = pd.concat([clean, by_sigma[by_sigma.kind == kind]]).sort_values("sigma")
-    bound = [mixing.linear_bound(mixing.mixing(kind, s)).item() for s in rows.sigma]
-    ax.plot(rows.sigma, rows.loss, "o-", color="0.1", label="loss L/p")
-    ax.plot(rows.sigma, rows.linear_loss, "s--", color=pdh.plots.color(0), label="linear part")
-    ax.plot(rows.sigma, bound, ":", color=pdh.plots.color(0), label="least at rank 50")
-    ax.plot(rows.sigma, rows.loss - rows.linear_loss, "^-.", color=pdh.plots.color(1), label="nonlinear part")
+    series = from_clean(kind)
+    bound = [mixing.linear_bound(mixing.mixing(kind, s)).item() for s in series.sigma]
+    ax.plot(series.sigma, series.loss, "o-", color="0.1", label="loss L/p")
+    ax.plot(series.sigma, series.linear_loss, "s--", color=pdh.plots.color(0), label="linear part")
+    ax.plot(series.sigma, bound, ":", color=pdh.plots.color(0), label="least at rank 50")
+    ax.plot(series.sigma, series.loss - series.linear_loss, "^-.", color=pdh.plots.color(1), label="nonlinear part")
     ax.axhline(1 / 24, color=pdh.plots.GREY, lw=1, label="naive: 1/24 each")
     ax.set(xlabel="σ", ylabel="per feature, p = 0.01", title=f"{kind} mixing", ylim=(0, 0.16))
     ax.spines[["top", "right"]].set_visible(False)
 axes[0, 0].legend(frameon=False, fontsize=8.5)
-symmetric = pd.concat([clean, by_sigma[by_sigma.kind == "symmetric"]]).sort_values("sigma")
+symmetric = from_clean("symmetric")
 nonlinear = symmetric.loss - symmetric.linear_loss
 pdh.show(
     fig,
@@ -450,8 +458,8 @@ fig, axes = pdh.plots.figure(9.2, 3.5, 1, 3)
 kept = {
     kind: subspaces.along_directions(mlps[kind].product, Ms[kind]) for kind in ("embedding", "flipped", "symmetric")
 }
-for (kind, found), label in zip(kept.items(), ("embedding", "other sign", "symmetric"), strict=True):
-    plots.direction_cosines(axes[0, 0], found, kind, label)
+for (kind, found), legend in zip(kept.items(), ("embedding", "other sign", "symmetric"), strict=True):
+    plots.direction_cosines(axes[0, 0], found, kind, legend)
 axes[0, 0].set_title("eigenvectors of M", fontsize=10)
 own = subspaces.along_directions(mlps["asymmetric"].product, Ms["asymmetric"])
 shifted = subspaces.along_directions(mlps["asymmetric"].product, torch.eye(100) + 2 * Ms["asymmetric"])
@@ -490,12 +498,12 @@ pdh.show(
 entries = {}
 for kind in list(mlps)[1:]:
     B, mixed = mlps[kind].product, Ms[kind]
-    slope, start_at = (
+    slope_on, start_at = (
         mixing.line(mixed.diag(), B.diag()) if kind.endswith("symmetric") else (float("nan"), B.diag().mean().item())
     )
     entries[kind] = {
         "slope off the diagonal": mixing.line(mixed[off], B[off])[0],
-        "slope on it": slope,
+        "slope on it": slope_on,
         "diagonal where M_ii = 0": start_at,
     }
 entries["wanted, any rank"] = {"slope off the diagonal": 2.0, "slope on it": 2.0, "diagonal where M_ii = 0": 1.0}
@@ -509,9 +517,9 @@ slopes.style.format("{:.2f}", na_rep="–")
 
 # %%
 fig, axes = pdh.plots.figure(8.5, 3.4, 1, 2)
-B, mixed = mlps["symmetric"].product, Ms["symmetric"]
+B_symmetric, M_symmetric = mlps["symmetric"].product, Ms["symmetric"]
 for ax, where, name in ((axes[0, 0], off, "off the diagonal"), (axes[0, 1], ~off, "on the diagonal")):
-    a, b = mixed[where], B[where]
+    a, b = M_symmetric[where], B_symmetric[where]
     slope, at_zero = mixing.line(a, b)
     ends = torch.stack([a.min(), a.max()])
     ax.plot(a, b, ".", ms=2 if where is off else 6, alpha=0.3 if where is off else 0.8, color=pdh.plots.color(1))
@@ -599,9 +607,9 @@ theirs = subspaces.mixing_matrix(target.W_E)
 inside = mixing.MLP(
     (target.mlps[0].W_in.weight @ target.W_E).detach(), (target.W_U @ target.mlps[0].W_out.weight).detach()
 )
-loss = mixing.loss_per_feature(inside, theirs, 0.01, rows=300_000).item()
+mlp_loss = mixing.loss_per_feature(inside, theirs, 0.01, rows=300_000).item()
 linear = mixing.linear_loss(inside, theirs).item()
-print(f"the residual MLP: L/p = {loss:.4f}; linear part {linear:.4f}, nonlinear part {loss - linear:.4f}")
+print(f"the residual MLP: L/p = {mlp_loss:.4f}; linear part {linear:.4f}, nonlinear part {mlp_loss - linear:.4f}")
 print(f"this sign: eigenvalues of M {torch.linalg.eigvalsh(theirs)[0]:.2f} to {torch.linalg.eigvalsh(theirs)[-1]:.2f}")
 
 # %% [markdown]
@@ -634,7 +642,7 @@ print(f"this sign: eigenvalues of M {torch.linalg.eigvalsh(theirs)[0]:.2f} to {t
 
 # %%
 at = models.loss
-rows = [
+beside = [
     ("clean labels, p = 0.01", at["none"], "0.0833 (naive)", ""),
     ("embedding, p = 0.01, this sign", at["embedding"], "–", "what a residual MLP has"),
     (
@@ -661,7 +669,7 @@ rows = [
         "worked out, both",
     ),
 ]
-table = pd.DataFrame(rows, columns=["what", "here", "paper", "why"]).set_index("what")
+table = pd.DataFrame(beside, columns=["what", "here", "paper", "why"]).set_index("what")
 table["here"] = [
     v if isinstance(v, str) else f"{v:.2f}" if v > 1 else f"{v:.4f}" if v > 0 else v for v in table["here"]
 ]

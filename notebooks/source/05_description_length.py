@@ -187,11 +187,11 @@ ax.annotate(f"α = {crossing:.2f}", (crossing, 62), xytext=(5, 0), textcoords="o
 ax.set(xlabel="bits per number α", ylabel="bits per input", xlim=(0, 10), ylim=(0, 70))
 ax.legend(frameon=False, fontsize=9, loc="upper left")
 ax.spines[["top", "right"]].set_visible(False)
-at = {name: (values[10], values[80]) for name, values in bits.items()}
+bits_at = {name: (values[10], values[80]) for name, values in bits.items()}
 pdh.show(
     fig,
     alt="Bits per input against α for five cuts, all straight lines. At α = 1 and 8: "
-    + "; ".join(f"{name} {low:.2f} and {high:.2f}" for name, (low, high) in at.items())
+    + "; ".join(f"{name} {low:.2f} and {high:.2f}" for name, (low, high) in bits_at.items())
     + f". The lines of the whole network and of the mechanisms cross at {crossing:.2f}.",
 )
 
@@ -211,8 +211,8 @@ small = pdh.make_target(pdh.TMSConfig(), seed=0).double()
 few = pdh.TMSConfig().features()(8000, torch.Generator().manual_seed(0)).double()
 rows = []
 for P in five_cuts(small.embed.weight).values():
-    on, r = effects(small, few, P) > epsilon, torch.linalg.matrix_rank(P)
-    rows.append([len(P), dl.minimality(on), *(dl.description_length(on, r, a) for a in (1, 8))])
+    active_few, r = effects(small, few, P) > epsilon, torch.linalg.matrix_rank(P)
+    rows.append([len(P), dl.minimality(active_few), *(dl.description_length(active_few, r, a) for a in (1, 8))])
 pd.DataFrame(
     rows, index=list(cuts), columns=["components", "active per input", "bits at α = 1", "bits at α = 8"]
 ).round(3)
@@ -369,10 +369,10 @@ pdh.widgets.DescriptionLengthLab(used)
 
 # %%
 exponents = torch.linspace(0.02, 2, 100).tolist()
-draw = torch.Generator().manual_seed(0)
-left, right = (torch.linalg.qr(torch.randn(4, 4, generator=draw).double()).Q for _ in range(2))
+noise = torch.Generator().manual_seed(0)
+left, right = (torch.linalg.qr(torch.randn(4, 4, generator=noise).double()).Q for _ in range(2))
 same_length = {f"rank {r}": left[:, :r] @ right[:, :r].T / r**0.5 for r in range(1, 5)}  # r equal singular values
-same_length["rank 1 and noise"] = same_length["rank 1"] + 0.01 * torch.randn(4, 4, generator=draw).double()
+same_length["rank 1 and noise"] = same_length["rank 1"] + 0.01 * torch.randn(4, 4, generator=noise).double()
 
 fig, axes = pdh.plots.figure(8, 3.4)
 ax = axes[0, 0]
@@ -393,14 +393,14 @@ ax.annotate("0.9, as often in APD", (0.9, 3.2), xytext=(5, 0), textcoords="offse
 ax.set(xlabel="Schatten exponent $p_S$", ylabel="sum of σ to the power $p_S$", xlim=(0, 2), ylim=(0, 4.2))
 ax.legend(frameon=False, fontsize=9, loc="upper right")
 ax.spines[["top", "right"]].set_visible(False)
-at = {
+norms_at = {
     name: (dl.schatten(P, 0.02).item(), dl.schatten(P, 0.9).item(), dl.schatten(P, 2.0).item())
     for name, P in same_length.items()
 }
 pdh.show(
     fig,
     alt="Schatten norm against the exponent, for matrices of equal length. At 0.02, 0.9 and 2: "
-    + "; ".join(f"{name} {low:.2f}, {middle:.2f}, {high:.2f}" for name, (low, middle, high) in at.items())
+    + "; ".join(f"{name} {low:.2f}, {middle:.2f}, {high:.2f}" for name, (low, middle, high) in norms_at.items())
     + ".",
 )
 
@@ -426,25 +426,25 @@ pdh.show(
 # What happens to the sum, at $p_S = 0.5$, at 1, at 1.5?
 
 # %%
-P = left @ torch.diag(torch.tensor([1.0, 0.5, 0.0, 0.0]).double()) @ right.T  # singular values 1, 0.5
+rank_2 = left @ torch.diag(torch.tensor([1.0, 0.5, 0.0, 0.0]).double()) @ right.T  # singular values 1, 0.5
 angles = torch.linspace(0, 90, 91).tolist()
 fig, axes = pdh.plots.figure(8, 3.2)
-ax, told = axes[0, 0], []
+ax, differences = axes[0, 0], []
 for i, p_S in enumerate((0.5, 1.0, 1.5)):
     paid = []
     for angle in angles:
-        U, V = dl.turned_factors(P, angle)
-        assert torch.allclose(U @ V, P)
-        paid.append(losses.schatten(U[None], V[None], p_S).item() - dl.schatten(P, p_S).item())
+        U, V = dl.turned_factors(rank_2, angle)
+        assert torch.allclose(U @ V, rank_2)
+        paid.append(losses.schatten(U[None], V[None], p_S).item() - dl.schatten(rank_2, p_S).item())
     ax.plot(angles, paid, ["-", "--", "-."][i], color=pdh.plots.color(i), lw=2, label=f"$p_S$ = {p_S:g}")
-    told.append(f"{paid[45]:+.3f} at exponent {p_S:g}")
+    differences.append(f"{paid[45]:+.3f} at exponent {p_S:g}")
 ax.set(xlabel="turn of the factors, in degrees", ylabel="factors pay more by", xticks=range(0, 91, 15))
 ax.axhline(0, color="0.2", lw=0.8)
 ax.legend(frameon=False, fontsize=9)
 ax.spines[["top", "right"]].set_visible(False)
 pdh.show(
     fig,
-    alt=f"How much more the factors pay than the singular values, against their turn. At 45 degrees: {', '.join(told)}. At 0 and 90 degrees all are zero.",
+    alt=f"How much more the factors pay than the singular values, against their turn. At 45 degrees: {', '.join(differences)}. At 0 and 90 degrees all are zero.",
 )
 
 # %% [markdown]

@@ -65,8 +65,7 @@ for name, P in cuts.items():
 fig, axes = pdh.plots.figure(9, 3.1, 1, 3)
 for ax, (name, P) in zip(axes[0], cuts.items(), strict=True):
     pdh.plots.columns(ax, W, colors=["0.85"] * 5, width=5)
-    for c, part in enumerate(P):
-        style = ["-", "--", "-.", ":", "-"][c]
+    for c, (part, style) in enumerate(zip(P, ("-", "--", "-.", ":", "-"), strict=False)):
         pdh.plots.columns(ax, part, colors=[pdh.plots.color(c)] * 5, labels=False, style=style, width=1.6)
     ax.set_title(f"{name}: {len(P)} components", fontsize=10)
 pdh.show(
@@ -156,7 +155,8 @@ pd.DataFrame({"attribution (eq. 8)": A, "effect, real ablation": full.square().m
 # **Predict before you run.** Is that also true of the singular vectors? Of the random split? For inputs with several features on?
 
 # %%
-data = pdh.TMSConfig().features()(6000, generator).double()
+draw = generator.clone_state()  # a copy, so that this cell draws the same inputs whenever it runs
+data = pdh.TMSConfig().features()(6000, draw).double()
 data = data[data.any(dim=1)]  # inputs with something on
 along_W = 2 * (data @ W.T @ W) * (target(data) > 0)
 for name, P in cuts.items():
@@ -287,18 +287,18 @@ D[:, 0] = 0.6 * torch.stack([-W[1, 0], W[0, 0]])  # turns column 0 sideways
 with_pair = torch.cat([Z, D[None], -D[None]])  # (7, 2, 5)
 only_0 = torch.eye(5).double()[:1]  # feature 0 at 1
 
-table = pd.DataFrame(
+cancellation = pd.DataFrame(
     {
         "attribution": attributions.attributions(target, only_0, {"embed": with_pair})[0],
         "removed alone": ablation.root_mean_square(ablation.ablated(target, only_0, {"embed": with_pair}))[0],
     },
     index=[*(f"mechanism {c}" for c in range(5)), "D", "−D"],
 )
-table.loc["D and −D together"] = [
+cancellation.loc["D and −D together"] = [
     attributions.attributions(target, only_0, {"embed": (with_pair[5:].sum(dim=0))[None]})[0, 0].item(),
     ablation.root_mean_square(ablation.ablated(target, only_0, {"embed": with_pair[5:].sum(dim=0)[None]}))[0, 0].item(),
 ]
-table.round(3)
+cancellation.round(3)
 
 # %% [markdown]
 # Removed one at a time, both look important. So real ablation fails here too, and not only the first order. Removed together they do
@@ -339,9 +339,9 @@ gained = target(some) - F.relu(b)
 for name, P in cuts.items():
     exact = ablation.integrated(target, some, {"embed": P}, nothing, kinks=kinks(some), n_points=1)
     coarse = ablation.integrated(target, some, {"embed": P}, nothing, n_points=20)
-    errors = [(found.sum(dim=0) - gained).abs().max().item() for found in (exact, coarse)]
+    violations = [(found.sum(dim=0) - gained).abs().max().item() for found in (exact, coarse)]
     print(
-        f"{name:16s} completeness violated by {errors[0]:.0e};  with 20 points that ignore the kinks: {errors[1]:.0e}"
+        f"{name:16s} completeness violated by {violations[0]:.0e};  with 20 points that ignore the kinks: {violations[1]:.0e}"
     )
 
 # %% [markdown]
@@ -397,11 +397,11 @@ pdh.widgets.AttributionLab(target, {**cuts, "mechanisms and a cancelling pair": 
 # *every* input would give them all the same number.)
 
 # %%
-A = attributions.attributions(target, data, {"embed": Z})  # (inputs, components)
+A_data = attributions.attributions(target, data, {"embed": Z})  # (inputs, components)
 B, k = len(data), 1.1
-mask = attributions.batch_top_k(A, round(k * B))
-threshold = A[mask].min()
-assert torch.equal(mask, threshold <= A)
+mask = attributions.batch_top_k(A_data, round(k * B))
+threshold = A_data[mask].min()
+assert torch.equal(mask, threshold <= A_data)
 counts = pd.DataFrame({"features on": (data > 0).sum(dim=1), "components kept": mask.sum(dim=1)})
 counts.groupby("features on")["components kept"].agg(["size", "mean", "min", "max"]).round(2)
 
@@ -427,11 +427,13 @@ def errors(P: Tensor, scores: Tensor) -> list[float]:
 fig, axes = pdh.plots.figure(8, 3.6)
 ax, at_one = axes[0, 0], {}
 for i, (name, P) in enumerate(cuts.items()):
-    real, estimate = sizes[name]
-    for scores, style, how in ((estimate, "--", "attribution"), (real, "-", "ablation")):
-        curve = errors(P, scores)
-        ax.plot(allowed[: len(curve)], curve, style, color=pdh.plots.color(i), lw=1.8, label=f"{name}, by {how}")
-        at_one[name, how] = curve[(allowed - 1.1).abs().argmin()]
+    by_ablation, by_attribution = sizes[name]
+    for scores, style, how in ((by_attribution, "--", "attribution"), (by_ablation, "-", "ablation")):
+        error_curve = errors(P, scores)
+        ax.plot(
+            allowed[: len(error_curve)], error_curve, style, color=pdh.plots.color(i), lw=1.8, label=f"{name}, by {how}"
+        )
+        at_one[name, how] = error_curve[(allowed - 1.1).abs().argmin()]
 ax.set(xlabel="components kept per input (k)", ylabel="mean squared error", xlim=(0, 4), ylim=(1e-5, 0.1), yscale="log")
 ax.legend(frameon=False, fontsize=9, loc="lower left", bbox_to_anchor=(0.42, 0))
 ax.spines[["top", "right"]].set_visible(False)
@@ -456,21 +458,21 @@ pdh.show(
 # %%
 large = pdh.shipped("apd/tms_40-10", "seed0").target.double()  # only its target: we decompose nothing yet
 W_large = large.embed.weight
-u, sigma, v = torch.linalg.svd(W_large, full_matrices=False)
+u_large, sigma_large, v_large = torch.linalg.svd(W_large, full_matrices=False)
 large_cuts = {
     "mechanisms, of 40": torch.einsum("ic,cj->cij", W_large, torch.eye(40).double()),
-    "singular vectors, of 10": torch.einsum("ic,c,cj->cij", u, sigma, v),
+    "singular vectors, of 10": torch.einsum("ic,c,cj->cij", u_large, sigma_large, v_large),
 }
-pairs = pdh.TMSConfig(n_features=40, n_hidden=10).features()(1000, generator).double()
+pairs = pdh.TMSConfig(n_features=40, n_hidden=10).features()(1000, draw.clone_state()).double()
 pairs = pairs[(pairs > 0).sum(dim=1) == 2]
-table = pd.DataFrame(index=pd.Index([1, 2, 5, 8, 10], name="components kept"))
+large_errors = pd.DataFrame(index=pd.Index([1, 2, 5, 8, 10], name="components kept"))
 for name, P in large_cuts.items():
     order = attributions.attributions(large, pairs, {"embed": P}).argsort(dim=1, descending=True)
-    masks = [torch.zeros(len(pairs), len(P)).scatter(1, order[:, :k], 1.0) for k in table.index]
-    table[name] = [
+    masks = [torch.zeros(len(pairs), len(P)).scatter(1, order[:, :k], 1.0) for k in large_errors.index]
+    large_errors[name] = [
         (ablation.masked(large, pairs, {"embed": P}, m) - large(pairs)).square().mean().item() for m in masks
     ]
-table.style.format("{:.1e}")
+large_errors.style.format("{:.1e}")
 
 # %% [markdown]
 # Two features, two mechanisms. The singular vectors need more than eight of their ten for the same error: they are shared by everything, so everything needs
@@ -510,9 +512,13 @@ for c in range(5):
             experts.append(expert)
 experts = torch.stack(experts)  # (40, 2, 5)
 
-P = ablation.pathological({"embed": experts}, {"embed": W})["embed"]  # eq. 10; you will write it in exercise 2
-spread = P[0] - experts[0]
-print(f"{len(P)} components; an expert has length {experts[0].norm():.2f}, what is added to each {spread.norm():.3f}")
+pathological = ablation.pathological({"embed": experts}, {"embed": W})[
+    "embed"
+]  # eq. 10; you will write it in exercise 2
+spread = pathological[0] - experts[0]
+print(
+    f"{len(pathological)} components; an expert has length {experts[0].norm():.2f}, what is added to each {spread.norm():.3f}"
+)
 
 # %% [markdown]
 # Now the tests.
@@ -520,14 +526,14 @@ print(f"{len(P)} components; an expert has length {experts[0].norm():.2f}, what 
 # **1. Faithful?**
 
 # %%
-print("the sum differs from W by at most", f"{(P.sum(dim=0) - W).abs().max():.0e}")
+print("the sum differs from W by at most", f"{(pathological.sum(dim=0) - W).abs().max():.0e}")
 
 # %% [markdown]
 # **2. Minimal?** On every input with one feature on, we keep *one* component of the forty: that with the largest attribution.
 
 # %%
 alone = data[(data > 0).sum(dim=1) == 1]
-contenders = {"mechanisms": Z, "pathological": P, "singular vectors": S, "random split": R}
+contenders = {"mechanisms": Z, "pathological": pathological, "singular vectors": S, "random split": R}
 
 
 def best_one(P: Tensor) -> Tensor:
@@ -611,9 +617,9 @@ pdh.show(
 )
 
 # %%
-verdicts["straight curve: worst"] = pd.Series(peak)
-verdicts["random orders: worst"] = pd.Series(worst)
-verdicts.style.format(dict.fromkeys(verdicts.columns[2:], "{:.4f}") | {"sum − W": "{:.0e}"})
+on_the_way = pd.DataFrame({"straight curve: worst": peak, "random orders: worst": worst})
+all_verdicts = verdicts.join(on_the_way)
+all_verdicts.style.format(dict.fromkeys(all_verdicts.columns[2:], "{:.4f}") | {"sum − W": "{:.0e}"})
 
 # %% [markdown]
 # Exposed. Half way the error is more than ten times that of the mechanisms, and in random order it gets far *larger than with no network at all*

@@ -39,8 +39,8 @@ from pd_helpers.course.apd_superposition import plots
 
 # %%
 target = pdh.make_target(pdh.TMSConfig(), seed=0)
-run = pdh.prepare("apd/tms_5-2", seed=0, target=target, device="cpu")  # so small that a GPU would be slower
-model, config = run.components, run.config
+begun = pdh.prepare("apd/tms_5-2", seed=0, target=target, device="cpu")  # so small that a GPU would be slower
+model, config = begun.components, begun.config
 
 U, V = model.layers["embed"].U.detach(), model.layers["embed"].V.detach()  # (C, m1, R), (C, R, m2)
 P = U @ V  # (C, m1, m2)
@@ -74,7 +74,7 @@ print(f"faithfulness {faithfulness:.2e}")
 # $(P_c^\top W + W^\top P_c)\,x$, twice because $W$ is used twice. Where the ReLU is off, the output does not move.
 
 # %%
-x = model.merge_empty_rows(run.data(256, torch.Generator().manual_seed(0)))[0]  # (rows, m2); see below
+x = model.merge_empty_rows(begun.data(256, torch.Generator().manual_seed(0)))[0]  # (rows, m2); see below
 here = model.sums["embed"].detach()  # for TMS 5-2 the paper takes attributions at the components' own sum
 z = x @ here.T @ here + b  # (rows, m2)
 dz = torch.einsum("cij,ik,bk->cbj", P, here, x) + torch.einsum("ki,ckj,bj->cbi", here, P, x)  # (C, rows, m2)
@@ -173,11 +173,11 @@ pdh.show(fig, alt)
 print(f"took {run.seconds:.1f} s")
 
 # %%
-P, W = run.first_layer
-x = run.data(5000, torch.Generator().manual_seed(2))
-s = apd.active_components(run.components, x, run.config, round(run.config.top_k * 5000))
-shown = plots.telling_inputs(x, s)
-fig, alt = plots.sum_of_components(W, P, x[shown], s[shown])
+P_trained, _ = run.first_layer
+x_drawn = run.data(5000, torch.Generator().manual_seed(2))
+s_drawn = apd.active_components(run.components, x_drawn, run.config, round(run.config.top_k * 5000))
+shown = plots.telling_inputs(x_drawn, s_drawn)
+fig, alt = plots.sum_of_components(W, P_trained, x_drawn[shown], s_drawn[shown])
 pdh.show(fig, alt)
 
 # %% [markdown]
@@ -193,17 +193,19 @@ pdh.show(fig, alt)
 
 # %%
 fig, axes = pdh.plots.figure(9, 3.2, 1, 2)
-plots.column_sums(axes[0, 0], P, W).set_title("whose is each column's length?", fontsize=10)
+plots.column_sums(axes[0, 0], P_trained, W).set_title("whose is each column's length?", fontsize=10)
 pdh.plots.losses(axes[0, 1], run.history).set_title("losses during training", fontsize=10)
+matching = ((P_trained * W).sum(dim=1) / W.square().sum(dim=0)).amax(dim=0)  # (m2,): shares of the columns
+last = run.history.iloc[-1]
 pdh.show(
     fig,
-    alt="Left: stacked bars, one per column of W. The matching component holds about 0.9 of the column's length; "
-    "the rest is spread over the other four, and the bars reach 1. Right: faithfulness falls to about 1e-6 while "
-    "minimality settles near 1e-3 and simplicity near 2e-2.",
+    alt=f"Left: stacked bars, one per column of W. The matching component holds {matching.min():.2f} to {matching.max():.2f} of the column's length; "
+    f"the rest is spread over the other four, and the bars reach 1. Right: faithfulness falls to {last.faithfulness:.0e} while "
+    f"minimality settles near {last.minimality:.0e} and simplicity near {last.simplicity:.0e}.",
 )
 
 # %% [markdown]
-# So faithfulness is *not* what gives way: its loss falls to a millionth. About a tenth of each column has moved into the
+# So faithfulness is *not* what gives way: its loss falls below a millionth. About a tenth of each column has moved into the
 # other components. There it costs nothing most of the time, since those components are not active.
 
 # %% [markdown]
@@ -253,18 +255,18 @@ pd.DataFrame(
 inputs = run.data(50_000, torch.Generator().manual_seed(1))
 inputs = inputs[inputs.any(dim=1)]
 mask = apd.active_components(run.components, inputs, run.config, round(run.config.top_k * 50_000))  # (rows, C)
-hidden = inputs @ W.T  # (rows, m1)
-output = F.relu(hidden @ W + b)  # (rows, m2), and the gradient of ½‖f‖² by the output
-rows = {}
-for c in range(len(P)):
-    u, _, v = torch.linalg.svd(P[c], full_matrices=False)
+h = inputs @ W.T  # (rows, m1)
+y = F.relu(h @ W + b)  # (rows, m2), and the gradient of ½‖f‖² by y
+alignments = {}
+for c in range(len(P_trained)):
+    u, _, v = torch.linalg.svd(P_trained[c], full_matrices=False)
     u, v = u[:, 0], v[0]
-    mean_x, mean_h, mean_y = (values[mask[:, c]].mean(dim=0) for values in (inputs, hidden, output))
-    gradient = (output @ W.T)[mask[:, c]].mean(dim=0)  # of ½‖f‖² by h; where the ReLU is off, the output is 0
+    mean_x, mean_h, mean_y = (values[mask[:, c]].mean(dim=0) for values in (inputs, h, y))
+    gradient = (y @ W.T)[mask[:, c]].mean(dim=0)  # of ½‖f‖² by h; where the ReLU is off, the output is 0
     sign = torch.sign(v @ mean_x)
     compared = {"reads x": (v, mean_x), "writes h": (u, gradient), "reads h": (u, mean_h), "writes y": (v, mean_y)}
-    rows[c] = {name: (sign * F.cosine_similarity(a, b_, dim=0)).item() for name, (a, b_) in compared.items()}
-pd.DataFrame(rows).T.rename_axis("component").round(3)
+    alignments[c] = {name: (sign * F.cosine_similarity(a, b_, dim=0)).item() for name, (a, b_) in compared.items()}
+pd.DataFrame(alignments).T.rename_axis("component").round(3)
 
 # %% [markdown]
 # Both are borne out: all twenty are above 0.95, and closest to 1 on the side of the hidden plane. The reason is simple. On an
@@ -314,7 +316,7 @@ ax.legend(frameon=False, fontsize=8, loc="lower left")
 at = measured.set_index("simplicity_coeff")["ml2r"]
 pdh.show(
     fig,
-    alt=f"Length ratio against the simplicity coefficient. The predicted curve falls from 1 at zero to 0.58 at about "
+    alt=f"Length ratio against the simplicity coefficient. The predicted curve falls from 1 at zero to {scale[0]:.2f} at about "
     f"{predicted.max():.2f}, where it ends. Measured ML2R is {at[0.5]:.2f} at 0.5, {at[0.7]:.2f} at 0.7, {at[1.0]:.2f} at "
     f"1, and {at[2.0]:.2f} at 2.",
 )
@@ -516,24 +518,24 @@ show_shares(shares(*large[0].first_layer))
 # never are.
 
 # %%
-rows = []
+per_seed = []
 for shipped in large:
-    share = shares(*shipped.first_layer)
-    x = shipped.data(4096, torch.Generator().manual_seed(0))
-    used = (shipped.importances(x)["embed"] > 0).any(dim=0)  # (C,)
-    own = share.amax(dim=0)  # (m2,)
-    rows.append(
+    share_seed = shares(*shipped.first_layer)
+    batch = shipped.data(4096, torch.Generator().manual_seed(0))
+    used = (shipped.importances(batch)["embed"] > 0).any(dim=0)  # (C,)
+    largest = share_seed.amax(dim=0)  # (m2,)
+    per_seed.append(
         {
             "seed": shipped.seed,
             "components used": int(used.sum()),
-            "own": own.median().item(),
-            "others, used": (share[used].sum(dim=0) - own).median().item(),
-            "never used": share[~used].sum(dim=0).median().item(),
+            "own": largest.median().item(),
+            "others, used": (share_seed[used].sum(dim=0) - largest).median().item(),
+            "never used": share_seed[~used].sum(dim=0).median().item(),
             "faithfulness": f"{shipped.metrics['faithfulness']:.0e}",
-            "columns of which no component holds half": (own < 0.5).nonzero().flatten().tolist(),
+            "columns of which no component holds half": (largest < 0.5).nonzero().flatten().tolist(),
         }
     )
-pd.DataFrame(rows).set_index("seed").round(3)  # shares are medians over the 40 columns
+pd.DataFrame(per_seed).set_index("seed").round(3)  # shares are medians over the 40 columns
 
 # %% [markdown]
 # Shrinkage again: a column's own component holds about 93% of it. But the rest does not simply lie elsewhere. The other
@@ -554,20 +556,20 @@ pd.DataFrame(rows).set_index("seed").round(3)  # shares are medians over the 40 
 
 # %%
 failed = pdh.run("apd/tms_40-10", seed=1, target=large[0], device="cpu", n_init=1, steps=2000)
-P, W = failed.first_layer
-share = shares(P, W)
-show_shares(share)
+P_failed, W_failed = failed.first_layer
+share_failed = shares(P_failed, W_failed)
+show_shares(share_failed)
 
 # %% [markdown]
 # Two things can go wrong. Some rows have *two* dark cells: components that hold two features. Some columns have *none*:
 # features that no component holds. First the pairs.
 
 # %%
-cosines, ratios = metrics.best_match(P, W)  # (m2,) each
+cosines, ratios = metrics.best_match(P_failed, W_failed)  # (m2,) each
 pairs = []
-for c in ((share > 0.5).sum(dim=1) > 1).nonzero().flatten().tolist():
-    i, j = share[c].topk(2).indices.tolist()
-    a = F.cosine_similarity(W[:, i], W[:, j], dim=0)
+for c in ((share_failed > 0.5).sum(dim=1) > 1).nonzero().flatten().tolist():
+    i, j = share_failed[c].topk(2).indices.tolist()
+    a = F.cosine_similarity(W_failed[:, i], W_failed[:, j], dim=0)
     pairs.append([c, f"{i} and {j}", a.item(), ((1 - a) / 2).sqrt().item(), cosines[i].item(), cosines[j].item()])
 names = ["component", "features", "cosine a between them", "√((1 − a)/2)", "best cosine of the first", "of the second"]
 pd.DataFrame(pairs, columns=names).set_index("component").round(2)
@@ -584,14 +586,14 @@ pd.DataFrame(pairs, columns=names).set_index("component").round(2)
 
 # %%
 one_hot = torch.eye(40)  # one feature on at a time, at 1
-alone = attributions.attributions(failed.target, one_hot, {"embed": P}).amax(dim=1)  # (m2,)
-x = failed.data(4096, torch.Generator().manual_seed(0))
-A = attributions.attributions(failed.target, x, {"embed": P})  # (4096, C)
-smallest = A.flatten().topk(round(failed.config.top_k * len(x))).values[-1]
+alone = attributions.attributions(failed.target, one_hot, {"embed": P_failed}).amax(dim=1)  # (m2,)
+x_failed = failed.data(4096, torch.Generator().manual_seed(0))
+A_failed = attributions.attributions(failed.target, x_failed, {"embed": P_failed})  # (4096, C)
+smallest = A_failed.flatten().topk(round(failed.config.top_k * len(x_failed))).values[-1]
 
-homeless = share.amax(dim=0) < 0.5  # (m2,)
-worst = int(share.amax(dim=0).argmin())
-pieces = share[:, worst].sort(descending=True).values.tolist()
+homeless = share_failed.amax(dim=0) < 0.5  # (m2,)
+worst = int(share_failed.amax(dim=0).argmin())
+pieces = share_failed[:, worst].sort(descending=True).values.tolist()
 fig, axes = pdh.plots.figure(9, 3.2, 1, 2)
 for which, look, name in ((~homeless, "o", "has a component"), (homeless, "X", "has none")):
     features = which.nonzero().flatten()
@@ -620,8 +622,8 @@ pdh.show(
 # And would the scores have told you?
 
 # %%
-table = pd.DataFrame({"cosine": cosines, "length ratio": ratios, "largest share": share.amax(dim=0)})
-table[homeless.numpy()].rename_axis("feature without a component").T.round(2)
+matches = pd.DataFrame({"cosine": cosines, "length ratio": ratios, "largest share": share_failed.amax(dim=0)})
+matches[homeless.numpy()].rename_axis("feature without a component").T.round(2)
 
 # %% [markdown]
 # MMCS barely: among fifty components there is always a splinter that points roughly the right way, and a cosine does
@@ -636,17 +638,17 @@ table[homeless.numpy()].rename_axis("feature without a component").T.round(2)
 # components per input, or four, or all of them?
 
 # %%
-shipped = large[0]
-x = shipped.data(4096, torch.Generator().manual_seed(0))  # (4096, m2)
-own = shares(*shipped.first_layer).argmax(dim=0)  # (m2,): each feature's component
-selected = shipped.importances(x)["embed"][:, own].bool()  # (4096, m2): is the feature's component selected?
-chosen = [selected[(x > i / 10) & (x <= (i + 1) / 10)].float().mean().item() for i in range(10)]  # by value
+run_40 = large[0]
+x_40 = run_40.data(4096, torch.Generator().manual_seed(0))  # (4096, m2)
+own = shares(*run_40.first_layer).argmax(dim=0)  # (m2,): each feature's component
+selected = run_40.importances(x_40)["embed"][:, own].bool()  # (4096, m2): is the feature's component selected?
+chosen = [selected[(x_40 > i / 10) & (x_40 <= (i + 1) / 10)].float().mean().item() for i in range(10)]  # by value
 
 allowed, errors = [0.25, 0.5, 1, 1.5, 2, 3, 4, 6, 10, 20, 35, 50], []
-for k in allowed:
-    active = apd.active_components(shipped.components, x, shipped.config, round(k * len(x)))
+for per_input in allowed:
+    active = apd.active_components(run_40.components, x_40, run_40.config, round(per_input * len(x_40)))
     with torch.no_grad():
-        errors.append(F.mse_loss(shipped.components(x, active).output, shipped.target(x)).item())
+        errors.append(F.mse_loss(run_40.components(x_40, active).output, run_40.target(x_40)).item())
 
 fig, axes = pdh.plots.figure(9, 3.2, 1, 2)
 axes[0, 0].bar([i / 10 + 0.05 for i in range(10)], chosen, width=0.09, color=pdh.plots.color(0))
@@ -691,13 +693,13 @@ trials = pdh.sweep(
     "apd/tms_5-2_id", {"C": [5, 10], "top_k": [0.211, 0.7]}, target=target_id, device="cpu", keep=end_state
 )
 kept = trials["kept"][0]  # C = 5, top-k 0.211: as without the identity
-P, W, Q = kept["P.embed"], kept["W.embed"], kept["P.identity"]  # (C, m1, m2), (m1, m2), (C, m1, m1)
+P_id, W_id, Q = kept["P.embed"], kept["W.embed"], kept["P.identity"]  # (C, m1, m2), (m1, m2), (C, m1, m1)
 
 fig, axes = pdh.plots.figure(9.2, 3.4, 2, 6, height_ratios=[1.5, 1])
 for panel, ax in enumerate(axes[0]):
-    part, name = (P.sum(dim=0), "sum") if panel == 0 else (P[panel - 1], f"component {panel - 1}")
-    pdh.plots.columns(ax, W, colors=["0.85"] * 5, width=4, labels=False, limit=1.7)
-    pdh.plots.columns(ax, part, limit=1.7, reach=0.38).set_title(name, fontsize=10)
+    part, title = (P_id.sum(dim=0), "sum") if panel == 0 else (P_id[panel - 1], f"component {panel - 1}")
+    pdh.plots.columns(ax, W_id, colors=["0.85"] * 5, width=4, labels=False, limit=1.7)
+    pdh.plots.columns(ax, part, limit=1.7, reach=0.38).set_title(title, fontsize=10)
     ax.set(xticklabels=[], yticklabels=[])
     middle = Q.sum(dim=0) if panel == 0 else Q[panel - 1]
     pdh.plots.matrix(axes[1, panel], middle.round(decimals=2) + 0.0, limit=1)  # + 0.0 makes -0.0 zero
@@ -738,9 +740,11 @@ def shares_of_all(kept: dict[str, torch.Tensor]) -> torch.Tensor:
 
 fig, axes = pdh.plots.figure(9.4, 3.6, 1, 4)
 for ax, trial in zip(axes[0], trials.itertuples(), strict=True):
-    share = shares_of_all(trial.kept)
-    order = sorted(range(trial.C), key=lambda c: (share[c].max() < 0.2, share[c].argmax(), -share[c].max()))
-    pdh.plots.matrix(ax, share[order].round(decimals=2) + 0.0, limit=1)  # + 0.0 makes -0.0 zero
+    share_trial = shares_of_all(trial.kept)
+    order = sorted(
+        range(trial.C), key=lambda c: (share_trial[c].max() < 0.2, share_trial[c].argmax(), -share_trial[c].max())
+    )
+    pdh.plots.matrix(ax, share_trial[order].round(decimals=2) + 0.0, limit=1)  # + 0.0 makes -0.0 zero
     ax.set_title(f"C = {trial.C}, top-k {trial.top_k:g}", fontsize=10)
     ax.set(xticklabels=[*range(5), "I"], yticks=[])
 axes[0, 0].set_ylabel("component (sorted)")
@@ -757,11 +761,11 @@ pdh.show(
 )
 
 # %%
-table = trials[["C", "top_k", "mmcs", "ml2r", "recon"]].set_axis(["with identity"] * 4)
-table["least held column"] = [shares_of_all(kept)[:, :-1].amax(dim=0).min().item() for kept in trials["kept"]]
+with_identity = trials[["C", "top_k", "mmcs", "ml2r", "recon"]].set_axis(["with identity"] * 4)
+with_identity["least held column"] = [shares_of_all(kept)[:, :-1].amax(dim=0).min().item() for kept in trials["kept"]]
 plain = {"C": 5, "top_k": 0.211, **seeds.loc[0, ["mmcs", "ml2r", "recon"]]}
 plain["least held column"] = shares(*run.first_layer).amax(dim=0).min().item()
-pd.concat([pd.DataFrame([plain], index=["without"]), table]).round(4)
+pd.concat([pd.DataFrame([plain], index=["without"]), with_identity]).round(4)
 
 # %% [markdown]
 # *Least held column* is the share that the most unlucky column has in any one component. Row by row:

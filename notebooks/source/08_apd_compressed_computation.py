@@ -29,6 +29,7 @@ from torch import Generator, Tensor
 import pd_helpers as pdh
 from pd_helpers import analysis
 from pd_helpers.core import apd, attributions, losses
+from pd_helpers.core.training import progress
 from pd_helpers.runs import shipped
 
 # %% [markdown]
@@ -132,14 +133,15 @@ print(f"minimality {minimality:.2e}, hidden reconstruction {hidden:.2e}")
 # $$L_\text{simplicity} = \sum_c s_c(x) \sum_l \sum_r \lVert U_{c,l,r}\rVert^{p_S}, \qquad p_S = 0.9 .$$
 
 # %%
-steps = live.steps()
+begun = pdh.prepare("apd/resid_mlp_1_rank4", target=full, device="cpu")  # the same again; `live` stays at step 0
+steps = begun.steps()
 for _ in range(3):  # three steps of training
     next(steps)
-lengths = torch.cat([layer.V.detach().norm(dim=2).flatten() for layer in parts.layers.values()])
+lengths = torch.cat([layer.V.detach().norm(dim=2).flatten() for layer in begun.components.layers.values()])
 torch.testing.assert_close(lengths, torch.ones_like(lengths))
 
-norms, n_parameters = apd.schatten_norms(parts, config.schatten_p)  # (C,): over both layers
-by_hand = sum(layer.U.norm(dim=1).pow(config.schatten_p).sum(dim=1) for layer in parts.layers.values())
+norms, n_parameters = apd.schatten_norms(begun.components, config.schatten_p)  # (C,): over both layers
+by_hand = sum(layer.U.norm(dim=1).pow(config.schatten_p).sum(dim=1) for layer in begun.components.layers.values())
 torch.testing.assert_close(by_hand, norms, rtol=1e-4, atol=1e-5)
 simplicity = losses.simplicity(active, norms, n_parameters, B).item()
 print(f"after three steps all {len(lengths)} rows of V have length 1; simplicity {simplicity:.2e}")
@@ -425,8 +427,8 @@ pdh.show(
 
 # %%
 N = 60_000
-errors = {"full": analysis.single_feature(full, N, Generator().manual_seed(0))}
-fig, alt = pdh.plots.feature_errors(errors["full"], config.top_k)
+errors_full = analysis.single_feature(full, N, Generator().manual_seed(0))
+fig, alt = pdh.plots.feature_errors(errors_full, config.top_k)
 pdh.show(fig, alt)
 
 # %% [markdown]
@@ -436,21 +438,23 @@ pdh.show(fig, alt)
 # If a feature needs more than one component, does the batch top-k give it more than one? That is figure 18.
 
 # %%
-for k, run in small.items():
-    errors[k] = analysis.single_feature(run, N, Generator().manual_seed(0))
+errors = {
+    k: analysis.single_feature(run, N, Generator().manual_seed(0))
+    for k, run in progress(small.items(), total=len(small), description="single features", unit="run")
+}
 
 fig, axes = pdh.plots.figure(9, 3.6, 1, 2, sharey=True)
-pdh.plots.active_components(axes[0, 0], errors["full"]).set_title("full rank, top-k 1.28", fontsize=10)
+pdh.plots.active_components(axes[0, 0], errors_full).set_title("full rank, top-k 1.28", fontsize=10)
 for c, (k, look) in enumerate(zip(small, "osX", strict=False)):
     pdh.plots.active_components(axes[0, 1], errors[k], f"top-k {k:g}", look, c)
 axes[0, 1].set_title("rank 4", fontsize=10)
 axes[0, 1].set_ylabel("")
 axes[0, 1].legend(frameon=False, fontsize=9)
-r = torch.corrcoef(torch.stack([errors["full"].top_1, errors["full"].n_active]))[0, 1].item()
+r = torch.corrcoef(torch.stack([errors_full.top_1, errors_full.n_active]))[0, 1].item()
 pdh.show(
     fig,
     alt=f"Mean number of active components against the error with only one, a point for each feature. Full rank: from "
-    f"{errors['full'].n_active.min():.2f} to {errors['full'].n_active.max():.2f} components, correlation {r:.2f}. Rank 4: "
+    f"{errors_full.n_active.min():.2f} to {errors_full.n_active.max():.2f} components, correlation {r:.2f}. Rank 4: "
     + ", ".join(f"on average {errors[k].n_active.mean():.2f} at top-k {k:g}" for k in small)
     + "; points with more components lie further to the right.",
 )
@@ -477,13 +481,12 @@ pdh.show(fig, alt)
 # **Predict before you move.** From 1 to 2: what happens to the split features, and what to the squares?
 
 # %%
-pdh.widgets.SharingLab(small, {k: errors[k] for k in small}, "top-k per input", 1.28)
+pdh.widgets.SharingLab(small, errors, "top-k per input", 1.28)
 
 # %%
 rows = {}
 for k, run in small.items():
-    A = analysis.feature_attributions(run)
-    largest, next_one = A.topk(2, dim=1).values.T
+    largest, next_one = analysis.feature_attributions(run).topk(2, dim=1).values.T
     rows[f"{k:g}"] = {
         "features with a component of their own": run.metrics["n_own"],
         "components first for two": run.metrics["n_doubled"],
@@ -522,7 +525,7 @@ print(
 # ## Beside the paper
 
 # %%
-top_1, top_k = errors["full"].top_1_label_error, errors["full"].batch_top_k_label_error
+top_1, top_k = errors_full.top_1_label_error, errors_full.batch_top_k_label_error
 beside = [
     [
         "figure 6",

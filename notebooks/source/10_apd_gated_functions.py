@@ -116,7 +116,7 @@ for ax in axes[0]:
 pdh.show(
     fig,
     alt=f"Left: relative error of each function with its component alone, for {len(errors)} seeds, on a log scale with the limit of 0.1 dashed; many points lie "
-    f"below, but no seed has all four there. Right: seeds by number of functions served: {', '.join(f'{n} seeds with {k}' for k, n in count.items())}.",
+    f"below, and {n_success} of {len(errors)} seeds have all four there. Right: seeds by number of functions served: {', '.join(f'{n} seeds with {k}' for k, n in count.items())}.",
 )
 print(
     f"{n_success} of {len(errors)} runs succeed. {(errors <= 0.1).float().mean():.0%} of all functions are served; "
@@ -201,33 +201,36 @@ axes[0, 0].set(
     title="when is a neuron awake?",
 )
 axes[0, 0].legend(frameon=False, fontsize=9)
-result = analysis.alone(runs[best])
-i = int(errors[best].argmin())
-run = restored("apd/gated", seeds.iloc[best])
-kept = {path: layer.P.detach().clone() for path, layer in run.components.layers.items()}
-c = int(alone[best].served_by[i])
+best_alone = analysis.alone(runs[best])
+i_best = int(errors[best].argmin())
+shrunk = restored("apd/gated", seeds.iloc[best])
+kept = {path: layer.P.detach().clone() for path, layer in shrunk.components.layers.items()}
+c_best = int(alone[best].served_by[i_best])
+spread = {}
 for share, ls in ((1.0, "-"), (0.9, "--"), (0.7, "-."), (0.5, ":")):
-    for path, layer in run.components.layers.items():
+    for path, layer in shrunk.components.layers.items():
         layer.assign_(kept[path] * share)
+    output = analysis.alone(shrunk).outputs[i_best, c_best]
+    spread[share] = output.std().item()
     axes[0, 1].plot(
-        result.x,
-        analysis.alone(run).outputs[i, c],
+        best_alone.x,
+        output,
         ls=ls,
         lw=2,
         color=pdh.plots.color(int(10 * share) % 7),
         label=f"{share:g} of it",
     )
-axes[0, 1].plot(result.x, result.target[i], color="0.1", lw=6, alpha=0.15)
-axes[0, 1].set(xlabel="$x$", ylabel="output", title=f"$F_{i}$ by its component, made smaller")
+axes[0, 1].plot(best_alone.x, best_alone.target[i_best], color="0.1", lw=6, alpha=0.15)
+axes[0, 1].set(xlabel="$x$", ylabel="output", title=f"$F_{i_best}$ by its component, made smaller")
 axes[0, 1].legend(frameon=False, fontsize=9)
 for ax in axes[0]:
     ax.spines[["top", "right"]].set_visible(False)
-half = on[50]
+half, asleep = on[50], [f[on[:, j] == 0].max() for j in (0, 9)]
 pdh.show(
     fig,
-    alt=f"Left: share of x where a neuron is on, against the share of its input weights: zero up to about 0.5 for the first ramp and up to 0.9 for the last. With half of the weights, "
-    f"{half[0]:.0%} and {half[9]:.0%}. Right: the output of a component that works, after multiplying all its weights by 1, 0.9, 0.7 and 0.5: little is "
-    "left of it at 0.9, and nothing at 0.7.",
+    alt=f"Left: share of x where a neuron is on, against the share of its input weights: zero up to {asleep[0]:.2f} for the first ramp and up to {asleep[1]:.2f} for the last. "
+    f"With half of the weights, {half[0]:.0%} and {half[9]:.0%}. Right: the output of a component that works, after multiplying all its weights by 1, 0.9, 0.7 and 0.5: "
+    f"{spread[0.9] / spread[1.0]:.0%} of its spread is left at 0.9, and {spread[0.7] / spread[1.0]:.0%} at 0.7.",
 )
 
 # %% [markdown]

@@ -69,9 +69,9 @@ pdh.checks.lp_minimality(lp_minimality)
 # Here are both losses at step 0, by hand and by the core.
 
 # %%
-run = pdh.prepare("apd/tms_5-2_lp", seed=0, target=target, device="cpu")
-model, config = run.components, run.config
-batch = run.data(config.batch_size, torch.Generator().manual_seed(0))
+begun = pdh.prepare("apd/tms_5-2_lp", seed=0, target=target, device="cpu")
+model, config = begun.components, begun.config
+batch = begun.data(config.batch_size, torch.Generator().manual_seed(0))
 x = model.merge_empty_rows(batch)[0]  # (rows, 5), without all-zero ones but one
 
 with torch.no_grad():
@@ -83,7 +83,7 @@ with torch.no_grad():
     )  # p_S = 1: Σ_r ‖U_r‖ ‖V_r‖
     simplicity = (s * 2 * norms).sum() / config.batch_size / (2 * W.numel())  # W is used twice, and counted twice
 
-core = run.method.batch_losses(batch)
+core = begun.method.batch_losses(batch)
 assert torch.allclose(minimality, core.minimality, rtol=1e-4)
 assert torch.allclose(simplicity, core.simplicity, rtol=1e-4)
 print(f"minimality {minimality:.4f}, simplicity {simplicity:.4f}: the core says the same")
@@ -278,21 +278,21 @@ at_start.style.format("{:.4f}").highlight_min(axis=1, props="font-weight: bold; 
 # **Predict before you run.** All four minimise the same loss on the same data. Will they meet?
 
 # %%
-place, rows = PLACES[2], []
+place, before_and_after = PLACES[2], []
 starts = {name: started_at(P, **place) for name, P in CANDIDATES.items()}
 starts["random"] = pdh.prepare("apd/tms_5-2_lp", seed=0, target=target, device="cpu", **SETTINGS, **place)
 for name, run in starts.items():
     before = loss(run)
     run.train()
-    rows.append({"start": name, "loss before": before, "loss after": loss(run), **scores(name, run)})
-ends = pd.DataFrame(rows).set_index("start")
+    before_and_after.append({"start": name, "loss before": before, "loss after": loss(run), **scores(name, run)})
+ends = pd.DataFrame(before_and_after).set_index("start")
 ends[["loss before", "loss after", "columns of their own", "largest share", "MMCS", "ML2R", "faithfulness"]].round(4)
 
 # %%
 fig, axes = pdh.plots.figure(9.2, 2.7, 1, 4)
 for ax, (name, run) in zip(axes[0], starts.items(), strict=True):
-    share = metrics.column_shares(run.first_layer[0].detach(), W)
-    pdh.plots.matrix(ax, share.round(decimals=2) + 0.0, limit=1)  # + 0.0 makes -0.0 zero
+    held = metrics.column_shares(run.first_layer[0].detach(), W)
+    pdh.plots.matrix(ax, held.round(decimals=2) + 0.0, limit=1)  # + 0.0 makes -0.0 zero
     ax.set_title(f"from {name}", fontsize=10)
     ax.set(xlabel="column", yticks=[])
 axes[0, 0].set_ylabel("component")
@@ -392,14 +392,14 @@ def of_forty(name: str, run: pdh.Run) -> dict:
     }
 
 
-rows = [of_forty("top-k", shipped)]
+forty = [of_forty("top-k", shipped)]
 for p, minimality_coeff, simplicity_coeff in TRIED:
-    run = pdh.run(
+    lp_run = pdh.run(
         "apd/tms_40-10", seed=0, target=shipped, device="cpu", steps=800, n_init=1, batch_size=1024,
         attribution_p=p, minimality_coeff=minimality_coeff, simplicity_coeff=simplicity_coeff,
     )  # fmt: skip
-    rows.append(of_forty(f"p_A {p:g}, λ_M {minimality_coeff:g}, λ_S {simplicity_coeff:g}", run))
-pd.DataFrame(rows).set_index("").round(3)
+    forty.append(of_forty(f"p_A {p:g}, λ_M {minimality_coeff:g}, λ_S {simplicity_coeff:g}", lp_run))
+pd.DataFrame(forty).set_index("").round(3)
 
 # %% [markdown]
 # The same two failures, larger. The first row below top-k is *one for all*: forty columns in one component, with an MMCS of 1.000 and an ML2R nearer to 1 than top-k's. The last two rows are *copies*: no component holds more than 4% of any column.

@@ -32,6 +32,7 @@ from torch import Tensor
 
 import pd_helpers as pdh
 from pd_helpers.analysis import metrics
+from pd_helpers.core.training import progress
 
 preset = pdh.preset("spd/tms_5-2")  # the paper's settings, and ours
 target = pdh.make_target(preset.target, seed=0)  # the network of notebook 02, trained a little longer
@@ -89,8 +90,8 @@ def start(seed: int) -> tuple[Tensor, Tensor, torch.Generator]:
     return U, V, draw
 
 
-U, V, _ = start(seed=0)
-print(f"largest |W - sum| after 200 steps: {(W - U.T @ V).abs().max():.4f}")
+U_start, V_start, _ = start(seed=0)
+print(f"largest |W - sum| after 200 steps: {(W - U_start.T @ V_start).abs().max():.4f}")
 
 # %% [markdown]
 # Faithful to two decimals, in 200 steps. **Predict before you look:** what do the twenty pieces look like?
@@ -102,13 +103,13 @@ def pieces(U: Tensor, V: Tensor) -> Tensor:
     return (U[:, :, None] * V[:, None, :]).detach()
 
 
-P = pieces(U, V)
-longest = P.norm(dim=(1, 2)).argsort(descending=True)
+P_start = pieces(U_start, V_start)
+longest = P_start.norm(dim=(1, 2)).argsort(descending=True)
 fig, axes = pdh.plots.figure(9.2, 2.4, 1, 5)
-panels = {"W": W, "sum of all 20": P.sum(dim=0)} | {f"piece {c}": P[c] for c in longest[:3].tolist()}
-for ax, (name, M) in zip(axes[0], panels.items(), strict=True):
+at_start = {"W": W, "sum of all 20": P_start.sum(dim=0)} | {f"piece {c}": P_start[c] for c in longest[:3].tolist()}
+for ax, (name, M) in zip(axes[0], at_start.items(), strict=True):
     pdh.plots.columns(ax, M, limit=1.7, reach=0.38, labels="piece" not in name).set_title(name, fontsize=10)
-lengths = P.norm(dim=(1, 2)).sort(descending=True).values
+lengths = P_start.norm(dim=(1, 2)).sort(descending=True).values
 pdh.show(
     fig,
     alt="Columns in the hidden plane. W and the sum of all twenty pieces are the same pentagon. Each of the three longest pieces "
@@ -197,16 +198,16 @@ roles = {0: "its own", neighbour: "the nearest feature's", apart: "the most dist
 for ax, (c, role) in zip(axes[0], roles.items(), strict=True):
     errors = []
     for value in grid:
-        g = best.clone()
-        g[c] = value
-        errors.append((lab.masked_outputs(g, 0) - wanted).square().mean())
+        importances = best.clone()
+        importances[c] = value
+        errors.append((lab.masked_outputs(importances, 0) - wanted).square().mean())
     error, price = torch.stack(errors), 2 * 0.003 * grid
-    total = error + price
-    cheapest[c] = grid[total.argmin()].item()
+    together = error + price
+    cheapest[c] = grid[together.argmin()].item()
     ax.plot(grid, error, color=pdh.plots.color(0), lw=2, label="reconstruction")
     ax.plot(grid, price, "--", color=pdh.plots.color(1), lw=2, label="price 2 β₃ g")
-    ax.plot(grid, total, color="0.1", lw=2.5, label="together")
-    ax.plot([cheapest[c]], [total.min()], "o", color="0.1", ms=8)
+    ax.plot(grid, together, color="0.1", lw=2.5, label="together")
+    ax.plot([cheapest[c]], [together.min()], "o", color="0.1", ms=8)
     ax.set(xlabel=f"importance g of piece {c}", ylim=(0, None))
     ax.set_title(f"piece {c}: {role}", fontsize=10)
     ax.spines[["top", "right"]].set_visible(False)
@@ -539,7 +540,7 @@ def best_of(seeds: range, first: int = 500) -> tuple[list[dict[str, float]], tup
         print(f"seed {seed}: loss after {first} steps {total(history):.5f}")
         candidates.append((total(history), run, history))
     _, run, history = min(candidates, key=lambda candidate: candidate[0])
-    rest = list(run)
+    rest = list(progress(run, total=steps - first, description="the best"))
     return history + [found for found, _ in rest], rest[-1][1]
 
 
@@ -724,7 +725,8 @@ def outcome(name: str, seed: int, parts: dict) -> dict[str, float]:
 
 
 jobs = (joblib.delayed(outcome)(name, seed, parts) for name, parts in variants.items() for seed in range(2))
-found = pd.DataFrame(joblib.Parallel(n_jobs=min(2, joblib.cpu_count()))(jobs))
+trained = joblib.Parallel(n_jobs=min(2, joblib.cpu_count()), return_as="generator")(jobs)
+outcomes = pd.DataFrame(progress(trained, total=2 * len(variants), description="variants", unit="run"))
 
 
 def span(values: pd.Series) -> str:
@@ -736,7 +738,7 @@ def span(values: pd.Series) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-found.groupby("variant", sort=False).agg(span)
+outcomes.groupby("variant", sort=False).agg(span)
 
 # %% [markdown]
 # Each cell gives the smaller and the larger value of two starts. *Alive* counts pieces with an importance above 0.1 on some

@@ -31,6 +31,7 @@ from torch import Tensor
 import pd_helpers as pdh
 from pd_helpers.analysis import metrics
 from pd_helpers.core import causal_importance
+from pd_helpers.core.training import progress
 from pd_helpers.course.spd_superposition import ideas as transcoder
 from pd_helpers.course.spd_superposition import plots
 
@@ -178,14 +179,14 @@ pdh.show(
 # subcomponent of its own, we can order the columns so that the matrix is an identity followed by blanks.
 
 # %%
-g = run.importances(0.75 * torch.eye(5))  # use → (5, C)
-order = pdh.plots.greedy_order(g["embed"])  # the same order for both uses
+g_alone = run.importances(0.75 * torch.eye(5))  # use → (5, C)
+order = pdh.plots.greedy_order(g_alone["embed"])  # the same order for both uses
 fig, axes = pdh.plots.figure(9, 2.9, 1, 2)
-for ax, use in zip(axes[0], g, strict=True):
-    pdh.plots.importances(ax, g[use], order=order, title=use)
+for ax, use in zip(axes[0], g_alone, strict=True):
+    pdh.plots.importances(ax, g_alone[use], order=order, title=use)
     ax.set(xticks=range(5), xticklabels=order[:5], yticks=range(5), xlabel="subcomponent (the other 15 follow)")
     ax.tick_params(axis="x", labelsize=7)
-errors = {use: metrics.identity_ci_error(values) for use, values in g.items()}
+errors = {use: metrics.identity_ci_error(values) for use, values in g_alone.items()}
 pdh.show(
     fig,
     alt="Causal importances of twenty subcomponents for each feature alone at 0.75, in embed and unembed, columns in the same "
@@ -210,25 +211,29 @@ feature = 2
 alive = plots.by_feature(P, W)  # alive subcomponents, in the order of the features they serve
 values = torch.linspace(0, 1, 101)
 inputs = values[:, None] * torch.eye(5)[feature]  # (101, 5)
-g = run.importances(inputs)
+g_2 = run.importances(inputs)
 
 panels = {
-    "importances in embed": g["embed"][:, alive],
-    "importances in unembed": g["unembed"][:, alive],
+    "importances in embed": g_2["embed"][:, alive],
+    "importances in unembed": g_2["unembed"][:, alive],
     "the target's outputs": target(inputs),
 }
 fig, axes = pdh.plots.figure(9, 3.4, 1, 3, sharey=True)
-for ax, (title, lines) in zip(axes[0], panels.items(), strict=True):
-    plots.curves(ax, values, lines).set(xlabel="value of feature 2", title=title, ylim=(-0.05, 1.1))
+for ax, (title, responses) in zip(axes[0], panels.items(), strict=True):
+    plots.curves(ax, values, responses).set(xlabel="value of feature 2", title=title, ylim=(-0.05, 1.1))
 axes[0, 0].legend(title="serves feature", frameon=False, fontsize=9, title_fontsize=9, loc="center right")
 axes[0, 2].legend(title="output", frameon=False, fontsize=9, title_fontsize=9, loc="upper left")
-own = g["embed"][:, alive[feature]]
-begin, full = values[own > 0.1].min(), values[own > 0.99].min()
+own_2 = g_2["embed"][:, alive[feature]]
+begin, full = values[own_2 > 0.1].min(), values[own_2 > 0.99].min()
+beside = torch.arange(5) != feature
+joining = g_2["unembed"][:, alive][:, beside] > 0.1  # (101, 4): do the others matter?
+heard = target(inputs) > 0.01  # (101, 5)
 pdh.show(
     fig,
     alt=f"Left and middle: importances of the five alive subcomponents as feature 2 grows. Its own one rises from 0 to 1 between "
-    f"about {begin:.2f} and {full:.2f} in embed, and similarly in unembed, where two others rise above about 0.8. Right: "
-    "the target's output 2 is zero up to about 0.2 and then grows; its two neighbours' outputs grow a little from about 0.6.",
+    f"about {begin:.2f} and {full:.2f} in embed, and similarly in unembed, where {joining.any(dim=0).sum()} others rise above about "
+    f"{values[joining.any(dim=1)].min():.1f}. Right: the target's output 2 is zero up to about {values[heard[:, feature]].min():.1f} and then grows; the outputs of its "
+    f"{heard[:, beside].any(dim=0).sum()} neighbours grow a little from about {values[heard[:, beside].any(dim=1)].min():.1f}.",
 )
 
 # %% [markdown]
@@ -290,9 +295,9 @@ for name, look in zip(y, looks, strict=True):
     axes[0, 0].hist(y[name][:, feature], bins=torch.linspace(-0.02, 0.76, 40), label=name, **look)
 axes[0, 0].set(xlabel="output 2 under 1000 random masks", ylabel="number of masks", yscale="log", ylim=(0.8, 3000))
 axes[0, 0].legend(title="importance", frameon=False, fontsize=9, title_fontsize=9, loc="upper center")
-price = {"bottom": table["error"], "fill": False, "hatch": "..", "edgecolor": "0.3"}
+hatched = {"bottom": table["error"], "fill": False, "hatch": "..", "edgecolor": "0.3"}
 axes[0, 1].bar(table.index, table["error"], color=pdh.plots.color(7), label="error")
-axes[0, 1].bar(table.index, table["β₃ × sum of g"], label="β₃ × sum of g", **price)
+axes[0, 1].bar(table.index, table["β₃ × sum of g"], label="β₃ × sum of g", **hatched)
 axes[0, 1].set(ylabel="part of the loss", ylim=(0, 0.16))
 axes[0, 1].legend(frameon=False, fontsize=9, loc="upper left")
 pdh.show(
@@ -353,18 +358,18 @@ def cheapest(use: str) -> Tensor:
 output_2 = target(inputs)[:, feature]
 estimate = (1 - beta_3 / (output_2.square() / 5).clamp(min=1e-9)).clamp(min=0)
 fig, axes = pdh.plots.figure(9, 3.4, 1, 2, sharey=True)
-found = {}
+cheapest_g = {}
 for ax, use in zip(axes[0], run.components.uses, strict=True):
-    found[use] = cheapest(use)
+    cheapest_g[use] = cheapest(use)
     ax.plot(
         values, run.importances(inputs)[use][:, alive[feature]], color=pdh.plots.color(2), lw=3, label="learned by Γ"
     )
-    ax.plot(points, found[use], "o", color=pdh.plots.color(3), ms=5, label="cheapest for the loss")
+    ax.plot(points, cheapest_g[use], "o", color=pdh.plots.color(3), ms=5, label="cheapest for the loss")
     ax.plot(values, estimate, color="0.2", ls="--", lw=1.4, label="1 − β₃/e²")
     ax.set(xlabel="value of feature 2", title=use, ylim=(-0.05, 1.1))
 axes[0, 0].set_ylabel("importance g of its own subcomponent")
 axes[0, 0].legend(frameon=False, fontsize=9, loc="center right")
-opens = {use: points[best > 0.5].min().item() - 0.02 for use, best in found.items()}  # half a grid step earlier
+opens = {use: points[best > 0.5].min().item() - 0.02 for use, best in cheapest_g.items()}  # half a grid step earlier
 pdh.show(
     fig,
     alt="Importance of feature 2's own subcomponent against the feature's value. The cheapest importance jumps from 0 to almost 1 "
@@ -402,14 +407,14 @@ def matches(run: pdh.Run) -> Tensor:
 
 
 fig, axes = pdh.plots.figure(9.2, 3.3, 1, 3, width_ratios=[1, 1, 1.25])
-ratios = {}
+length_ratios = {}
 for ax, (name, which) in zip(axes[0], {"APD": apd, "SPD": run}.items(), strict=False):
     pdh.plots.columns(ax, W, colors=["0.8"] * 5, width=6, labels=False)
     pdh.plots.columns(ax, matches(which)).set_title(f"{name} over W (grey)", fontsize=10)
-    ratios[name] = matches(which).norm(dim=0) / W.norm(dim=0)
+    length_ratios[name] = matches(which).norm(dim=0) / W.norm(dim=0)
 ax, places = axes[0, 2], torch.arange(5)
-ax.bar(places - 0.2, ratios["APD"], 0.38, color=pdh.plots.color(1), hatch="//", edgecolor="white", label="APD")
-ax.bar(places + 0.2, ratios["SPD"], 0.38, color=pdh.plots.color(0), label="SPD")
+ax.bar(places - 0.2, length_ratios["APD"], 0.38, color=pdh.plots.color(1), hatch="//", edgecolor="white", label="APD")
+ax.bar(places + 0.2, length_ratios["SPD"], 0.38, color=pdh.plots.color(0), label="SPD")
 ax.axhline(0.893, color=pdh.plots.color(1), ls="--", lw=1.2, label="APD, paper (0.893)")
 ax.axhline(0.993, color="0.1", ls=":", lw=1.2, label="SPD, paper (0.993)")
 ax.set(xlabel="column of W (feature)", ylabel="share of its length", ylim=(0.8, 1.06))
@@ -417,8 +422,8 @@ ax.legend(frameon=False, fontsize=8, ncols=2, loc="upper center")
 pdh.show(
     fig,
     alt="Left and middle: best-matching columns of APD and SPD as arrows over the columns of W in grey; APD's end visibly short, "
-    f"SPD's reach the ends. Right: length ratios, APD {ratios['APD'].min():.3f} to {ratios['APD'].max():.3f}, SPD "
-    f"{ratios['SPD'].min():.3f} to {ratios['SPD'].max():.3f}. The axis begins at 0.8.",
+    f"SPD's reach the ends. Right: length ratios, APD {length_ratios['APD'].min():.3f} to {length_ratios['APD'].max():.3f}, SPD "
+    f"{length_ratios['SPD'].min():.3f} to {length_ratios['SPD'].max():.3f}. The axis begins at 0.8.",
 )
 
 # %% [markdown]
@@ -433,8 +438,8 @@ pdh.show(
 # SPD's ratio is still not quite 1. Where is the rest? In the subcomponents' other columns:
 
 # %%
-own = P[alive[feature]]
-print("length of each column of feature 2's subcomponent:", own.norm(dim=0).numpy().round(3))
+P_2 = P[alive[feature]]
+print("length of each column of feature 2's subcomponent:", P_2.norm(dim=0).numpy().round(3))
 share = (P[alive] * W).sum(dim=1) / W.square().sum(dim=0)  # (5, m2): who supplies how much of each column of W
 print("shares of column 2 from the five alive ones:      ", share[:, feature].numpy().round(3))
 
@@ -472,7 +477,8 @@ workers = joblib.Parallel(
     backend="loky",
     idle_worker_timeout=1,  # second; they need not keep their memory until the next cell that uses them
 )
-for seed, of_spd, of_apd in workers(joblib.delayed(both)(seed) for seed in range(1, 5)):
+done = workers(joblib.delayed(both)(seed) for seed in range(1, 5))
+for seed, of_spd, of_apd in progress(done, total=4, description="seeds", unit="seed"):
     scores[seed] = {"SPD": of_spd, "APD": of_apd}
     print(f"seed {seed}: SPD alive {of_spd['n_alive']}, identity_ci_error {of_spd['identity_ci_error']}")
 
@@ -482,8 +488,8 @@ columns = {
     "ML2R": "ml2r",
     "ML2R, alive only": "ml2r_alive",
 }
-rows = {seed: {(m, c): of[m][key] for m in of for c, key in columns.items()} for seed, of in scores.items()}
-per_seed = pd.DataFrame(rows).T
+by_seed = {seed: {(m, c): of[m][key] for m in of for c, key in columns.items()} for seed, of in scores.items()}
+per_seed = pd.DataFrame(by_seed).T
 per_seed.index.name = "seed"
 display(per_seed.round(4))
 
@@ -605,11 +611,11 @@ for k, (c, look) in enumerate(zip(pieces.tolist(), (0, 1), strict=False)):
         tip = 1.3 * directions[k]
         axes[0, 0].plot([0, tip[0]], [0, tip[1]], style, color=pdh.plots.color(look), lw=2, label=name)
 axes[0, 0].legend(frameon=False, fontsize=8, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
-for ax, values, title in (
+for ax, numbers, title in (
     (axes[0, 1], read, "reads: |V·W_j|"),
     (axes[0, 2], g_id["identity"][:, pieces].T, "importance g"),
 ):
-    pdh.plots.matrix(ax, values, limit=1.2).set_title(title, fontsize=10)
+    pdh.plots.matrix(ax, numbers, limit=1.2).set_title(title, fontsize=10)
     ax.set(yticklabels=pieces.tolist(), xlabel="feature", ylabel="subcomponent")
 needed = (g_id["identity"][:, pieces] > metrics.ALIVE).sum(dim=1)  # (m2,): how many pieces each feature needs
 alone = (needed == 1).nonzero().flatten().tolist()
@@ -664,12 +670,12 @@ pdh.checks.write_directions(write_directions)
 
 # %%
 P_id, _ = run_id.first_layer
-own = P_id.norm(dim=1).argmax(dim=0)  # (m2,): the subcomponent that is longest in each column
+own_id = P_id.norm(dim=1).argmax(dim=0)  # (m2,): the subcomponent that is longest in each column
 net = [W_id, I_id, W_id.T]
 paths = {f"subcomponent {c}": [0 * W_id, Q[c], 0 * W_id.T] for c in pieces[:2].tolist()}
 for j in (int(needed.argmin()), int(needed.argmax())):
     on = pieces[g_id["identity"][j, pieces] > metrics.ALIVE]
-    paths[f"feature {j}: {len(on)} of {len(pieces)}"] = [P_id[own[j]], Q[on].sum(dim=0), P_id[own[j]].T]
+    paths[f"feature {j}: {len(on)} of {len(pieces)}"] = [P_id[own_id[j]], Q[on].sum(dim=0), P_id[own_id[j]].T]
 
 fig, axes = pdh.plots.figure(9.2, 3, 1, 5)
 plots.deep_network(axes[0, 0], net, names=["W", "I", "Wᵀ"]).set_title("target", fontsize=10)
@@ -710,7 +716,8 @@ def with_identity(seed: int) -> tuple[int, dict, str]:
 
 scores_id = {0: run_id.metrics}
 print(f"seed 0: alive {list(run_id.metrics['n_alive'].values())}; {about_pieces(run_id)}")
-for seed, of_spd, text in workers(joblib.delayed(with_identity)(seed) for seed in range(1, 5)):
+done_id = workers(joblib.delayed(with_identity)(seed) for seed in range(1, 5))
+for seed, of_spd, text in progress(done_id, total=4, description="seeds", unit="seed"):
     scores_id[seed] = of_spd
     print(f"seed {seed}: alive {list(of_spd['n_alive'].values())}; {text}")
 
@@ -727,17 +734,17 @@ for seed, of_spd, text in workers(joblib.delayed(with_identity)(seed) for seed i
 
 # %%
 apd_id = pdh.run("apd/tms_5-2_id", seed=0, target=run_id, device="cpu")
-rows = {}
+by_method = {}
 for name, which in {"SPD": run_id, "APD": apd_id}.items():
-    P, W_same = which.first_layer
-    lengths = which.components.layers["identity"].P.detach().norm(dim=(1, 2))
-    rows[name] = {
+    P_both, W_same = which.first_layer
+    identity_lengths = which.components.layers["identity"].P.detach().norm(dim=(1, 2))
+    by_method[name] = {
         "MMCS": which.metrics["mmcs"],
         "ML2R": which.metrics["ml2r"],
-        "pieces of the identity longer than 0.1": int((lengths > 0.1).sum()),
-        "largest share of a column of W, mean": (P.norm(dim=1).amax(dim=0) / W_same.norm(dim=0)).mean().item(),
+        "pieces of the identity longer than 0.1": int((identity_lengths > 0.1).sum()),
+        "largest share of a column of W, mean": (P_both.norm(dim=1).amax(dim=0) / W_same.norm(dim=0)).mean().item(),
     }
-pd.DataFrame.from_dict(rows, orient="index").round(3)
+pd.DataFrame.from_dict(by_method, orient="index").round(3)
 
 # %% [markdown]
 # Columns of $W$ now come in parts, spread over components, and ML2R is far below the 0.89 that APD reaches without the
@@ -765,27 +772,27 @@ for name, runs in large.items():
 run_40 = large["spd/tms_40-10"][0]
 P_40, W_40 = run_40.first_layer  # (200, 10, 40), (10, 40)
 g_40 = run_40.importances(0.75 * torch.eye(40))  # use → (40, C)
-cosines, ratios = metrics.best_match(P_40, W_40)  # both (40,)
+cosines_40, ratios_40 = metrics.best_match(P_40, W_40)  # both (40,)
 n_40 = run_40.metrics["n_alive"]["embed"]
 
 fig, axes = pdh.plots.figure(9.2, 6, 2, 2)
 plots.sorted_lengths(axes[0, 0], P_40, n_40)
-axes[0, 1].plot(cosines, "o", ms=4, color=pdh.plots.color(2), label="cosine (MMCS is their mean)")
-axes[0, 1].plot(ratios, "^", ms=4, color=pdh.plots.color(1), label="length ratio (ML2R is their mean)")
+axes[0, 1].plot(cosines_40, "o", ms=4, color=pdh.plots.color(2), label="cosine (MMCS is their mean)")
+axes[0, 1].plot(ratios_40, "^", ms=4, color=pdh.plots.color(1), label="length ratio (ML2R is their mean)")
 axes[0, 1].axhline(1, color="0.8", lw=0.8, zorder=0)
 axes[0, 1].set(xlabel="column of W (feature)", ylabel="best match", ylim=(0.97, 1.04))
 axes[0, 1].legend(frameon=False, fontsize=9, loc="upper left")
 for ax, use in zip(axes[1], g_40, strict=True):
     pdh.plots.importances(ax, g_40[use], order=pdh.plots.greedy_order(g_40["embed"])[:60], title=use)
     ax.set(xlabel="subcomponent (permuted; the other 140 follow)")
-errors = {use: metrics.identity_ci_error(values) for use, values in g_40.items()}
+errors_40 = {use: metrics.identity_ci_error(values) for use, values in g_40.items()}
 lengths = P_40.norm(dim=(1, 2)).sort(descending=True).values
 pdh.show(
     fig,
     alt=f"Top left: lengths of 200 subcomponents, sorted; {n_40} are alive, the others are at most {lengths[n_40]:.3f} long. Top "
-    f"right: cosine and length ratio of each column's best match; cosines from {cosines.min():.3f}, ratios from {ratios.min():.3f} "
-    f"to {ratios.max():.3f}. Bottom: importances in embed and unembed for each feature alone; entries away from the identity "
-    f"pattern: {errors['embed']} and {errors['unembed']}.",
+    f"right: cosine and length ratio of each column's best match; cosines from {cosines_40.min():.3f}, ratios from {ratios_40.min():.3f} "
+    f"to {ratios_40.max():.3f}. Bottom: importances in embed and unembed for each feature alone; entries away from the identity "
+    f"pattern: {errors_40['embed']} and {errors_40['unembed']}.",
 )
 
 # %% [markdown]
@@ -820,22 +827,22 @@ def without(run: pdh.Run, dead: Tensor) -> float:
 fig, axes = pdh.plots.figure(9.2, 3.2, 1, 3, sharex=True, sharey=True)
 parts, correlations = {}, []
 for i, (ax, run_i) in enumerate(zip(axes[0], large["spd/tms_40-10"], strict=True)):
-    P, W_i = run_i.first_layer
-    own = P.norm(dim=1).argmax(dim=0)  # (40,): the subcomponent that is longest in each column
-    share = (P * W_i).sum(dim=1) / W_i.square().sum(dim=0)  # (C, 40): who supplies how much of each column
-    g_own = run_i.importances(0.75 * torch.eye(40))["embed"].gather(1, own[:, None])[:, 0]
-    from_own = share.gather(0, own[None])[0]
+    P_i, W_i = run_i.first_layer
+    own_40 = P_i.norm(dim=1).argmax(dim=0)  # (40,): the subcomponent that is longest in each column
+    share_i = (P_i * W_i).sum(dim=1) / W_i.square().sum(dim=0)  # (C, 40): who supplies how much of each column
+    g_own = run_i.importances(0.75 * torch.eye(40))["embed"].gather(1, own_40[:, None])[:, 0]
+    from_own = share_i.gather(0, own_40[None])[0]
     ax.plot(g_own, from_own, "o", ms=4, color=pdh.plots.color(0), label="its own piece")
     some = torch.linspace(g_own.min(), 1, 2)
     ax.plot(some, 2 / (1 + some), color="0.2", ls="--", lw=1.2, label="2 / (1 + g)")
     correlations.append(torch.corrcoef(torch.stack([g_own, from_own]))[0, 1].item())
     ax.set(xlabel="importance of its own piece at 0.75", title=f"seed {i}: correlation {correlations[-1]:.2f}")
-    dead = torch.ones(len(P), dtype=torch.bool)
-    dead[own] = False
+    dead = torch.ones(len(P_i), dtype=torch.bool)
+    dead[own_40] = False
     parts[f"seed {i}"] = {
         "from its own piece": from_own.mean().item(),
-        "from other features' pieces": (share[~dead].sum(dim=0) - from_own).mean().item(),
-        "from all the dead ones": share[dead].sum(dim=0).mean().item(),
+        "from other features' pieces": (share_i[~dead].sum(dim=0) - from_own).mean().item(),
+        "from all the dead ones": share_i[dead].sum(dim=0).mean().item(),
         "error, dead ones off": without(run_i, dead),
         "error, random masks": run_i.metrics["recon"],
     }
@@ -874,22 +881,22 @@ layer = run_big.components.layers["identity"]
 Q_big, I_big = layer.P.detach(), run_big.components.targets["identity"]  # (200, 10, 10), (10, 10)
 g_big = run_big.importances(0.75 * torch.eye(40))["identity"]  # (40, C)
 n_big = run_big.metrics["n_alive"]["identity"]
-order = Q_big.norm(dim=(1, 2)).argsort(descending=True)
-pieces = order[:n_big]
+longest_first = Q_big.norm(dim=(1, 2)).argsort(descending=True)
+pieces_big = longest_first[:n_big]
 
 fig, axes = pdh.plots.figure(9.2, 3.4, 1, 3, width_ratios=[1.3, 1, 1.3])
 plots.sorted_lengths(axes[0, 0], Q_big, n_big)
-total = Q_big[pieces].sum(dim=0)
+total = Q_big[pieces_big].sum(dim=0)
 pdh.plots.matrix(axes[0, 1], total, limit=1.1, numbers=False)
 axes[0, 1].set(title=f"sum of the {n_big} longest", aspect="equal", xticks=[0, 9], yticks=[0, 9])
-pdh.plots.importances(axes[0, 2], g_big, order=order[:20].tolist(), title="identity")
+pdh.plots.importances(axes[0, 2], g_big, order=longest_first[:20].tolist(), title="identity")
 axes[0, 2].set(xlabel="subcomponent (longest first, 20 shown)")
-gap, off = (Q_big.sum(dim=0) - I_big).abs().max(), (total - total.diag().diag()).abs().max()
+gap_big, off = (Q_big.sum(dim=0) - I_big).abs().max(), (total - total.diag().diag()).abs().max()
 pdh.show(
     fig,
     alt=f"Left: lengths of the identity's 200 subcomponents, sorted; {n_big} are alive. Middle: the sum of these as a heat map, "
     f"{total.diag().min():.2f} to {total.diag().max():.2f} on the diagonal and at most {off:.2f} off it; the sum of all 200 differs "
-    f"from the identity by at most {gap:.3f}. Right: importances for each of forty features alone; only the first {n_big} "
+    f"from the identity by at most {gap_big:.3f}. Right: importances for each of forty features alone; only the first {n_big} "
     "columns are filled, in all shades between 0 and 1.",
 )
 print(f"alive in seeds 0, 1, 2: {[run.metrics['n_alive']['identity'] for run in large['spd/tms_40-10_id']]}")
@@ -902,10 +909,10 @@ print(f"alive in seeds 0, 1, 2: {[run.metrics['n_alive']['identity'] for run in 
 # now you may have a guess. And are the ten directions special, or would any rotation do?
 
 # %%
-reads = F.normalize(layer.V.detach()[pieces, 0], dim=1)  # (10, m1)
-writes = F.normalize(layer.U.detach()[pieces, :, 0], dim=1)
+reads_big = F.normalize(layer.V.detach()[pieces_big, 0], dim=1)  # (10, m1)
+writes_big = F.normalize(layer.U.detach()[pieces_big, :, 0], dim=1)
 W_big = run_big.components.targets["embed"]
-read = (reads @ W_big).abs()  # (10, 40)
+read_big = (reads_big @ W_big).abs()  # (10, 40)
 
 rotations = torch.linalg.qr(torch.randn(1000, 10, 10, generator=torch.Generator().manual_seed(0))).Q
 
@@ -921,11 +928,11 @@ def total_reading(run: pdh.Run) -> tuple[float, Tensor]:
 
 trained, random = zip(*map(total_reading, large["spd/tms_40-10_id"]), strict=True)
 fig, axes = pdh.plots.figure(9.2, 3.3, 1, 2)
-axes[0, 0].plot(read.flatten(), g_big[:, pieces].T.flatten(), "o", ms=3, alpha=0.6, color=pdh.plots.color(0))
+axes[0, 0].plot(read_big.flatten(), g_big[:, pieces_big].T.flatten(), "o", ms=3, alpha=0.6, color=pdh.plots.color(0))
 axes[0, 0].set(xlabel="how strongly a piece reads a feature, |V·W_j|", ylabel="its importance for that feature")
 axes[0, 1].hist(random[0], bins=30, color="0.75", label="1000 random rotations")
-for i, total in enumerate(trained):
-    axes[0, 1].axvline(total, color=pdh.plots.color(3), ls="--", lw=2, label=None if i else "SPD, three seeds")
+for i, reading in enumerate(trained):
+    axes[0, 1].axvline(reading, color=pdh.plots.color(3), ls="--", lw=2, label=None if i else "SPD, three seeds")
 axes[0, 1].set(xlabel="total reading, Σ |V·W_j|, relative to random", ylabel="number of rotations", ylim=(0, 125))
 axes[0, 1].legend(frameon=False, fontsize=9, loc="upper right")
 pdh.show(
@@ -934,10 +941,12 @@ pdh.show(
     f"important it is. Right: total reading strength of SPD's ten directions, {', '.join(f'{t:.3f}' for t in trained)} in three "
     f"seeds, against a histogram of random rotations, which lie between {random[0].min():.3f} and {random[0].max():.3f}.",
 )
-parallel = (reads * writes).sum(dim=1)
-angles = (reads @ reads.T).fill_diagonal_(0).abs().max()
+parallel = (reads_big * writes_big).sum(dim=1)
+angles = (reads_big @ reads_big.T).fill_diagonal_(0).abs().max()
 print(f"cosine of U and V of a piece: {parallel.min():.3f} to {parallel.max():.3f}")
-print(f"largest |cosine| between the V of two pieces: {angles:.2f}; between a V and an axis: {reads.abs().max():.2f}")
+print(
+    f"largest |cosine| between the V of two pieces: {angles:.2f}; between a V and an axis: {reads_big.abs().max():.2f}"
+)
 
 # %% [markdown]
 # - **Which pieces does a feature need?** Those that read it. The more a piece reads, the more important it is. With $p_I = 2$
@@ -957,13 +966,15 @@ print(f"largest |cosine| between the V of two pieces: {angles:.2f}; between a V 
 
 # %%
 for i, run_i in enumerate(large["spd/tms_40-10_id"]):
-    W_i, Q_i = run_i.components.targets["embed"], run_i.components.layers["identity"].P.detach()
+    W_id_i, Q_i = run_i.components.targets["embed"], run_i.components.layers["identity"].P.detach()
     g_i = run_i.importances(0.75 * torch.eye(40))["identity"]  # (40, C)
-    passed = torch.einsum("ij,cik,kj->jc", W_i, Q_i, W_i) / W_i.square().sum(dim=0)[:, None]  # (40, C), rows sum to 1
+    passed = (
+        torch.einsum("ij,cik,kj->jc", W_id_i, Q_i, W_id_i) / W_id_i.square().sum(dim=0)[:, None]
+    )  # (40, C), rows sum to 1
     passed = (passed * (1 + g_i) / 2).sum(dim=1)  # (40,): under the mean mask
-    _, ratios = metrics.best_match(*run_i.first_layer)
-    r = torch.corrcoef(torch.stack([passed, ratios]))[0, 1]
-    print(f"seed {i}: mean share passed on {passed.mean():.3f}, ML2R {ratios.mean():.3f}, correlation {r:.2f}")
+    _, ratios_i = metrics.best_match(*run_i.first_layer)
+    r = torch.corrcoef(torch.stack([passed, ratios_i]))[0, 1]
+    print(f"seed {i}: mean share passed on {passed.mean():.3f}, ML2R {ratios_i.mean():.3f}, correlation {r:.2f}")
 
 # %% [markdown]
 # On the whole they are. It fits that ML2R is higher with the identity than without it.
@@ -1010,19 +1021,24 @@ def dictionary(n_latents: int, price: float, start: str) -> dict:
 
 kinds, offered = [(0.03, "together"), (0.01, "together"), (0.1, "together"), (0.03, "quiet")], (40, 160, 640)
 jobs = (joblib.delayed(dictionary)(n, *kind) for kind in kinds for n in offered)
-coders = pd.DataFrame(workers(jobs)).set_index(["price", "start", "latents"]).sort_index()
+fitted = progress(workers(jobs), total=len(kinds) * len(offered), description="transcoders", unit="run")
+coders = pd.DataFrame(fitted).set_index(["price", "start", "latents"]).sort_index()
 coders.round(4)
 
 # %%
-lines = {f"SPD, {name}": sweep[f"n_alive.{use}"].to_dict() for use, name in (("embed", "W"), ("identity", "identity"))}
-firing = {f"SPD, {name}": sweep[f"l0.{use}"].to_dict() for use, name in (("embed", "W"), ("identity", "identity"))}
+alive_by_room = {
+    f"SPD, {name}": sweep[f"n_alive.{use}"].to_dict() for use, name in (("embed", "W"), ("identity", "identity"))
+}
+active_by_room = {
+    f"SPD, {name}": sweep[f"l0.{use}"].to_dict() for use, name in (("embed", "W"), ("identity", "identity"))
+}
 for price, start in kinds:
     label = f"transcoder, price {price}" + (", quiet" if start == "quiet" else "")
-    lines[label] = coders.loc[price, start]["alive"].to_dict()
-    firing[label] = coders.loc[price, start]["l0"].to_dict()
+    alive_by_room[label] = coders.loc[price, start]["alive"].to_dict()
+    active_by_room[label] = coders.loc[price, start]["l0"].to_dict()
 fig, axes = pdh.plots.figure(9.2, 4, 1, 2)
-plots.against_room(axes[0, 0], lines, "alive", everything=True)
-plots.against_room(axes[0, 1], firing, "active on an input, mean").get_legend().remove()
+plots.against_room(axes[0, 0], alive_by_room, "alive", everything=True)
+plots.against_room(axes[0, 1], active_by_room, "active on an input, mean").get_legend().remove()
 
 
 def told(used: dict) -> str:
@@ -1032,8 +1048,8 @@ def told(used: dict) -> str:
 
 pdh.show(
     fig,
-    alt=f"Left: subcomponents or latents alive against how many were offered. {'. '.join(f'{k}: {told(v)}' for k, v in lines.items())}. "
-    f"Right: how many are active on an input. {'. '.join(f'{k}: {told(v)}' for k, v in firing.items())}.",
+    alt=f"Left: subcomponents or latents alive against how many were offered. {'. '.join(f'{k}: {told(v)}' for k, v in alive_by_room.items())}. "
+    f"Right: how many are active on an input. {'. '.join(f'{k}: {told(v)}' for k, v in active_by_room.items())}.",
 )
 
 # %% [markdown]
@@ -1112,13 +1128,13 @@ for name, found in {
     "spd/tms_5-2_id": list(scores_id.values()),
     "spd/tms_40-10_id": [run.metrics for run in large["spd/tms_40-10_id"]],
 }.items():
-    paper = {score: "{:.3f} ± {:.3f}".format(*value) for score, value in pdh.preset(name).published.items()}
+    published = {score: "{:.3f} ± {:.3f}".format(*value) for score, value in pdh.preset(name).published.items()}
     alive_in = {use: sorted({of["n_alive"].get(use, "–") for of in found}) for use in ("embed", "identity", "unembed")}
     table_1[name] = {
         "MMCS": mean_and_std([of["mmcs"] for of in found]),
-        "paper's MMCS": paper["mmcs"],
+        "paper's MMCS": published["mmcs"],
         "ML2R": mean_and_std([of["ml2r"] for of in found]),
-        "paper's ML2R": paper["ml2r"],
+        "paper's ML2R": published["ml2r"],
         "ML2R, alive only": mean_and_std([of["ml2r_alive"] for of in found]),
         **{f"alive in {use}": ", ".join(map(str, n)) for use, n in alive_in.items()},
         "seeds": len(found),

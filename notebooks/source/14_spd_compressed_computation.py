@@ -195,23 +195,23 @@ pdh.show(
 
 # %%
 hidden = F.normalize(F.relu((W_in @ W_E).T.detach()), dim=1)  # (100, 50): what the neurons say when one feature is on
-rows = {}
+by_price = {}
 for beta_3, each in runs.items():
-    matrices = analysis.importance_matrix(each)
-    reads = each.components.layers[W_out_use].V.detach()[metrics.alive(matrices[W_out_use]), 0]  # (alive, 50)
-    patterns = (F.normalize(reads, dim=1) @ hidden.T).abs().amax(dim=1)  # (alive,)
-    rows[f"{beta_3:.0e}"] = {
-        "alive in W_in": int(metrics.alive(matrices[W_in_use]).sum()),
-        "W_in, per feature": metrics.l0(matrices[W_in_use]),
+    g_each = analysis.importance_matrix(each)
+    V_each = each.components.layers[W_out_use].V.detach()[metrics.alive(g_each[W_out_use]), 0]  # (alive, 50)
+    patterns = (F.normalize(V_each, dim=1) @ hidden.T).abs().amax(dim=1)  # (alive,)
+    by_price[f"{beta_3:.0e}"] = {
+        "alive in W_in": int(metrics.alive(g_each[W_in_use]).sum()),
+        "W_in, per feature": metrics.l0(g_each[W_in_use]),
         "MMCS": metrics.mmcs(*each.first_layer),
         "r of contributions": analysis.contributions(each).r,
-        "alive in W_out": int(metrics.alive(matrices[W_out_use]).sum()),
-        "W_out, per feature": metrics.l0(matrices[W_out_use]),
-        "V along one neuron": output_matrix.axis_alignment(reads).median().item(),
+        "alive in W_out": int(metrics.alive(g_each[W_out_use]).sum()),
+        "W_out, per feature": metrics.l0(g_each[W_out_use]),
+        "V along one neuron": output_matrix.axis_alignment(V_each).median().item(),
         "V along one feature's pattern": patterns.median().item(),
         "error, random masks": each.metrics["recon"],
     }
-table = pd.DataFrame(rows)
+table = pd.DataFrame(by_price)
 table.columns.name = "β₃"
 table.map(lambda value: f"{value:.0f}" if value == int(value) else f"{value:.2f}" if value > 0.01 else f"{value:.0e}")
 
@@ -289,10 +289,10 @@ together = {
     "training inputs, one feature on": g_out[alone],
     "training inputs, anything on": g_out,
 }
-rows = {}
+co_activations = {}
 for name, values in together.items():
     C_values = output_matrix.co_activation(values)[off]
-    rows[name] = {
+    co_activations[name] = {
         "important per input, of 50": (values > metrics.ALIVE).sum(dim=1).float().mean().item(),
         "co-activation, mean": C_values.mean().item(),
         "smallest": C_values.min().item(),
@@ -300,7 +300,7 @@ for name, values in together.items():
         "if independent": chance(values),
         "if one mechanism": 1.0,
     }
-pd.DataFrame(rows).T.round(2)
+pd.DataFrame(co_activations).T.round(2)
 
 # %%
 fig, axes = pdh.plots.figure(9.2, 3.4, 1, 2, width_ratios=[1, 1.15])
@@ -313,10 +313,10 @@ axes[0, 1].axvline(50, color=pdh.plots.color(3), ls="--", label="all 50: one mec
 axes[0, 1].set(xlabel="important pieces of W_out, one feature on", ylabel="inputs", xlim=(-1, 52))
 axes[0, 1].legend(frameon=False, fontsize=9, loc="upper center")
 axes[0, 1].spines[["top", "right"]].set_visible(False)
-values = output_matrix.co_activation(g_out)[off]
+off_diagonal = output_matrix.co_activation(g_out)[off]
 pdh.show(
     fig,
-    alt=f"Left: co-activation matrix of the fifty; off the diagonal all values lie between {values.min():.2f} and {values.max():.2f}. "
+    alt=f"Left: co-activation matrix of the fifty; off the diagonal all values lie between {off_diagonal.min():.2f} and {off_diagonal.max():.2f}. "
     f"Right: histogram of how many are important on inputs with one feature on: {counts.min():.0f} to {counts.max():.0f}, mean "
     f"{counts.mean():.1f}, never near 50.",
 )
@@ -604,7 +604,7 @@ spans = {
     "W_in, whole: what it reads, (W_in W_E)ᵀ": (W_in @ W_E).T.detach(),
     "fifty random directions": random_50,
 }
-rows = {
+overlaps = {
     name: {
         "overlap of the span with the top 50": subspaces.subspace_overlap(A, top),
         "best |cosine| with one eigenvector, mean": (directions.T @ F.normalize(A, dim=0))
@@ -615,7 +615,7 @@ rows = {
     }
     for name, A in spans.items()
 }
-pd.DataFrame(rows).T.round(3)
+pd.DataFrame(overlaps).T.round(3)
 
 # %% [markdown]
 # - **Together: yes.** Their span overlaps with the top 50 by about 0.95, where 0.5 is chance.
@@ -631,7 +631,7 @@ pd.DataFrame(rows).T.round(3)
 # ## Ours and the paper's
 
 # %%
-rows = [
+beside = [
     ("figure 6: contributions, ten features", "one piece per feature copies all neurons", "the same"),
     ("figure 7: correlation r", f"{found.r:.4f}", "1.000"),
     ("figure 8, β₃ = 1e-05: alive in W_in", n_alive[1e-5][0], "100"),
@@ -648,7 +648,7 @@ rows = [
     ),
     ("figure 8, β₃ = 1e-05: entries off the pattern", run.metrics["identity_ci_error"], "an identity, as drawn"),
 ]
-pd.DataFrame(rows, columns=["what", "here", "paper"]).set_index("what")
+pd.DataFrame(beside, columns=["what", "here", "paper"]).set_index("what")
 
 # %% [markdown]
 # Losses, coefficients and $C$ are the paper's. These settings are not:
@@ -656,8 +656,10 @@ pd.DataFrame(rows, columns=["what", "here", "paper"]).set_index("what")
 # %%
 preset = pdh.preset("spd/resid_mlp_1")
 settings = preset.config.to_dict()
-rows = {field: {"here": settings[field], "the paper's, and why not here": why} for field, why in preset.differs.items()}
-pd.DataFrame(rows).T.style.set_properties(**{"text-align": "left", "white-space": "normal"})
+differences = {
+    field: {"here": settings[field], "the paper's, and why not here": why} for field, why in preset.differs.items()
+}
+pd.DataFrame(differences).T.style.set_properties(**{"text-align": "left", "white-space": "normal"})
 
 # %% [markdown]
 # We do not know whether these differences, or the words of the description, are behind the different finding about $W_\text{out}$. The authors'

@@ -249,13 +249,13 @@ def matched(each: pdh.Run, n_inputs: int = 20_000) -> tuple[Tensor, list[Tensor]
     return pieces, [torch.from_numpy(row) for row in rows]
 
 
-rows = {}
+matches = {}
 for name, each in runs.items():
     pieces, others = matched(each)
     of = [g.argmax(dim=0) for g in of_W_in(each)]  # now the features come back, to mark our work
     right = torch.stack([of[0][pieces] == of[k + 1][row] for k, row in enumerate(others)]).all(dim=0)
-    rows[name] = {"pieces matched": len(pieces), "all of one feature": int(right.sum())}
-pd.DataFrame(rows).T
+    matches[name] = {"pieces matched": len(pieces), "all of one feature": int(right.sum())}
+pd.DataFrame(matches).T
 
 # %% [markdown]
 # In two layers importances alone sort nearly all pieces into mechanisms. Features that share a piece in one of the layers, of which more below, cannot all be matched. In the unfinished run more
@@ -329,24 +329,24 @@ def most_on(n_pieces: int, p: float, n_features: int) -> float:
 pdh.checks.most_on(most_on)
 
 # %%
-rows = {}
+output_matrices = {}
 for name, each in runs.items():
-    g, net = analysis.importance_matrix(each), each.target
+    g_each, net = analysis.importance_matrix(each), each.target
     for layer in range(len(net.mlps)):
         use = f"mlps.{layer}.W_out"
-        alive = metrics.alive(g[use])
+        alive = metrics.alive(g_each[use])
         reads = each.components.layers[use].V.detach()[alive, 0]  # (alive, neurons)
-        n = reads.shape[1]
-        rows[f"{name}, layer {layer}"] = {
-            "neurons": n,
+        n_neurons = reads.shape[1]
+        output_matrices[f"{name}, layer {layer}"] = {
+            "neurons": n_neurons,
             "alive": int(alive.sum()),
             "neurons followed": len(reads.abs().argmax(dim=1).unique()),
             "|cosine| of V with its neuron, median": output_matrix.axis_alignment(reads).median().item(),
-            "important for one feature": metrics.l0(g[use]),
+            "important for one feature": metrics.l0(g_each[use]),
             "L0": each.metrics["l0"][use],
-            "L0, at most": n * (1 - (1 - 0.01) ** net.n_features),
+            "L0, at most": n_neurons * (1 - (1 - 0.01) ** net.n_features),
         }
-pd.DataFrame(rows).T.round(3)
+pd.DataFrame(output_matrices).T.round(3)
 
 # %% [markdown]
 # Neurons again, in every layer of every run (once with two pieces to spare). The paper's counts, 50 over two layers and 51 over three, are the numbers of neurons.
@@ -358,20 +358,20 @@ pd.DataFrame(rows).T.round(3)
 # will move?
 
 # %%
-rows = {}
+compared = {}
 for name, each in runs.items():
-    g = of_W_in(each)
-    shared = [analysis.doubled(values.argmax(dim=1)) for values in g]
-    rows[name] = {
-        "alive in W_in": " + ".join(str(int(metrics.alive(values).sum())) for values in g),
+    g_in = of_W_in(each)
+    shared = [analysis.doubled(values.argmax(dim=1)) for values in g_in]
+    compared[name] = {
+        "alive in W_in": " + ".join(str(int(metrics.alive(values).sum())) for values in g_in),
         "alive in W_out": " + ".join(str(n) for n in counts(each)[1::2]),
         "pieces with two features": " + ".join(str(len(pairs)) for pairs in shared),
-        "smallest top importance": f"{min(values.amax(dim=1).min().item() for values in g):.3f}",
+        "smallest top importance": f"{min(values.amax(dim=1).min().item() for values in g_in):.3f}",
         "r of contributions": f"{found[name].r:.4f}",
         "entries off the pattern": each.metrics["identity_ci_error"],
         "error, random masks": f"{each.metrics['recon']:.1e}",
     }
-pd.DataFrame(rows)
+pd.DataFrame(compared)
 
 # %% [markdown]
 # ### Exercise 3 · Off the pattern
@@ -396,21 +396,21 @@ pdh.checks.misplaced(misplaced)
 # Where do features share a piece? Here are those of two layers, with the share of each feature's function that this layer computes:
 
 # %%
-rows = []
+shared_pieces = []
 for name, each in two.items():
-    part = shares(each)
+    share_of = shares(each)
     for layer, values in enumerate(of_W_in(each)):
         for piece, features in analysis.doubled(values.argmax(dim=1)).items():
-            rows.append(
+            shared_pieces.append(
                 {
                     "run": name,
                     "layer": layer,
                     "piece": piece,
                     "features": ", ".join(map(str, features)),
-                    "this layer's share": ", ".join(f"{part[i, layer]:.0%}" for i in features),
+                    "this layer's share": ", ".join(f"{share_of[i, layer]:.0%}" for i in features),
                 }
             )
-pd.DataFrame(rows, columns=["run", "layer", "piece", "features", "this layer's share"]).set_index("run")
+pd.DataFrame(shared_pieces, columns=["run", "layer", "piece", "features", "this layer's share"]).set_index("run")
 
 # %%
 for name, each in runs.items():
@@ -428,28 +428,28 @@ for name, each in runs.items():
 # ## Ours and the paper's
 
 # %%
-rows = []
+beside = []
 for name, paper_in, paper_out in (("2 layers, seed 0", 100, 50), ("3 layers", 102, 51)):
-    each, n = runs[name], counts(runs[name])
-    rows += [
-        (f"{name}: alive in W_in, by layer", " + ".join(map(str, n[::2])), f"{paper_in} over all layers"),
-        (f"{name}: alive in W_out, all layers", sum(n[1::2]), paper_out),
+    n_alive = counts(runs[name])
+    beside += [
+        (f"{name}: alive in W_in, by layer", " + ".join(map(str, n_alive[::2])), f"{paper_in} over all layers"),
+        (f"{name}: alive in W_out, all layers", sum(n_alive[1::2]), paper_out),
         (f"{name}: correlation of contributions", f"{found[name].r:.4f}", "0.999"),
     ]
-pd.DataFrame(rows, columns=["what", "here", "paper"]).set_index("what")
+pd.DataFrame(beside, columns=["what", "here", "paper"]).set_index("what")
 
 # %% [markdown]
 # The paper counts mechanisms: 100 "over both layers" are 100 features, each with a piece in each $W_\text{in}$, as here. Our three layers miss the published result: too few steps, or gates too small, we believe, and have not
 # shown. The settings differ in these points:
 
 # %%
-rows = {}
+differences = {}
 for name in ("spd/resid_mlp_2", "spd/resid_mlp_3"):
     preset = pdh.preset(name)
     settings = preset.config.to_dict() | preset.target.to_dict()
     for field, why in preset.differs.items():
-        rows[(name, field)] = {"here": settings[field], "the paper's, and why not here": why}
-pd.DataFrame(rows).T.style.set_properties(**{"text-align": "left", "white-space": "normal"})
+        differences[(name, field)] = {"here": settings[field], "the paper's, and why not here": why}
+pd.DataFrame(differences).T.style.set_properties(**{"text-align": "left", "white-space": "normal"})
 
 # %% [markdown]
 # ## APD and SPD on two layers
@@ -458,10 +458,10 @@ pd.DataFrame(rows).T.style.set_properties(**{"text-align": "left", "white-space"
 
 # %%
 apd, apd_1 = pdh.shipped("apd/resid_mlp_2"), pdh.shipped("apd/resid_mlp_2_rank1")
-rows = {}
+methods = {}
 for name, each in {"APD, rank 25": apd, "APD, rank 1": apd_1, "SPD": run}.items():
     is_spd = each.importance is not None
-    rows[name] = {
+    methods[name] = {
         "a feature's mechanism is": "2 pieces of W_in, neurons of W_out shared"
         if is_spd
         else "1 component in all layers",
@@ -473,7 +473,7 @@ for name, each in {"APD, rank 25": apd, "APD, rank 1": apd_1, "SPD": run}.items(
         ),
         "minutes to train": round(each.seconds / 60),
     }
-pd.DataFrame(rows)
+pd.DataFrame(methods)
 
 # %% [markdown]
 # APD gives the grouping for free, and pays with shrinkage and with components that share. SPD copies the neurons' contributions better, and leaves the

@@ -27,6 +27,7 @@ from torch import Tensor
 import pd_helpers as pdh
 from pd_helpers import analysis
 from pd_helpers.analysis import comparison, metrics
+from pd_helpers.core.training import progress
 from pd_helpers.course.apd_against_spd import ideas
 
 apd_52, spd_52 = pdh.shipped("apd/tms_5-2"), pdh.shipped("spd/tms_5-2")
@@ -99,21 +100,21 @@ sweeps = {
 }
 
 fig, axes = pdh.plots.figure(9.2, 5.0, 2, 3, sharex=True, sharey="row")
-told = []
+ranges = []
 for k, (name, (by_k, apd_run, by_beta, spd_run)) in enumerate(sweeps.items()):
     for table, field, own, look in (
         (by_k, "top_k", apd_run, {"color": APD, "marker": "o", "ls": "-", "label": "APD, top-k"}),
         (by_beta, "importance_coeff", spd_run, {"color": SPD, "marker": "s", "ls": "--", "label": "SPD, β₃"}),
     ):
-        times = table[field] / getattr(own.config, field)
+        multiples = table[field] / getattr(own.config, field)
         for ax, column in zip(axes[:, k], ("mmcs", "ml2r"), strict=True):
-            mean = table.groupby(times)[column].mean()
-            ax.plot(times, table[column], ls="", marker=look["marker"], ms=4, color=look["color"])
+            mean = table.groupby(multiples)[column].mean()
+            ax.plot(multiples, table[column], ls="", marker=look["marker"], ms=4, color=look["color"])
             ax.plot(
                 mean.index, mean, color=look["color"], ls=look["ls"], marker=look["marker"], ms=4, label=look["label"]
             )
-        near = table[(times > 0.3) & (times < 3.1)]
-        told.append(f"{name}, {look['label']}: MMCS {near.mmcs.min():.2f} to {near.mmcs.max():.2f}")
+        near = table[(multiples > 0.3) & (multiples < 3.1)]
+        ranges.append(f"{name}, {look['label']}: MMCS {near.mmcs.min():.2f} to {near.mmcs.max():.2f}")
     axes[0, k].set_title(name, fontsize=10)
     axes[1, k].set(xscale="log", xlabel="times the published value", xlim=(0.08, 12))
 for ax in axes.flat:
@@ -125,25 +126,25 @@ axes[0, 0].legend(frameon=False, fontsize=9)
 pdh.show(
     fig,
     alt="MMCS (above) and ML2R (below) of both methods against the number each is told, as multiples of the published value, on three networks. "
-    "Within a third and three times the published value: " + "; ".join(told) + ".",
+    "Within a third and three times the published value: " + "; ".join(ranges) + ".",
 )
 
 # %%
-rows, kept = {}, {}
+robustness, kept = {}, {}
 for name, (by_k, apd_run, by_beta, spd_run) in sweeps.items():
     for method, table, field, own in (
         ("APD", by_k, "top_k", apd_run),
         ("SPD", by_beta, "importance_coeff", spd_run),
     ):
-        mean = table.groupby(table[field] / getattr(own.config, field))[["mmcs", "ml2r"]].mean()
-        good = mean[(mean.mmcs > 0.98) & mean.ml2r.between(0.85, 1.15)]
-        kept[name, method] = len(good), len(mean)
-        rows[name, method] = {
-            "values tried, times published": ", ".join(f"{f:.2g}" for f in mean.index),
+        averages = table.groupby(table[field] / getattr(own.config, field))[["mmcs", "ml2r"]].mean()
+        good = averages[(averages.mmcs > 0.98) & averages.ml2r.between(0.85, 1.15)]
+        kept[name, method] = len(good), len(averages)
+        robustness[name, method] = {
+            "values tried, times published": ", ".join(f"{f:.2g}" for f in averages.index),
             "good at": ", ".join(f"{f:.2g}" for f in good.index) or "none",
             "ML2R there": f"{good.ml2r.min():.2f} to {good.ml2r.max():.2f}" if len(good) else "",
         }
-pd.DataFrame(rows).T
+pd.DataFrame(robustness).T
 
 # %% [markdown]
 # (*Good* means here: MMCS above 0.98 and ML2R between 0.85 and 1.15. In two dimensions MMCS is never far below 1: decompositions that have failed still reach 0.95. There, look at the lengths.)
@@ -158,9 +159,9 @@ def alone_in_theirs(run: pdh.Run) -> int:
     return len(first) - sum(map(len, analysis.doubled(first).values()))
 
 
-by_k = sweeps["residual MLP (APD: rank 4)"][0].set_index("top_k")
+mlp_by_k = sweeps["residual MLP (APD: rank 4)"][0].set_index("top_k")
 with_own = {
-    "APD": {f"{k / apd_mlp_4.config.top_k:.2g}": n for k, n in by_k["n_own"].items()},
+    "APD": {f"{k / apd_mlp_4.config.top_k:.2g}": n for k, n in mlp_by_k["n_own"].items()},
     "SPD": {f"{r.config.importance_coeff / spd_mlp.config.importance_coeff:.2g}": alone_in_theirs(r) for r in prices},
 }
 pd.DataFrame(
@@ -240,12 +241,12 @@ def starved(sizes: Tensor) -> Tensor:
 pdh.checks.starved(starved)
 
 # %%
-rows = {}
+fates = {}
 for name, flow in flows.items():
-    loss = {"APD": ("minimality", "simplicity"), "SPD": ("recon", "recon_layerwise")}[name]
-    reached, alive = flow.reached(*loss), comparison.alive(watched[name])
-    last = flow.sizes[loss[0]][-20:].amax(dim=0) > 0
-    rows[name] = {
+    watched_losses = {"APD": ("minimality", "simplicity"), "SPD": ("recon", "recon_layerwise")}[name]
+    reached, alive = flow.reached(*watched_losses), comparison.alive(watched[name])
+    last = flow.sizes[watched_losses[0]][-20:].amax(dim=0) > 0
+    fates[name] = {
         "components": len(reached),
         "alive at the end": int(alive.sum()),
         "dead at the end": int((~alive).sum()),
@@ -257,7 +258,7 @@ for name, flow in flows.items():
         else "none dead",
         "MMCS": round(metrics.mmcs(*watched[name].first_layer), 3),
     }
-pd.DataFrame(rows)
+pd.DataFrame(fates)
 
 # %% [markdown]
 # **The charge holds.** In APD most of the dead were never selected at any of the points watched, the others in the first moments only, and none of them hears from minimality or simplicity later on. What reaches them is
@@ -272,17 +273,17 @@ pd.DataFrame(rows)
 # any, and how many of those will be dead at the end?
 
 # %%
-rows = {}
+doomed_counts = {}
 for seed in range(3):
-    run = pdh.shipped("apd/tms_40-10", f"seed{seed}")
-    replayed, dead = ideas.replayed_flow(run), ~comparison.alive(run)
+    apd_run_40 = pdh.shipped("apd/tms_40-10", f"seed{seed}")
+    replayed, dead_apd = ideas.replayed_flow(apd_run_40), ~comparison.alive(apd_run_40)
     chosen = replayed.sizes["simplicity"] > 0  # (snapshots, 50)
-    own = metrics.own_columns(*run.first_layer)
-    rows[f"seed {seed}: {int(dead.sum())} dead, {own} of 40 features have their own"] = [
+    n_own = metrics.own_columns(*apd_run_40.first_layer)
+    doomed_counts[f"seed {seed}: {int(dead_apd.sum())} dead, {n_own} of 40 features have their own"] = [
         f"{every}, {doomed} of them doomed"
-        for every, doomed in zip(chosen.sum(dim=1).tolist(), chosen[:, dead].sum(dim=1).tolist(), strict=True)
+        for every, doomed in zip(chosen.sum(dim=1).tolist(), chosen[:, dead_apd].sum(dim=1).tolist(), strict=True)
     ]
-pd.DataFrame(rows, index=pd.Index(replayed.steps.tolist(), name="training step"))
+pd.DataFrame(doomed_counts, index=pd.Index(replayed.steps.tolist(), name="training step"))
 
 # %%
 draw = torch.Generator().manual_seed(0)
@@ -318,8 +319,8 @@ curves = [
 fig, axes = pdh.plots.figure(7.5, 3.5)
 ax = axes[0, 0]
 for label, times, table, tint, marker, ls in curves:
-    found = table.mmcs > 0.9  # a length means little where the directions are not found
-    ax.plot(times[found], table.ml2r[found], color=tint, marker=marker, ls=ls, ms=4, label=label)
+    directions_found = table.mmcs > 0.9  # a length means little where the directions are not found
+    ax.plot(times[directions_found], table.ml2r[directions_found], color=tint, marker=marker, ls=ls, ms=4, label=label)
 ax.axhline(1, color="0.8", lw=1, zorder=0)
 ax.axvline(1, color="0.8", lw=6, zorder=0)
 ax.set(xscale="log", xlabel="penalty, times the published value", ylabel="ML2R (length)", ylim=(0.6, 1.1))
@@ -412,23 +413,23 @@ cases = {
     "SPD, residual MLP": (spd_mlp, 60),
 }
 found = {}
-for name, (run, n) in cases.items():
-    x = active_inputs(run, n)
-    found[name] = x, comparison.effects(run, x, torch.Generator().manual_seed(1), n_draws=12, n_points=12)
+for name, (run, n) in progress(cases.items(), total=len(cases), description="effects", unit="run"):
+    inputs = active_inputs(run, n)
+    found[name] = inputs, comparison.effects(run, inputs, torch.Generator().manual_seed(1), n_draws=12, n_points=12)
 
-rows = {}
+agreement = {}
 for name, (_, effects) in found.items():
     truth = effects.company
     matters = truth > 0.1 * truth.amax(dim=1, keepdim=True)
     for estimate in ("gradient", "integrated", "alone", "importance"):
         values = getattr(effects, estimate)
         if values is not None:
-            rows[(name, estimate)] = {
+            agreement[(name, estimate)] = {
                 "rank correlation": comparison.rank_correlation(values, truth).nanmean().item(),
                 "separation": comparison.separation(values, matters).nanmean().item(),
                 "the same component comes first": (values.argmax(dim=1) == truth.argmax(dim=1)).float().mean().item(),
             }
-pd.DataFrame(rows).T.rename_axis(["run", "estimate"]).style.format("{:.2f}")
+pd.DataFrame(agreement).T.rename_axis(["run", "estimate"]).style.format("{:.2f}")
 
 # %% [markdown]
 # (A component "matters" here if its effect in company is more than a tenth of the largest on that input. On five features SPD's first component agrees on
@@ -444,57 +445,60 @@ pd.DataFrame(rows).T.rename_axis(["run", "estimate"]).style.format("{:.2f}")
 # %%
 fig, axes = pdh.plots.figure(9.2, 3.5, 1, 3)
 panels = [("APD, 5 in 2", "gradient"), ("SPD, 5 in 2", "gradient"), ("SPD, 5 in 2", "importance")]
+slopes = {}
 for ax, (name, estimate) in zip(axes[0], panels, strict=True):
-    _, effects = found[name]
-    values, truth = getattr(effects, estimate).flatten(), effects.company.flatten()
-    ax.plot(truth, values, ".", ms=3, alpha=0.3, color=APD if name.startswith("APD") else SPD)
+    _, effects_shown = found[name]
+    estimated, in_company = getattr(effects_shown, estimate).flatten(), effects_shown.company.flatten()
+    ax.plot(in_company, estimated, ".", ms=3, alpha=0.3, color=APD if name.startswith("APD") else SPD)
     ax.set(title=name, xlabel="effect in company", ylabel=estimate)
     if estimate == "gradient":
-        top = max(truth.max(), values.max()).item()
+        top = max(in_company.max(), estimated.max()).item()
         ax.plot([0, top], [0, top], color="0.4", lw=1, ls="--")
+        slopes[name] = ((estimated @ in_company) / (in_company @ in_company)).item()
     ax.spines[["top", "right"]].set_visible(False)
+certain = ((estimated < 0.01) | (estimated > 0.99)).float().mean()  # of the learned importances, the last panel
 pdh.show(
     fig,
-    alt="Estimates against the measured effect in company, a dot for each input and component. Gradient attributions grow with the effect and are about twice "
-    "as large. Learned importances are 0 or 1 for most, whatever the size of the effect.",
+    alt="Estimates against the measured effect in company, a dot for each input and component. Gradient attributions grow with the effect and are "
+    f"{' and '.join(f'{slope:.1f} ({name})' for name, slope in slopes.items())} times as large. Learned importances are 0 or 1 for {certain:.0%}, whatever the size of the effect.",
 )
 
 # %% [markdown]
-# Why are the gradients on the left about twice too large? The matrix of the toy model is used twice, once to read and once to write. The output is *quadratic* in a component, and a square has twice the slope that its
-# height suggests. The order does not suffer. The amount does. (In the middle, where each use has masks of its own, presumably the company is why: a piece's partner in the other use is off half of the time, and then its removal changes nothing.)
+# Why are the gradients on the left nearly three times too large? The matrix of the toy model is used twice, once to read and once to write. The output is *quadratic* in a component, and a square has twice the slope that its
+# height suggests. And an output that the ReLU cuts off at zero cannot fall by more than it is, as in [06 · Attributions](06_attributions.ipynb). The order does not suffer. The amount does. (In the middle, where each use has masks of its own, presumably the company is why: a piece's partner in the other use is off half of the time, and then its removal changes nothing.)
 #
 # ### Where the first order misleads
 #
 # For which input and component is the gradient most wrong about the effect alone? Here is the worst case of each kind in the APD run on five features.
 
 # %%
-x, effects = found["APD, 5 in 2"]
-gap = effects.gradient - effects.alone
+x_52, effects_52 = found["APD, 5 in 2"]
+gap = effects_52.gradient - effects_52.alone
 worst = {"promises too much": gap.argmax(), "promises too little": gap.argmin()}
 fig, axes = pdh.plots.figure(9.2, 3.2, 1, 2, sharey=True)
-told = []
+promises = []
 for ax, (label, flat) in zip(axes[0], worst.items(), strict=True):
     row, c = divmod(flat.item(), gap.shape[1])
     for k, (estimate, hatch) in enumerate((("gradient", ""), ("integrated", "//"), ("alone", ".."), ("company", "xx"))):
         ax.bar(
             torch.arange(5) + 0.2 * k - 0.3,
-            getattr(effects, estimate)[row],
+            getattr(effects_52, estimate)[row],
             width=0.2,
             color=pdh.plots.color(k),
             hatch=hatch,
             edgecolor="white",
             label=estimate,
         )
-    on = ", ".join(f"x_{i} = {x[row, i]:.2f}" for i in x[row].nonzero().flatten().tolist())
+    on = ", ".join(f"x_{i} = {x_52[row, i]:.2f}" for i in x_52[row].nonzero().flatten().tolist())
     ax.set(xlabel="component", title=f"{label} (component {c})\n{on}")
     ax.title.set_fontsize(10)
     ax.spines[["top", "right"]].set_visible(False)
-    told.append(
-        f"{label}: {on}; component {c} has gradient {effects.gradient[row, c]:.3f} and changes the output by {effects.alone[row, c]:.3f} alone"
+    promises.append(
+        f"{label}: {on}; component {c} has gradient {effects_52.gradient[row, c]:.3f} and changes the output by {effects_52.alone[row, c]:.3f} alone"
     )
 axes[0, 0].set_ylabel("effect on the output (RMS)")
 axes[0, 0].legend(frameon=False, fontsize=8)
-pdh.show(fig, alt="Four measures of each component's effect on two inputs. " + ". ".join(told) + ".")
+pdh.show(fig, alt="Four measures of each component's effect on two inputs. " + ". ".join(promises) + ".")
 
 # %% [markdown]
 # Each output of this network ends in a ReLU. Where it is off, its gradient is zero, and the first order sees nothing that would happen if it came on; where it is on, but only just,
@@ -512,18 +516,18 @@ picks = {
     "SPD, residual MLP": [0, 2, 4, 8, 12, 16, 20, 25, 30, 40, 60, 100, 200],
 }
 fig, axes = pdh.plots.figure(9.2, 3.5, 1, 2)
-told = []
+errors_with_20 = []
 for ax, (name, ks) in zip(axes[0], picks.items(), strict=True):
-    run, _ = cases[name]
-    x, effects = found[name]
+    run_kept, _ = cases[name]
+    x_kept, measured = found[name]
     for k, estimate in enumerate(("gradient", "alone", "company", "importance")):
-        values = getattr(effects, estimate)
-        if values is None:
+        scores = getattr(measured, estimate)
+        if scores is None:
             continue
-        errors = comparison.errors_with(run, x, values, ks)
+        errors = comparison.errors_with(run_kept, x_kept, scores, ks)
         ax.plot(ks[1:], errors[1:], marker="os^D"[k], ls=styles[k][1], ms=4, color=pdh.plots.color(k), label=estimate)
-        told.append(f"{name}, {estimate}: {errors[ks.index(20)]:.1e} with 20 kept")
-    ax.axhline(comparison.errors_with(run, x, effects.gradient, [0])[0], color="0.6", lw=1, label="all off")
+        errors_with_20.append(f"{name}, {estimate}: {errors[ks.index(20)]:.1e} with 20 kept")
+    ax.axhline(comparison.errors_with(run_kept, x_kept, measured.gradient, [0])[0], color="0.6", lw=1, label="all off")
     ax.set(title=name, xlabel="components kept on each input", ylabel="mean squared error", yscale="log", xscale="log")
     ax.title.set_fontsize(10)
     ax.legend(frameon=False, fontsize=8)
@@ -531,7 +535,7 @@ for ax, (name, ks) in zip(axes[0], picks.items(), strict=True):
 pdh.show(
     fig,
     alt="Mean squared error of the output against the number of components kept on each input, in the order of each estimate. "
-    + "; ".join(told)
+    + "; ".join(errors_with_20)
     + ".",
 )
 
@@ -552,14 +556,14 @@ pdh.show(
 
 # %%
 out = "mlps.0.W_out"
-rows = {}
+output_matrices = {}
 for name, run in {"APD, full rank": apd_mlp, "APD, rank 4": apd_mlp_4, "SPD": spd_mlp}.items():
     P = run.components.layers[out].P.detach()
-    sizes = P.norm(dim=(1, 2))
-    used = sizes > 0.1 * sizes.max()
+    lengths = P.norm(dim=(1, 2))
+    used = lengths > 0.1 * lengths.max()
     s = torch.linalg.svdvals(P[used])
     read = torch.linalg.svd(P[used], full_matrices=False).Vh[:, 0].abs().amax(dim=1)
-    rows[name] = {
+    output_matrices[name] = {
         "parts of W_out longer than a tenth of the longest": int(used.sum()),
         "rank of a part (singular values above a tenth), median": (s > 0.1 * s[:, :1])
         .sum(dim=1)
@@ -569,7 +573,7 @@ for name, run in {"APD, full rank": apd_mlp, "APD, rank 4": apd_mlp_4, "SPD": sp
         "largest |cosine| of what it reads with one neuron, median": read.median().item(),
         "correlation of contributions": analysis.contributions(run).r,
     }
-pd.DataFrame(rows).T.round(3)
+pd.DataFrame(output_matrices).T.round(3)
 
 # %% [markdown]
 # **APD: one part per component**, since components span layers, and a feature's component takes its share of $W_\text{out}$ along. A part reads several neurons, those that the feature uses.
@@ -582,11 +586,11 @@ pd.DataFrame(rows).T.round(3)
 # Seconds for the whole run come with the shipped runs; a step is timed here and now, and the memory is what a step keeps for its backward pass.
 
 # %%
-rows = {}
+costs = {}
 for pair in ((apd_52, spd_52), (apd_40, spd_40), (apd_mlp, spd_mlp)):
     for done in pair:
         cost = ideas.cost(pdh.prepare(done.name, seed=0, target=done, show_progress=False, **done.config.to_dict()))
-        rows[done.name] = {
+        costs[done.name] = {
             "steps": done.config.steps,
             "batch": done.config.batch_size,
             "components": done.config.C,
@@ -594,7 +598,7 @@ for pair in ((apd_52, spd_52), (apd_40, spd_40), (apd_mlp, spd_mlp)):
             "MB a step": cost.megabytes,
             "seconds a run, when it was shipped": done.seconds,
         }
-pd.DataFrame(rows).T.round(1)
+pd.DataFrame(costs).T.round(1)
 
 # %% [markdown]
 # Per run they are of the same order here. Per step, SPD with $C$ pieces in each layer computes each mask's forward pass; APD computes attributions of all components first, and then only the active ones. On

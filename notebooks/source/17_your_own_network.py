@@ -33,6 +33,7 @@ from torch import Generator, Tensor, nn
 import pd_helpers as pdh
 from pd_helpers.analysis import editing, judging, metrics
 from pd_helpers.core import losses
+from pd_helpers.core.training import progress
 from pd_helpers.course.your_own_network import plots
 
 # %% [markdown]
@@ -138,10 +139,9 @@ def fit(network: nn.Module, layers: tuple[str, ...] = ("hidden", "logits"), seed
 
 def fit_all(jobs: dict[str, tuple[nn.Module, dict]]) -> dict[str, pdh.Run]:
     """Several of them, two at a time."""
-    workers = joblib.Parallel(n_jobs=min(2, joblib.cpu_count()))
-    return dict(
-        zip(jobs, workers(joblib.delayed(fit)(net, **settings) for net, settings in jobs.values()), strict=True)
-    )
+    workers = joblib.Parallel(n_jobs=min(2, joblib.cpu_count()), return_as="generator")
+    runs = workers(joblib.delayed(fit)(net, **settings) for net, settings in jobs.values())
+    return dict(zip(jobs, progress(runs, total=len(jobs), description="runs", unit="run"), strict=True))
 
 
 def verdict(run: pdh.Run, labels: Tensor = y_test) -> dict[str, float]:
@@ -313,12 +313,12 @@ three = ("hidden", "identity", "logits")
 known = fit_all({f"{b:g}": (longer, {"layers": three, "importance_coeff": b}) for b in (0.001, 0.01, 0.03)})
 
 W = network.logits.weight - network.logits.weight.mean(dim=0)  # what all logits have in common does not count
-rows = {}
+identities = {}
 for price, one in known.items():
     g = one.importances(x_train)["identity"]
-    P = one.components.layers["identity"].P.detach()[metrics.alive(g)]
-    judged = judging.judge(one, x_test, y_test, Generator().manual_seed(0))["important"]
-    rows[price] = [len(P), metrics.l0(g), judging.kept(P, W), judged.accuracy, judged.kl]
+    P_alive = one.components.layers["identity"].P.detach()[metrics.alive(g)]
+    judged_one = judging.judge(one, x_test, y_test, Generator().manual_seed(0))["important"]
+    identities[price] = [len(P_alive), metrics.l0(g), judging.kept(P_alive, W), judged_one.accuracy, judged_one.kl]
 columns = [
     "alive in the identity",
     "in use per input",
@@ -328,7 +328,7 @@ columns = [
 ]
 assert torch.equal(longer(x_test), network(x_test))
 print(f"directions that matter: {torch.linalg.matrix_rank(W)}")
-pd.DataFrame(rows, index=columns).T.rename_axis("β₃").round(2)
+pd.DataFrame(identities, index=columns).T.rename_axis("β₃").round(2)
 
 # %% [markdown]
 # **It fails, at every price, and how it fails is worth more than a pass.**
@@ -442,18 +442,18 @@ pdh.checks.match(match)
 # %%
 g_train = run.importances(x_train)
 on = {use: values > metrics.ALIVE for use, values in g_train.items()}
-rows = {}
+leftovers = {}
 for use, is_on in on.items():
-    P = run.components.layers[use].P.detach()
+    P_use = run.components.layers[use].P.detach()
     dead = ~is_on.any(dim=0)
-    share = P[dead].sum(dim=0).norm() / run.components.targets[use].norm()
-    rows[use] = [
+    share = P_use[dead].sum(dim=0).norm() / run.components.targets[use].norm()
+    leftovers[use] = [
         int(dead.sum()),
         share.item(),
         len(judging.duplicates(is_on)),
         len(judging.duplicates(is_on, least=0.5)),
     ]
-pd.DataFrame(rows, index=["dead", "length of their sum, share of W", "pairs at 80%", "pairs at 50%"]).T.round(2)
+pd.DataFrame(leftovers, index=["dead", "length of their sum, share of W", "pairs at 80%", "pairs at 50%"]).T.round(2)
 
 # %% [markdown]
 # The dead ones are not nothing: together they have a good part of the matrix's length. They hold what SPD judged to be
@@ -493,9 +493,9 @@ pdh.show(fig, alt)
 
 # %%
 effects = {use: judging.class_effects(run, x_test, y_test, use) for use in on}
-rows = top["logits"][: int(on["logits"].any(dim=0).sum())]
-fig, axes = pdh.plots.figure(8, 0.9 + 0.24 * len(rows))
-plots.class_table(axes[0, 0], effects["logits"][rows], [f"without {c}" for c in rows]).set_xlabel("digit")
+most_used = top["logits"][: int(on["logits"].any(dim=0).sum())]
+fig, axes = pdh.plots.figure(8, 0.9 + 0.24 * len(most_used))
+plots.class_table(axes[0, 0], effects["logits"][most_used], [f"without {c}" for c in most_used]).set_xlabel("digit")
 strongest = {use: divmod(int(e.argmin()), 10) for use, e in effects.items()}
 c, d = strongest["logits"]
 pdh.show(
@@ -557,13 +557,13 @@ versions = {
     "forget, edited weights": editing.edited(network, {"logits": -P})(x_test),
     "redirect, edited weights": editing.edited(network, {"logits": torch.outer(swapped - u, v)})(x_test),
 }
-share = {
+answered = {
     f"{d}s answered {k}": [(o.argmax(1) == k)[y_test == d].double().mean().item() for o in versions.values()]
     for k in (d, e)
 }
 rest = [(o.argmax(1) == y_test)[(y_test != d) & (y_test != e)].double().mean().item() for o in versions.values()]
 fifth = [(o.argmax(1) == y_test)[y_test == e].double().mean().item() for o in versions.values()]
-pd.DataFrame(share | {f"{e}s right": fifth, "accuracy on other digits": rest}, index=list(versions)).round(3)
+pd.DataFrame(answered | {f"{e}s right": fifth, "accuracy on other digits": rest}, index=list(versions)).round(3)
 
 # %% [markdown]
 # The mask foretold what the edit does, to within two test images. And the edit is surgical: four in five of the digit's images are forgotten,
@@ -600,13 +600,13 @@ elsewhere = {
     "turned by 90°": upright.rot90(1, (1, 2)).flatten(1),
     "noise": torch.rand(450, 64, generator=Generator().manual_seed(0)),
 }
-rows = {}
+shifted = {}
 for name, inputs in elsewhere.items():
-    judged = judging.judge(run, inputs, y_test, Generator().manual_seed(0))
-    rows[name] = {f"accuracy, {k}": judged[k].accuracy for k in ("network", "all", "important")}
-    rows[name] |= {"KL, important": judged["important"].kl}
-    rows[name] |= {f"L0 {use}": metrics.l0(g) for use, g in run.importances(inputs).items()}
-pd.DataFrame(rows).T.round(3)
+    report = judging.judge(run, inputs, y_test, Generator().manual_seed(0))
+    shifted[name] = {f"accuracy, {k}": report[k].accuracy for k in ("network", "all", "important")}
+    shifted[name] |= {"KL, important": report["important"].kl}
+    shifted[name] |= {f"L0 {use}": metrics.l0(g) for use, g in run.importances(inputs).items()}
+pd.DataFrame(shifted).T.round(3)
 
 # %% [markdown]
 # Dimming the images by half changes nothing for the network: same accuracy. It ruins the *importances*: a gate that learned "important above
