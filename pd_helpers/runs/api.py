@@ -7,22 +7,30 @@
 All arguments are checked before any work starts.
 """
 
+import inspect
 import os
 import time
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
 from pd_helpers.core.components import decompose
+from pd_helpers.core.config import shown
 from pd_helpers.core.method import Data, MethodConfig, method_of
-from pd_helpers.core.training import generator, pick_device
+from pd_helpers.core.training import checked_seed, generator, pick_device
+from pd_helpers.runs.calls import checked, fits
 from pd_helpers.runs.files import check_new_folder
+from pd_helpers.runs.memory import check_layers, check_settings
 from pd_helpers.runs.presets import Preset, Settings, preset
 from pd_helpers.runs.run import Run
 from pd_helpers.runs.selection import Candidate
-from pd_helpers.runs.validation import check_data, checked_seed
+from pd_helpers.runs.validation import check_data, warn_of_the_pointless
 from pd_helpers.targets.base import TargetConfig, make_target
+
+A_SAMPLER = "lambda n, generator: torch.rand(n, 8, generator=generator)"
+"""What `data` can be, for a network with eight inputs."""
 
 
 def begin(
@@ -32,7 +40,7 @@ def begin(
     layers: Mapping[str, int] | list[str],
     *,
     seed: int = 0,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     name: str | None = None,
     target_config: TargetConfig | None = None,
     warm_up: bool = True,
@@ -42,13 +50,19 @@ def begin(
     `fit` says what the arguments are.
     """
     at, seed, method = pick_device(device), checked_seed(seed), method_of(config)
-    if isinstance(layers, str):
-        raise TypeError(f"layers must be a list of paths, but is the text {layers!r}; [{layers!r}] works")
+    if isinstance(layers, str) or not fits(layers, Mapping[str, Any] | list[str]):
+        paths = [layers] if isinstance(layers, str) else [p for p, m in target.named_modules() if type(m) is nn.Linear]
+        raise TypeError(
+            f"layers must be a list of paths, or a mapping from paths to numbers of components, but is "
+            f"{shown(layers)}; {paths[:2]} works"
+        )
     C = dict(layers) if isinstance(layers, Mapping) else dict.fromkeys(layers, config.C)
     if method.spans_layers and len(set(C.values())) > 1:
         raise ValueError(
             f"layers gives {C}, but a component of {method.name.upper()} spans all layers; the same C for each works"
         )
+    check_layers(target, config, C, at)
+    warn_of_the_pointless(config, target_config)
     check_data(target.to(at), data, generator(seed, "data", at))
     init = generator(seed, "init")
 
@@ -66,6 +80,24 @@ def begin(
     return Run(name, seed, target_config, data, candidates)
 
 
+def _check_method_and_data(config: Any, data: Any) -> None:
+    """Raise TypeError for what is no configuration of a method, or no function of a batch size and a generator."""
+    try:
+        method_of(config)
+    except TypeError as error:
+        what = f"config must be an object, but is {shown(config)}" if isinstance(config, type) else error
+        raise TypeError(f"{what}; pdh.SPDConfig(C=30) works") from None
+    try:
+        inspect.signature(data).bind(config, None)
+    except TypeError as error:
+        raise TypeError(
+            f"data must take a batch size and a generator, but there are {error}; {A_SAMPLER} works"
+        ) from None
+    except ValueError:
+        pass  # a function that does not say what it takes
+
+
+@checked("layers", "seed", "device", data=A_SAMPLER)
 def fit(
     target: nn.Module,
     config: MethodConfig,
@@ -73,7 +105,7 @@ def fit(
     layers: Mapping[str, int] | list[str],
     *,
     seed: int = 0,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     show_progress: bool = True,
     out: str | os.PathLike | None = None,
 ) -> Run:
@@ -93,18 +125,20 @@ def fit(
     Raises ValueError or TypeError, before any work starts, for arguments that cannot work; FloatingPointError if
     the loss blows up.
     """
+    _check_method_and_data(config, data)
     if out is not None:
         check_new_folder(out)
     return begin(target, config, data, layers, seed=seed, device=device).train(show_progress=show_progress, out=out)
 
 
+@checked("seed", "device", name="'apd/tms_5-2'", target="pdh.make_target(pdh.TMSConfig())")
 def prepare(
     name: str | Preset,
     seed: int = 0,
     *,
     paper: bool = False,
     target: nn.Module | Run | None = None,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     show_progress: bool = True,
     warm_up: bool = True,
     **overrides: Any,
@@ -115,6 +149,7 @@ def prepare(
     """
     at, seed = pick_device(device), checked_seed(seed)
     settings, target = settle(name, target, overrides, paper=paper)
+    check_settings(settings, at)
     config = settings.target
     began = time.perf_counter()
     if target is None:
@@ -168,13 +203,14 @@ def settle(
     return settings.replace(**overrides), target
 
 
+@checked("seed", "device", name="'apd/tms_5-2'", target="pdh.make_target(pdh.TMSConfig())")
 def run(
     name: str | Preset,
     seed: int = 0,
     *,
     paper: bool = False,
     target: nn.Module | Run | None = None,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     show_progress: bool = True,
     out: str | os.PathLike | None = None,
     **overrides: Any,

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pd_helpers.core.config import choice, number, whole
+from pd_helpers.core.config import RAREST, SLOWEST, choice, number, whole
 from pd_helpers.core.known_network import KnownNetwork
 from pd_helpers.core.training import generator
 from pd_helpers.targets.base import TrainedConfig
@@ -219,13 +219,13 @@ class ResidualMLPConfig(TrainedConfig):
     """Number of neurons in each layer."""
     n_layers: int = whole(1)
     """Number of MLP layers."""
-    feature_probability: float = number(0.01, high=1.0)
+    feature_probability: float = number(0.01, high=1.0, least=RAREST)
     """Probability p that a feature is on, and then uniform on [-1, 1]."""
     target_steps: int = whole(10_000)
     """Training steps."""
     target_batch_size: int = whole(2048)
     """Number of inputs per training step."""
-    target_lr: float = number(3e-3, open=True)
+    target_lr: float = number(3e-3, open=True, least=SLOWEST)
     """AdamW's learning rate at its highest."""
     target_schedule: str = choice("cosine", "constant", "cosine")
     """Course of the learning rate."""
@@ -234,6 +234,20 @@ class ResidualMLPConfig(TrainedConfig):
     def summary(self) -> str:
         layers = "layer" if self.n_layers == 1 else "layers"
         return f"{self.n_features} features, {self.n_layers} {layers} of {self.d_mlp} neurons"
+
+    @property
+    def n_floats(self) -> int:
+        weights = 2 * self.d_resid * (self.n_features + self.n_layers * self.d_mlp)
+        return weights + 3 * self.target_batch_size * self.n_features
+
+    @property
+    def matrices(self) -> list[tuple[int, int, int]]:
+        return [(self.n_layers, self.d_mlp, self.width), (self.n_layers, self.width, self.d_mlp)]
+
+    @property
+    def width(self) -> int:
+        """Width of the residual stream once it has only the dimensions in use."""
+        return min(self.d_resid, self.n_features + 2 * self.n_layers * self.d_mlp)
 
     def features(self) -> SparseFeatures:
         return SparseFeatures(self.n_features, self.feature_probability, low=-1.0)
@@ -244,7 +258,7 @@ class ResidualMLPConfig(TrainedConfig):
         )
 
     def build(self) -> ResidualMLP:
-        return self._network(min(self.d_resid, self.n_features + 2 * self.n_layers * self.d_mlp))
+        return self._network(self.width)
 
     def reduce(self, target: nn.Module) -> nn.Module:
         """The network in the dimensions in use: see `ResidualMLP.narrow`."""

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pd_helpers.core.components import TransposedLinear
-from pd_helpers.core.config import number, switch, whole
+from pd_helpers.core.config import RAREST, number, switch, whole
 from pd_helpers.core.known_network import KnownNetwork
 from pd_helpers.core.shortcuts.active_pairs import Pairs, worthwhile
 from pd_helpers.core.training import generator
@@ -34,12 +34,22 @@ class TMSConfig(TrainedConfig):
     """Number of hidden dimensions, m1 in the papers."""
     identity: bool = switch(False)
     """Whether there is a fixed identity matrix between W and Wᵀ ("+ID" in the SPD paper)."""
-    feature_probability: float = number(0.05, high=1.0)
+    feature_probability: float = number(0.05, high=1.0, least=RAREST)
     """Probability p that a feature is on."""
 
     @property
     def summary(self) -> str:
         return f"{self.n_features} features in {self.n_hidden} dimensions" + (", identity" if self.identity else "")
+
+    @property
+    def n_floats(self) -> int:
+        identity = self.n_hidden**2 if self.identity else 0
+        return self.n_features * (self.n_hidden + 1) + identity + 3 * self.target_batch_size * self.n_features
+
+    @property
+    def matrices(self) -> list[tuple[int, int, int]]:
+        embed = (1, self.n_hidden, self.n_features)
+        return [embed, (1, self.n_hidden, self.n_hidden)] if self.identity else [embed]
 
     def features(self) -> SparseFeatures:
         return SparseFeatures(self.n_features, self.feature_probability)
