@@ -173,7 +173,12 @@ class _Short(reprlib.Repr):
         if isinstance(x, type):
             return f"the class {x.__name__}"
         shape = getattr(x, "shape", None)
-        return f"a {type(x).__name__}" + (f" of shape {tuple(shape)}" if isinstance(shape, tuple) else "")
+        return a_or_an(type(x).__name__) + (f" of shape {tuple(shape)}" if isinstance(shape, tuple) else "")
+
+
+def a_or_an(name: str) -> str:
+    """A name with its article."""
+    return f"{'an' if name[:1] in tuple('AEIOaeio') else 'a'} {name}"
 
 
 shown = _Short().repr

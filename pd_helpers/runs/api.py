@@ -61,7 +61,8 @@ def begin(
         raise ValueError(
             f"layers gives {C}, but a component of {method.name.upper()} spans all layers; the same C for each works"
         )
-    check_layers(target, config, C, at)
+    if target_config is None:  # otherwise `prepare` has checked them
+        check_layers(target, config, C, at)
     warn_of_the_pointless(config, target_config)
     check_data(target.to(at), data, generator(seed, "data", at))
     init = generator(seed, "init")
@@ -149,7 +150,7 @@ def prepare(
     """
     at, seed = pick_device(device), checked_seed(seed)
     settings, target = settle(name, target, overrides, paper=paper)
-    check_settings(settings, at)
+    check_settings(preset(name), settings, at)
     config = settings.target
     began = time.perf_counter()
     if target is None:

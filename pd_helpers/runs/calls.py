@@ -16,13 +16,13 @@ import os
 import re
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch
 
-from pd_helpers.core.config import shown
+from pd_helpers.core.config import a_or_an, shown
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -47,6 +47,10 @@ COMMON = {
     "Axes": "pdh.plots.figure(4, 3)[1][0, 0]",
     "Figure": "pdh.plots.figure(4, 3)[0]",
     "Tensor": "torch.rand(2, 5)",
+    "SingleFeature": "scrubbing.single_feature(run, 1000, torch.Generator())",
+    "Scrubbed": "scrubbing.scrub(run, 1000, torch.Generator())",
+    "Contributions": "neuron_contributions.contributions(run)",
+    "Directions": "what ideas.directions returns",
     "int": "1",
     "float": "1.0",
     "str": "'a text'",
@@ -66,28 +70,60 @@ def checked(*by_itself: str, **works: str) -> Callable[[Callable[Arguments, Resu
         @functools.wraps(function)
         def careful(*values: Arguments.args, **named: Arguments.kwargs) -> Result:
             try:
-                bound = signature.bind(*values, **named).arguments
+                bound = signature.bind(*values, **named)
             except TypeError as error:
                 example = _example(function)
                 raise TypeError(f"{_name(function)}: {error}" + (f"; {example} works" if example else "")) from None
-            for name, value in bound.items():
+            kinds = {}
+            for name, value in bound.arguments.items():
                 parameter = signature.parameters[name]
                 if parameter.kind is parameter.VAR_KEYWORD or name in by_itself:
                     continue
-                kind = _annotation(function, parameter)
+                kind = kinds[name] = _annotation(function, parameter)
+                value = bound.arguments[name] = _as_tensor(value, kind)
                 for one in value if parameter.kind is parameter.VAR_POSITIONAL else [value]:
                     if not fits(one, kind):
                         example = works.get(name) or _working(function, parameter, kind)
                         raise TypeError(f"{name} must be {in_words(kind)}, but is {shown(one)}; {example} works")
-            return function(*values, **named)
+            _check_sizes(kinds, bound.arguments)
+            return function(*bound.args, **bound.kwargs)
 
         return careful
 
     return decorate
 
 
+def _as_tensor(value: Any, kind: Any) -> Any:
+    """An array as a tensor, where a tensor is wanted."""
+    wanted = kind is torch.Tensor or hasattr(kind, "dim_str")
+    is_array = isinstance(value, np.ndarray) and value.dtype.kind in "biufc"
+    return torch.as_tensor(value.copy()) if wanted and is_array else value
+
+
+def _check_sizes(kinds: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
+    """Raise ValueError unless dimensions of tensors that are called the same have the same size."""
+    sizes: dict[str, tuple[int, str]] = {}
+    for name, kind in kinds.items():
+        dims = getattr(kind, "dim_str", "").split()
+        for dim, size in zip(dims, getattr(arguments[name], "shape", ()), strict=False):
+            expected, other = sizes.setdefault(dim, (size, name))
+            if size != expected and dim.isidentifier() and dim != "_":
+                raise ValueError(
+                    f"{name} must be {in_words(kind)}, but its {dim} is {size} while that of {other} is {expected}; "
+                    f"{expected} works"
+                )
+
+
+def check_columns(name: str, table: Any, columns: abc.Iterable[str], works: str) -> None:
+    """Raise ValueError unless the table given as `name` has these columns."""
+    if lacks := [column for column in columns if column not in table.columns]:
+        raise ValueError(
+            f"{name} must have the columns {', '.join(columns)}, but lacks {', '.join(lacks)}; {works} works"
+        )
+
+
 def fits(value: Any, kind: Any) -> bool:
-    """Whether a value is of an annotated kind, what it contains included; arrays pass for tensors and for sequences."""
+    """Whether a value is of an annotated kind, what it contains included; arrays pass for sequences."""
     origin, of = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         return any(fits(value, one) for one in of)
@@ -112,7 +148,7 @@ def fits(value: Any, kind: Any) -> bool:
     if origin is abc.Callable:
         return callable(value)
     if isinstance(kind, type) and not getattr(kind, "_is_protocol", False):
-        return isinstance(value, kind) or (issubclass(kind, torch.Tensor) and isinstance(value, np.ndarray))
+        return isinstance(value, kind)
     return True
 
 
@@ -144,8 +180,7 @@ def in_words(kind: Any) -> str:
         return "a list" + (f" of {_plural(of[0])}" if of else "")
     if shape := getattr(kind, "dim_str", None):
         return f"a tensor of shape ({', '.join(shape.split())})"
-    name = getattr(kind, "__name__", "value")
-    return WORDS.get(kind) or f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"
+    return WORDS.get(kind) or a_or_an(getattr(kind, "__name__", "value"))
 
 
 def _plural(kind: Any) -> str:
@@ -171,7 +206,7 @@ def _example(function: Callable) -> str | None:
     owner = vars(inspect.getmodule(function)).get(_name(function))
     text = inspect.getdoc(function) if owner is None or function.__name__ != "__init__" else inspect.getdoc(owner)
     name = re.escape(_name(function))
-    found = re.search(rf"^>>> (?:\w+ = )?((?:pdh\.)?(?:\w+\.)*{name}\(.*\))", text or "", re.M)
+    found = re.search(rf"^>>> (?:\w+ = )?((?:pdh\.)?(?:\w+\.)*{name}\(.*?\))(?:\.\w+|  #.*)?$", text or "", re.M)
     return found and found[1]
 
 

@@ -14,15 +14,19 @@ from pd_helpers.core.config import shown
 from pd_helpers.core.memory import check_memory
 from pd_helpers.core.method import MethodConfig, method_of
 from pd_helpers.runs.calls import fits
-from pd_helpers.runs.presets import Settings
+from pd_helpers.runs.presets import Preset, Settings
 
 Matrix = tuple[int, int, int]
 """How many of a kind there are, d_out and d_in."""
 
 
-def check_settings(settings: Settings, device: torch.device) -> None:
-    """Raise ValueError if this machine cannot hold a target and its decomposition, or if no matrix has such a rank."""
-    _check_rank(settings.config, settings.target.matrices)
+def check_settings(experiment: Preset, settings: Settings, device: torch.device) -> None:
+    """Raise ValueError if this machine cannot hold a target and its decomposition, or if no matrix has such a rank.
+
+    The experiment's own rank may stand where matrices were made smaller.
+    """
+    if settings.config.rank not in (experiment.config.rank, experiment.paper.rank):
+        _check_rank(settings.config, settings.target.matrices)
 
     def floats(target: Any, config: Any) -> int:
         share = 1 - (1 - target.feature_probability) ** target.n_features if hasattr(target, "n_features") else 1

@@ -171,7 +171,7 @@ def _target_of(
     """The configuration and the seed of a run's target; raises ValueError or TypeError for settings that do not fit."""
     seed = checked_seed(settings["seed"])
     of_run, _ = settle(name, target, {key: value for key, value in settings.items() if key != "seed"})
-    check_settings(of_run, device)
+    check_settings(preset(name), of_run, device)
     config = of_run.target
     return config.replace(target_seed=None), seed if config.target_seed is None else config.target_seed
 
