@@ -105,7 +105,7 @@ def _check_sizes(kinds: Mapping[str, Any], arguments: Mapping[str, Any]) -> None
     sizes: dict[str, tuple[int, str]] = {}
     for name, kind in kinds.items():
         dims = getattr(kind, "dim_str", "").split()
-        for dim, size in zip(dims, getattr(arguments[name], "shape", ()), strict=False):
+        for dim, size in zip(dims, arguments[name].shape if dims else (), strict=False):
             expected, other = sizes.setdefault(dim, (size, name))
             if size != expected and dim.isidentifier() and dim != "_":
                 raise ValueError(

@@ -40,7 +40,7 @@ REDRAW = 0.6
 ROW = 32
 """Height of one control in pixels."""
 STYLE = {"description_width": "15em"}
-MARKUP = re.compile(r"&lt;(/?b|/span|span class=&quot;pdh-[\w.-]+&quot;)&gt;")
+MARKUP = re.compile(r"&lt;(br|/(b|span)|(b|span)( class=&quot;pdh-[\w.-]+&quot;)?)&gt;")
 """The escaped tags that a line of numbers may hold."""
 WIDE = w.Layout(width="34em", max_width="100%")
 
@@ -49,8 +49,8 @@ class Description(NamedTuple):
     """What a lab says about its picture."""
 
     readout: str
-    """The numbers in one line, where <b> and <span class="pdh-name">, around a number that a page may look for, are
-    HTML; all else, such as the name of a layer, is shown as it stands."""
+    """The numbers in one line, where <b>, <br> and <span>, with a class `pdh-<name>` around a number that a page may look
+    for, are HTML; all else, such as the name of a layer, is shown as it stands."""
     alt: str
     """The picture in plain words."""
 
