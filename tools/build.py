@@ -17,7 +17,6 @@ What building adds to a source:
   progress bars. A warning, an error or a picture without alt text is not published: it fails the build.
 """
 
-import argparse
 import hashlib
 import json
 import re
@@ -34,7 +33,18 @@ from pathlib import Path
 import badges
 import jupytext
 import nbformat
-from course_files import NOTEBOOKS, BuildError, read, read_seconds, read_source, sources, write
+from course_files import (
+    NOTEBOOKS,
+    BuildError,
+    Parser,
+    UsageError,
+    chosen,
+    read,
+    read_seconds,
+    read_source,
+    sources,
+    write,
+)
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell, new_notebook
 from timetables import MINUTES, fill_minutes, fill_timetables, in_words, stale_pages
@@ -310,13 +320,18 @@ def _has_run(notebook: NotebookNode) -> bool:
 
 def main(arguments: Sequence[str] | None = None, folder: Path = NOTEBOOKS) -> int:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(description="Build the course's notebooks from notebooks/source.")
+    parser = Parser(description="Build the course's notebooks from notebooks/source.")
     parser.add_argument("names", nargs="*", metavar="NAME", help="such as 02_superposition; all when left out")
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--check", action="store_true", help="run nothing; exit 1 where notebook and source disagree")
     mode.add_argument("--keep-outputs", action="store_true", help="run nothing; rewrite text around the outputs")
     options = parser.parse_args(arguments)
-    names = [Path(name).stem for name in options.names] or sources(folder)
+    try:
+        names = chosen(options.names, folder)
+        badges.host(folder), read_seconds(folder)
+    except UsageError as error:
+        print(error, file=sys.stderr)
+        return 2
 
     if options.check:
         lines = [line for line in check(folder) if not options.names or line.partition(":")[0] in names]

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import badges
 import build
+from course_files import Parser
 
 
 def main(folder: Path = badges.NOTEBOOKS) -> int:
@@ -25,6 +26,9 @@ def main(folder: Path = badges.NOTEBOOKS) -> int:
         text = badges.readme(before := path.read_text(encoding="utf-8"), folder)
     except ValueError as error:
         print(error, file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"README.md cannot be read ({error.strerror}); git checkout brings it back", file=sys.stderr)
         return 2
     if text != before:
         build.write(path, text)
@@ -42,4 +46,5 @@ def main(folder: Path = badges.NOTEBOOKS) -> int:
 
 
 if __name__ == "__main__":
+    Parser(description="Write launch badges, for the repository that pyproject.toml names.").parse_args()
     sys.exit(main())

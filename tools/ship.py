@@ -267,8 +267,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("what", nargs="*", help="experiment or experiment:variant; without any, show what there is")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default auto)")
     options = parser.parse_args(arguments)
+    try:
+        pick_device(options.device)
+        manifest = list_shipped()
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        what = error if isinstance(error, ValueError) else f"a shipped run is damaged ({type(error).__name__})"
+        print(f"error: {what}", file=sys.stderr)
+        return 2
     plans = {f"{plan.name}:{plan.variant}": plan for plan in [*RUNS, *SWEEPS]}
-    manifest = list_shipped()
     if not options.what:
         entries = {f"{entry['name']}:{entry['variant']}": entry for entry in manifest["runs"] + manifest["sweeps"]}
         for key in dict.fromkeys([*plans, *entries]):

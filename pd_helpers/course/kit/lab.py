@@ -49,8 +49,8 @@ class Description(NamedTuple):
     """What a lab says about its picture."""
 
     readout: str
-    """The numbers in one line, where <b>, <br> and <span>, with a class `pdh-<name>` around a number that a page may look
-    for, are HTML; all else, such as the name of a layer, is shown as it stands."""
+    """The numbers in one line. In it <b>, <br> and <span> are HTML, with a class `pdh-<name>` around a number that a
+    page may look for; all else, such as the name of a layer, is shown as it stands."""
     alt: str
     """The picture in plain words."""
 
