@@ -39,6 +39,7 @@ from course_files import (
     Parser,
     UsageError,
     chosen,
+    exit_code,
     read,
     read_seconds,
     read_source,
@@ -228,9 +229,8 @@ def keep_outputs(name: str, folder: Path = NOTEBOOKS) -> None:
 def requote(folder: Path = NOTEBOOKS) -> None:
     """Bring notebooks and pages that quote run times up to date; what needs a run or an edit is left to --check."""
     for name in sources(folder):
-        quotes = MINUTES.search((folder / "source" / f"{name}.py").read_text(encoding="utf-8"))
-        if quotes and disagreements(name, folder):
-            with suppress(BuildError):
+        with suppress(BuildError):
+            if MINUTES.search(read_source(name, folder)) and disagreements(name, folder):
                 keep_outputs(name, folder)
     with suppress(BuildError):
         for path in stale_pages(folder):
@@ -338,7 +338,7 @@ def main(arguments: Sequence[str] | None = None, folder: Path = NOTEBOOKS) -> in
         print("\n".join(lines) or "notebooks and sources agree")
         return 1 if lines else 0
 
-    failures = 0
+    code = 0
     for name in names:
         try:
             if options.keep_outputs:
@@ -347,10 +347,10 @@ def main(arguments: Sequence[str] | None = None, folder: Path = NOTEBOOKS) -> in
             else:
                 print(f"{name}: built in {build(name, folder):.0f} s", flush=True)
         except BuildError as error:
-            failures += 1
+            code = max(code, exit_code(error))
             print(error, file=sys.stderr, flush=True)
     requote(folder)
-    return 1 if failures else 0
+    return code
 
 
 if __name__ == "__main__":

@@ -48,6 +48,8 @@ def check_place(folder: Path, *, empty: bool = False) -> None:
         there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     except OSError as error:
         raise UsageError(f"{str(folder)!r} is no name for a folder ({error.strerror}); a shorter one works") from None
+    if "\0" in str(folder):
+        raise UsageError(f"{str(folder)!r} is no name for a folder; one without \\0 works")
     if not there.is_dir():
         raise UsageError(f"{folder} cannot be a folder, since {there} is a file; another name works")
     if empty and there == folder and any(folder.iterdir()):
@@ -88,9 +90,11 @@ def read(name: str, folder: Path = NOTEBOOKS) -> NotebookNode | None:
     try:
         notebook = nbformat.read(path, as_version=4)
         nbformat.validate(notebook)
-        return notebook
     except Exception:  # nbformat raises whatever a malformed file leads to
-        raise BuildError(f"{name}: {path.name} is not a notebook; is it half merged?") from None
+        raise UsageError(f"{name}: {path.name} is not a notebook; is it half merged?") from None
+    if not notebook.cells:
+        raise UsageError(f"{name}: {path.name} has no cells; is it half written?")
+    return notebook
 
 
 def read_seconds(folder: Path = NOTEBOOKS) -> dict[str, float]:

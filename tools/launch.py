@@ -16,7 +16,7 @@ from pathlib import Path
 
 import badges
 import build
-from course_files import Parser
+from course_files import Parser, exit_code
 
 
 def main(folder: Path = badges.NOTEBOOKS) -> int:
@@ -33,16 +33,16 @@ def main(folder: Path = badges.NOTEBOOKS) -> int:
     if text != before:
         build.write(path, text)
         print(f"{path.name}: written")
-    failures = 0
+    code = 0
     for name in build.sources(folder):
         try:
             if build.disagreements(name, folder):
                 build.keep_outputs(name, folder)
                 print(f"{name}: written")
         except build.BuildError as error:
-            failures += 1
+            code = max(code, exit_code(error))
             print(error, file=sys.stderr)
-    return 1 if failures else 0
+    return code
 
 
 if __name__ == "__main__":

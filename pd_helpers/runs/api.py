@@ -193,7 +193,8 @@ def settle(
     if target is not None:
         shape = settings.target.sizes(target)
         if shape is None:
-            model = type(settings.target.build()).__name__
+            with torch.device("meta"):  # which draws no random numbers
+                model = type(settings.target.build()).__name__
             raise TypeError(
                 f"target must be a {model} or a Run with one, but is a {type(target).__name__}; fit() takes any"
             )

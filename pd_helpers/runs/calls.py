@@ -72,8 +72,7 @@ def checked(*by_itself: str, **works: str) -> Callable[[Callable[Arguments, Resu
             try:
                 bound = signature.bind(*values, **named)
             except TypeError as error:
-                example = _example(function)
-                raise TypeError(f"{_name(function)}: {error}" + (f"; {example} works" if example else "")) from None
+                raise TypeError(f"{_name(function)}: {error}; {_call(function, works)} works") from None
             kinds = {}
             for name, value in bound.arguments.items():
                 parameter = signature.parameters[name]
@@ -208,6 +207,14 @@ def _example(function: Callable) -> str | None:
     name = re.escape(_name(function))
     found = re.search(rf"^>>> (?:\w+ = )?((?:pdh\.)?(?:\w+\.)*{name}\(.*?\))(?:\.\w+|  #.*)?$", text or "", re.M)
     return found and found[1]
+
+
+def _call(function: Callable, works: Mapping[str, str]) -> str:
+    """A call of the function with what it cannot do without."""
+    parameters = inspect.signature(function).parameters.values()
+    needed = [p for p in parameters if p.default is p.empty and p.name != "self" and p.kind is not p.VAR_KEYWORD]
+    given = [works.get(p.name) or _working(function, p, _annotation(function, p)) for p in needed]
+    return _example(function) or f"{_name(function)}({', '.join(given)})"
 
 
 def _working(function: Callable, parameter: inspect.Parameter, kind: Any) -> str:
