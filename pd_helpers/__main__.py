@@ -33,7 +33,7 @@ class Parser(argparse.ArgumentParser):
     """A parser that says in one line what is wrong."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {' '.join(message.split())}; {self.prog} --help says more\n")
+        self.exit(2, f"error: {' '.join(f'{message}; {self.format_usage()}'.split())}\n")
 
 
 def main(arguments: list[str] | None = None) -> int:

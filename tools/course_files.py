@@ -25,7 +25,7 @@ class Parser(argparse.ArgumentParser):
     """A parser that says in one line what is wrong."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{' '.join(message.split())}; --help says more\n")
+        self.exit(2, f"{' '.join(f'{message}; {self.format_usage()}'.split())}\n")
 
 
 def exit_code(error: BuildError) -> int:

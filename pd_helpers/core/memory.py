@@ -36,10 +36,11 @@ def check_memory(configs: Sequence[Config], floats: Callable[..., int], device: 
         smaller = _with(smaller, i, field, value // 2)
         changed[field] = getattr(configs[i], field), value // 2
     now = ", ".join(f"{name}={before}" for name, (before, _) in changed.items())
+    *most, last = changed
     then = ", ".join(f"{name}={_round(size)}" for name, (_, size) in changed.items())
     raise ValueError(
-        f"{' and '.join(changed)} must fit into memory, of which {_gigabytes(free)} are free, but {now} "
-        f"takes at least {_gigabytes(needed)}; {then} works"
+        f"{', '.join(most) + ' and ' * bool(most) + last} must fit into memory, of which {_in_words(free)} are free, but {now} "
+        f"takes at least {_in_words(needed)}; {then} works"
     )
 
 
@@ -66,5 +67,5 @@ def _round(size: int) -> int:
     return size // unit * unit
 
 
-def _gigabytes(n: int) -> str:
-    return f"{n / 1e9:,.0f} GB" if n >= 1e10 else f"{n / 1e9:.1f} GB"
+def _in_words(n: int) -> str:
+    return f"{n / 1e9:,.0f} GB" if n >= 1e10 else f"{n / 1e6:,.0f} MB"
