@@ -83,6 +83,16 @@ def test_layers_of_a_network_count_with_their_own_numbers(megabytes):
     fit({"2": 100})
 
 
+def test_a_network_that_is_too_large_for_any_size(megabytes):
+    network = nn.Sequential(nn.Linear(300, 400))
+    config = pdh.SPDConfig(C=2, steps=1, batch_size=2)
+    megabytes(0.001)
+    with pytest.raises(
+        ValueError, match="target must fit into memory, of which 0 MB are free, but takes at least 0 MB"
+    ):
+        pdh.fit(network, config, lambda n, g: torch.rand(n, 300, generator=g), ["0"], show_progress=False)
+
+
 def test_a_target_by_itself(megabytes):
     megabytes(1)
     with pytest.raises(ValueError, match="n_hidden must fit into memory"):

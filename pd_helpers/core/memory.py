@@ -32,15 +32,17 @@ def check_memory(configs: Sequence[Config], floats: Callable[..., int], device: 
     while FLOAT * floats(*smaller) > free // 2:  # the other half is for what a lower bound leaves out
         i, field, value = min(_sizes(smaller), key=lambda size: floats(*_with(smaller, *size[:2], 1)))
         if value == 1:
-            break
+            raise ValueError(
+                f"target must fit into memory, of which {_in_words(free)} are free, but takes at least "
+                f"{_in_words(needed)} with its components; a smaller network works"
+            )
         smaller = _with(smaller, i, field, value // 2)
         changed[field] = getattr(configs[i], field), value // 2
     now = ", ".join(f"{name}={before}" for name, (before, _) in changed.items())
-    *most, last = changed
     then = ", ".join(f"{name}={_round(size)}" for name, (_, size) in changed.items())
     raise ValueError(
-        f"{', '.join(most) + ' and ' * bool(most) + last} must fit into memory, of which {_in_words(free)} are free, but {now} "
-        f"takes at least {_in_words(needed)}; {then} works"
+        f"{' and '.join(changed)} must fit into memory, of which {_in_words(free)} are free, but {now} takes at least "
+        f"{_in_words(needed)}; {then} works"
     )
 
 
