@@ -34,6 +34,13 @@ SMALL = {"n_features": 8, "d_mlp": 4, "d_resid": 9, "C": 9}
 RUNS: dict[str, pdh.Run] = {}
 
 
+NETWORKS = {
+    pdh.TMS: {"n_features": 5, "n_hidden": 2},
+    pdh.ResidualMLP: {"n_features": 5, "d_resid": 6, "d_mlp": 4, "n_layers": 1},
+    pdh.GatedNetwork: {"n_functions": 2, "n_neurons": 4, "n_layers": 2},
+}
+
+
 class Odd:
     """A value that no argument takes."""
 
@@ -195,6 +202,12 @@ CALLS = {
     "fit d_gate": Call("d_gate", lambda: fit_with(d_gate=HUGE)),
     "fit C of a layer": Call("C", lambda: fit(layers={"0": HUGE})),
     "sweep C": Call("C", lambda: sweep({"C": [5, HUGE]})),
+    **{
+        f"{kind.__name__} {field} {v!r}": Call(field, lambda kind=kind, given=sizes | {field: v}: kind(**given))
+        for kind, sizes in NETWORKS.items()
+        for field in sizes
+        for v in (10**12, 10**30, 0, -1, 2.5, "5", None, True)
+    },
     "make_target n_hidden": Call("n_hidden", lambda: pdh.make_target(pdh.TMSConfig(n_hidden=HUGE))),
     "make_target d_resid": Call("d_resid", lambda: pdh.make_target(pdh.ResidualMLPConfig(d_resid=HUGE))),
     # settings that cannot mean anything

@@ -3,12 +3,13 @@
 import copy
 import dataclasses
 import math
+import numbers
 from collections.abc import Callable, Sequence
 
 import psutil
 import torch
 
-from .config import Config
+from .config import Config, shown
 
 FLOAT = 4
 """Bytes of a 32-bit float."""
@@ -44,6 +45,22 @@ def check_memory(configs: Sequence[Config], floats: Callable[..., int], device: 
         f"{' and '.join(changed)} must fit into memory, of which {_in_words(free)} are free, but {now} takes at least "
         f"{_in_words(needed)}; {then} works"
     )
+
+
+def check_sizes(floats: Callable[..., int], **sizes: int) -> None:
+    """The same for a network that is made from plain numbers, of at least 1, on the CPU; TypeError for other things."""
+    for name, size in sizes.items():
+        is_whole = isinstance(size, numbers.Integral) and not isinstance(size, bool)
+        if not is_whole or size < 1:
+            error = ValueError if is_whole else TypeError
+            raise error(f"{name} must be a whole number of at least 1, but is {shown(size)}; 2 works")
+    needed, free = FLOAT * floats(**sizes), free_memory(torch.device("cpu"))
+    if needed > free:
+        largest = max(sizes, key=sizes.get)
+        raise ValueError(
+            f"{largest} must fit into memory, of which {_in_words(free)} are free, but is {shown(sizes[largest])}, "
+            f"which takes at least {_in_words(needed)}; 2 works"
+        )
 
 
 def _sizes(configs: Sequence[Config]) -> list[tuple[int, str, int]]:

@@ -20,6 +20,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
 from pd_helpers.core.config import RAREST, number, whole
+from pd_helpers.core.memory import check_sizes
 from pd_helpers.core.training import generator
 from pd_helpers.targets.base import TargetConfig
 from pd_helpers.targets.residual_mlp import ResidualMLP
@@ -58,6 +59,12 @@ class GatedNetwork(ResidualMLP):
     """
 
     def __init__(self, *, n_functions: int, n_neurons: int, n_layers: int):
+        check_sizes(
+            lambda n_functions, n_neurons, n_layers: 2 * n_functions**2 * n_neurons + n_layers,
+            n_functions=n_functions,
+            n_neurons=n_neurons,
+            n_layers=n_layers,
+        )
         super().__init__(
             n_features=1 + n_functions,
             n_outputs=1,

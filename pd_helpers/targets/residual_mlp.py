@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from pd_helpers.core.config import RAREST, SLOWEST, choice, number, whole
 from pd_helpers.core.known_network import KnownNetwork
+from pd_helpers.core.memory import check_sizes
 from pd_helpers.core.training import generator
 from pd_helpers.targets.base import TrainedConfig
 from pd_helpers.targets.features import SparseFeatures
@@ -71,6 +72,13 @@ class ResidualMLP(KnownNetwork):
         width: int | None = None,
     ):
         super().__init__()
+        check_sizes(
+            lambda n_features, d_resid, d_mlp, n_layers: (width or d_resid) * (n_features + 2 * n_layers * d_mlp),
+            n_features=n_features,
+            d_resid=d_resid,
+            d_mlp=d_mlp,
+            n_layers=n_layers,
+        )
         self.d_resid, self.d_mlp = d_resid, d_mlp
         width, n_outputs = width or d_resid, n_outputs or n_features
         self.register_buffer("W_E", torch.zeros(width, n_features))

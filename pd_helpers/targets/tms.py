@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from pd_helpers.core.components import TransposedLinear
 from pd_helpers.core.config import RAREST, number, switch, whole
 from pd_helpers.core.known_network import KnownNetwork
+from pd_helpers.core.memory import check_sizes
 from pd_helpers.core.shortcuts.active_pairs import Pairs, worthwhile
 from pd_helpers.core.training import generator
 from pd_helpers.targets.base import TrainedConfig
@@ -83,6 +84,7 @@ class TMS(KnownNetwork):
 
     def __init__(self, *, n_features: int, n_hidden: int, identity: bool = False):
         super().__init__()
+        check_sizes(lambda n_features, n_hidden: n_features * n_hidden, n_features=n_features, n_hidden=n_hidden)
         self.embed = nn.Linear(n_features, n_hidden, bias=False)  # W (n_hidden, n_features)
         self.identity = nn.Linear(n_hidden, n_hidden, bias=False) if identity else None
         self.unembed = TransposedLinear(self.embed)  # Wᵀ, b
