@@ -8,18 +8,37 @@ import json
 import shlex
 import sys
 import warnings
-from typing import Any
+from typing import Any, NoReturn
 
 import pd_helpers as pdh
+from pd_helpers.core.config import shown
 from pd_helpers.runs import files
 from pd_helpers.runs.folders import checked_path, has_checkpoint, is_finished
 from pd_helpers.runs.shipped import difference, reproduce
 from pd_helpers.runs.sweeps import flat
 
+INSTEAD = {
+    "name": "pd_helpers run apd/tms_5-2",
+    "seed": "--seed 1",
+    "device": "--device cpu",
+    "out": "--out DIR",
+    "paper": "--paper",
+    "show_progress": "2> /dev/null",
+    "target": "pdh.run(..., target=network) in Python",
+}
+"""What is no field of an experiment, and so nothing for --set → what does that."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that says in one line what is wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {' '.join(f'{message}; {self.format_usage()}'.split())}\n")
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m pd_helpers", description="Decompose a network's parameters.")
+    parser = Parser(prog="python -m pd_helpers", description="Decompose a network's parameters.")
     commands = parser.add_subparsers(dest="command", required=True)
 
     listing = commands.add_parser("list", help="show the experiments")
@@ -87,9 +106,15 @@ def _list(options: argparse.Namespace) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    overrides = dict(key_and_value(text) for text in options.set)
+    pairs = [key_and_value(text) for text in options.set]
     if options.steps is not None:
-        overrides["steps"] = options.steps
+        pairs.append(("steps", options.steps))
+    overrides = dict(pairs)
+    for key in overrides:
+        if key in INSTEAD:
+            raise ValueError(f"--set takes fields of the experiment, and {key} is none; {INSTEAD[key]} works")
+        if (n := [name for name, _ in pairs].count(key)) > 1:
+            raise ValueError(f"{key} is set {n} times; leave all but one of them out")
     run = pdh.run(options.name, options.seed, paper=options.paper, device=options.device, out=options.out, **overrides)
     print(json.dumps(report(run)))
 
@@ -150,7 +175,7 @@ def key_and_value(text: str) -> tuple[str, Any]:
     """The field and the value that --set KEY=VALUE means."""
     key, equals, value = text.partition("=")
     if not (key and equals):
-        raise ValueError(f"--set takes KEY=VALUE, but got {text!r}; C=30 works")
+        raise ValueError(f"--set takes KEY=VALUE, but got {shown(text)}; C=30 works")
     words = {"none": None, "true": True, "false": False}
     if value.lower() in words:
         return key, words[value.lower()]

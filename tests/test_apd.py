@@ -93,7 +93,7 @@ def test_hidden_reconstruction_and_unit_norm_follow_the_textbook():
 
 
 def test_top_k_falls_from_its_start_by_hand():
-    config = CONFIG.replace(top_k=1.0, top_k_start=16.0, steps=8)  # to a half with every step, in half of them
+    config = CONFIG.replace(C=16, top_k=1.0, top_k_start=16.0, steps=8)  # to a half with every step, in half of them
     assert [config.n_active(step) for step in range(8)] == [160, 80, 40, 20, 10, 10, 10, 10]
     assert [10 * textbook.top_k(step, config) for step in range(8)] == [160, 80, 40, 20, 10, 10, 10, 10]
     steady = config.replace(top_k_start=None)

@@ -368,5 +368,5 @@ def test_a_notebook_without_source_is_found(course):
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones(course, capsys):
-    assert build.main(["02_unknown"], course) == 1
+    assert build.main(["02_unknown"], course) == build.main(["--check", "02_unknown"], course) == 2
     assert f"the sources are: {NAME}" in capsys.readouterr().err

@@ -102,6 +102,34 @@ BAD = {
     "set without key": (["--set", "=3"], "--set takes KEY=VALUE, but got '=3'; C=30 works"),
     "device": (["--device", "tpu"], "device must be auto, cpu, cuda or mps, but is 'tpu'; auto works"),
     "seed": (["--seed", "-1"], "seed must be a whole number of at least 0, but is -1; 0 works"),
+    "seed of too many bits": (["--seed", str(2**61)], "seed must be a whole number of at most 858993458, but is "),
+    "seed of the target": (["--set", "target_seed=9999999999"], "target_seed must be a whole number of at most "),
+    "seed in words": (["--seed", "one"], "argument --seed: invalid int value: 'one'; usage: python -m pd_helpers run"),
+    "unknown option": (["--bogus"], "unrecognized arguments: --bogus; usage: python -m pd_helpers"),
+    "size beyond memory": (["--set", f"C={10**12}"], "C must fit into memory, of which "),
+    "size beyond numbers": (
+        ["--set", "C=1e30"],
+        "C must be a whole number of at most 1000000000000000, but is 1000000",
+    ),
+    "size of thousands of digits": (["--set", "C=" + "9" * 5000], "C must be a whole number "),
+    "size that is none": (["--set", "C=nan"], "C must be a whole number of at least 1, but is nan; 5 works"),
+    "nothing": (["--set", "steps="], "steps must be a whole number of at least 1, but is ''; "),
+    "zero byte": (["--set", "C=1\0"], r"C must be a whole number of at least 1, but is '1\x00'; 5 works"),
+    "line break in a name": (["--set", "a\nb=1"], r"unknown field 'a\nb': "),
+    "steps twice": (["--steps", "5", "--set", "steps=6"], "steps is set 2 times; leave all but one of them out"),
+    "field twice": (["--set", "C=5", "--set", "C=6"], "C is set 2 times; leave all but one of them out"),
+    "too many active": (["--set", "top_k=77"], "top_k must be at most C = 5, but is 77; 5 works"),
+    "too few active": (["--set", "top_k=1e-12"], "top_k must be so large that "),
+    "rank beyond the matrix": (["--set", "rank=4"], "rank must be at most min(d_out, d_in) + 1 = 3 for "),
+    "number beyond floats": (["--set", "lr=1e-320"], "lr must be a number of at least 1e-10, since smaller steps "),
+    "set name": (["--set", "name=x"], "--set takes fields of the experiment, and name is none; pd_helpers run "),
+    "set seed": (["--set", "seed=1"], "--set takes fields of the experiment, and seed is none; --seed 1 works"),
+    "set device": (["--set", "device=cpu"], "and device is none; --device cpu works"),
+    "set out": (["--set", "out=x"], "and out is none; --out DIR works"),
+    "set paper": (["--set", "paper=1"], "and paper is none; --paper works"),
+    "set show_progress": (["--set", "show_progress=false"], "and show_progress is none; 2> /dev/null works"),
+    "set target": (["--set", "target=1"], "and target is none; pdh.run(..., target=network) in Python works"),
+    "set self": (["--set", "self=1"], "unknown field 'self': "),
 }
 
 
@@ -125,6 +153,17 @@ def test_bad_input_leaves_no_output_folder(case, capsys, tmp_path):
     code, _, _ = run(capsys, *name, *arguments, "--out", "runs/1")
     assert code == 2
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "variant"), [("apd/tms_5-2", "seed9"), ("apd/tms_5-2", "../.."), ("apd/tms_5-2", ""), ("a\0", "seed0")]
+)
+def test_reproducing_what_is_not_shipped_is_one_sentence(name, variant, capsys):
+    assert main(["reproduce", name, "--variant", variant]) == 2
+    written = capsys.readouterr()
+    assert (written.out, written.err.count("\n")) == ("", 1)
+    assert written.err.startswith("error: no ")
+    assert "is shipped" in written.err
 
 
 def test_out_that_is_not_empty_is_refused_before_any_work(capsys, tmp_path):

@@ -1,12 +1,24 @@
 """Learning rates by hand, devices, random streams, and noticing a loss that blew up."""
 
+import numpy as np
 import pytest
 import torch
 from networks import draw
 from torch import nn
 
 from pd_helpers.core.apd import APDConfig
-from pd_helpers.core.training import STREAMS, adam, generator, learning_rate, pick_device, progress, set_learning_rate
+from pd_helpers.core.training import (
+    LARGEST_SEED,
+    STREAMS,
+    adam,
+    generator,
+    learning_rate,
+    pick_device,
+    progress,
+    set_learning_rate,
+)
+
+pytestmark = pytest.mark.usefixtures("as_a_user")
 
 
 class Adam:
@@ -56,6 +68,20 @@ def test_warm_up_may_take_all_steps_and_may_round_to_none():
     assert rates("constant", 0.05) == [2.0] * 10
 
 
+@pytest.mark.parametrize("name", ["cpu", "cpu:0", torch.device("cpu"), torch.device("cpu", 0)])
+def test_a_device_may_be_an_object_and_have_a_number(name):
+    assert pick_device(name) == torch.device("cpu")
+
+
+def test_a_cuda_device_with_a_number_is_taken_if_it_is_there(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert pick_device("cuda:1") == torch.device("cuda", 1)
+    assert pick_device(torch.device("cuda")) == torch.device("cuda")
+    with pytest.raises(ValueError, match="device is 'cuda:2', but torch finds no such CUDA device here; .* works"):
+        pick_device("cuda:2")
+
+
 def test_pick_device():
     assert pick_device("cpu") == torch.device("cpu")
     assert pick_device().type == ("cuda" if torch.cuda.is_available() else "cpu")
@@ -74,6 +100,30 @@ def test_a_device_this_machine_lacks_is_refused(device, monkeypatch):
 def test_streams_of_all_seeds_differ():
     first = {torch.rand(1, generator=generator(seed, stream)).item() for seed in range(20) for stream in STREAMS}
     assert len(first) == 20 * len(STREAMS)
+
+
+def test_torch_uses_32_bits_of_a_seed_and_ours_stay_below():
+    def first(seed: int) -> float:
+        return torch.rand(1, generator=torch.Generator().manual_seed(seed)).item()
+
+    assert first(7) == first(7 + 2**32)  # why there is a largest seed
+    own = [LARGEST_SEED * len(STREAMS) + i for i in range(len(STREAMS))]
+    assert max(own) < 2**32 <= (LARGEST_SEED + 1) * len(STREAMS) + len(STREAMS) - 1
+    streams = [torch.rand(1, generator=generator(LARGEST_SEED, stream)).item() for stream in STREAMS]
+    assert streams == [first(seed) for seed in own]
+
+
+@pytest.mark.parametrize("seed", [-1, LARGEST_SEED + 1, 2**61, 2**200, 0.0, None, True, "1"])
+def test_other_seeds_have_no_stream(seed):
+    with pytest.raises(
+        ValueError, match="seed must be a whole number of at (least 0|most 858993458), but is .*; 0 works"
+    ):
+        generator(seed, "data")
+
+
+@pytest.mark.parametrize("three", [np.int64(3), np.uint8(3), torch.tensor(3)])
+def test_seeds_may_be_numbers_of_other_libraries(three):
+    assert torch.equal(torch.rand(9, generator=generator(three, "data")), torch.rand(9, generator=generator(3, "data")))
 
 
 def test_a_stream_is_repeatable():

@@ -359,7 +359,7 @@ class TestShrinkageLab:
         works = r"pdh\.shipped_sweep\('apd/tms_5-2'\) works"
         with pytest.raises(ValueError, match=f"keeps the end states .* but lacks top_k, kept; {works}"):
             ShrinkageLab(run, table.drop(columns=["top_k", "kept"]))
-        with pytest.raises(ValueError, match="table of pdh.sweep"):
+        with pytest.raises(TypeError, match="sweep must be a DataFrame or None, but is 'apd/tms_5-2'; .* works"):
             ShrinkageLab(run, "apd/tms_5-2")
         with pytest.raises(ValueError, match="one run for every combination"):
             ShrinkageLab(run, table.iloc[1:])

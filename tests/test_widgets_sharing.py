@@ -115,3 +115,13 @@ def test_labs_refuse_what_they_cannot_draw(runs, errors):
                 lab(other)
     with pytest.raises(ValueError, match="same settings"):
         SharingLab(runs, {3: errors[3]}, "rank")
+
+
+@pytest.mark.parametrize("C", [2, 5, 8, 40])
+def test_the_lab_of_a_feature_takes_any_number_of_components(C):
+    quick = {"target_steps": 3, "n_features": 6, "d_mlp": 3, "d_resid": 9, "show_progress": False, "warm_up": False}
+    lab = FeatureLab(pdh.prepare("apd/resid_mlp_1", C=C, **quick), feature=3)
+    assert list(lab.n_on.options) == [n for n in (1, 2, 3, 5, 10, 30) if n < C] + [C]
+    lab.n_on.value = C
+    assert lab.values.n_on == C
+    assert len(lab.axes[0, 1].get_xticklabels()) == min(C, 8)

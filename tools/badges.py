@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from course_files import UsageError
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell
 
@@ -18,6 +19,9 @@ TAG = "launch"
 """Marks the cells added here: they depend on who hosts the course, and are no part of the code that ran."""
 COLAB_LACKS = ("jaxtyping", "wadler-lindig")
 """What the package needs and Colab does not have; torch, numpy, ipywidgets and the rest stay as Colab ships them."""
+
+PATTERNS = {"repository": (r"[\w.-]+/[\w.-]+", "owner/name"), "branch": (r"[\w.-]+(/[\w.-]+)*", "main")}
+"""Setting → what it must look like, and an example."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +60,20 @@ class Host:
 def host(folder: Path = NOTEBOOKS) -> Host | None:
     """Who hosts the course, as the pyproject.toml beside the notebooks' folder says; None where it names nobody."""
     path = folder.parent / "pyproject.toml"
-    settings = tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    setting = settings.get("tool", {}).get("pd-notebooks", {})
+    try:
+        settings = tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except ValueError as error:
+        raise UsageError(f"pyproject.toml is not TOML: {' '.join(str(error).split())}") from None
+    setting = settings.get("tool", {})
+    setting = setting.get("pd-notebooks", {}) if isinstance(setting, dict) else {}
+    if not isinstance(setting, dict) or set(setting) - set(PATTERNS):
+        raise UsageError(f"[tool.pd-notebooks] is {setting!r}; repository and branch are what it can hold")
     if not setting.get("repository"):
         return None
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", setting["repository"]):
-        raise ValueError(f'[tool.pd-notebooks] repository is {setting["repository"]!r}; "owner/name" works')
+    for name, (pattern, example) in PATTERNS.items():
+        value = setting.get(name, example)
+        if not isinstance(value, str) or not re.fullmatch(pattern, value):
+            raise UsageError(f'[tool.pd-notebooks] {name} is {value!r}; "{example}" works')
     return Host(**setting)
 
 

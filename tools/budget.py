@@ -9,7 +9,6 @@ measured, the run times in the notebooks' headers follow. README.md has the tabl
 <!-- /budget -->, if these comments are there. Other work on the machine makes the numbers worse: run this alone.
 """
 
-import argparse
 import inspect
 import json
 import os
@@ -22,6 +21,7 @@ from pathlib import Path
 import badges
 import build
 import psutil
+from course_files import Parser, UsageError, chosen, read_json
 from nbformat.v4 import new_code_cell
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
@@ -136,8 +136,13 @@ def over(name: str, cores: int, cost: dict[str, float]) -> list[str]:
 
 def read(folder: Path = NOTEBOOKS) -> Costs:
     """What was measured so far."""
-    path = folder / "budget.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    costs = read_json(folder / "budget.json")
+    for measured in costs.values():
+        if not isinstance(measured, dict) or not all(
+            isinstance(cost, dict) and {"seconds", "megabytes"} <= set(cost) for cost in measured.values()
+        ):
+            raise UsageError("budget.json must hold the costs of each notebook by cores; git checkout brings it back")
+    return costs
 
 
 def table(costs: Costs) -> str:
@@ -171,14 +176,19 @@ def record(name: str, cores: int, cost: dict[str, float], folder: Path = NOTEBOO
 
 def main(arguments: Sequence[str] | None = None, folder: Path = NOTEBOOKS) -> int:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(description="Measure what the notebooks cost to run; fail over budget.")
+    parser = Parser(description="Measure what the notebooks cost to run; fail over budget.")
     parser.add_argument("names", nargs="*", metavar="NAME", help="such as 02_superposition; all when left out")
     parser.add_argument("--cores", type=int, choices=sorted(SECONDS), help="both when left out")
     parser.add_argument("--table", action="store_true", help="run nothing; print what was measured")
     options = parser.parse_args(arguments)
 
     problems = []
-    names = [Path(name).stem for name in options.names] or build.sources(folder)
+    try:
+        names = chosen(options.names, folder)
+        read(folder)
+    except UsageError as error:
+        print(error, file=sys.stderr)
+        return 2
     for name in [] if options.table else names:
         for cores in [options.cores] if options.cores else sorted(SECONDS):
             try:

@@ -17,7 +17,6 @@ What building adds to a source:
   progress bars. A warning, an error or a picture without alt text is not published: it fails the build.
 """
 
-import argparse
 import hashlib
 import json
 import re
@@ -34,7 +33,19 @@ from pathlib import Path
 import badges
 import jupytext
 import nbformat
-from course_files import NOTEBOOKS, BuildError, read, read_seconds, read_source, sources, write
+from course_files import (
+    NOTEBOOKS,
+    BuildError,
+    Parser,
+    UsageError,
+    chosen,
+    exit_code,
+    read,
+    read_seconds,
+    read_source,
+    sources,
+    write,
+)
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell, new_notebook
 from timetables import MINUTES, fill_minutes, fill_timetables, in_words, stale_pages
@@ -218,9 +229,8 @@ def keep_outputs(name: str, folder: Path = NOTEBOOKS) -> None:
 def requote(folder: Path = NOTEBOOKS) -> None:
     """Bring notebooks and pages that quote run times up to date; what needs a run or an edit is left to --check."""
     for name in sources(folder):
-        quotes = MINUTES.search((folder / "source" / f"{name}.py").read_text(encoding="utf-8"))
-        if quotes and disagreements(name, folder):
-            with suppress(BuildError):
+        with suppress(BuildError):
+            if MINUTES.search(read_source(name, folder)) and disagreements(name, folder):
                 keep_outputs(name, folder)
     with suppress(BuildError):
         for path in stale_pages(folder):
@@ -310,20 +320,25 @@ def _has_run(notebook: NotebookNode) -> bool:
 
 def main(arguments: Sequence[str] | None = None, folder: Path = NOTEBOOKS) -> int:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(description="Build the course's notebooks from notebooks/source.")
+    parser = Parser(description="Build the course's notebooks from notebooks/source.")
     parser.add_argument("names", nargs="*", metavar="NAME", help="such as 02_superposition; all when left out")
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--check", action="store_true", help="run nothing; exit 1 where notebook and source disagree")
     mode.add_argument("--keep-outputs", action="store_true", help="run nothing; rewrite text around the outputs")
     options = parser.parse_args(arguments)
-    names = [Path(name).stem for name in options.names] or sources(folder)
+    try:
+        names = chosen(options.names, folder)
+        badges.host(folder), read_seconds(folder)
+    except UsageError as error:
+        print(error, file=sys.stderr)
+        return 2
 
     if options.check:
         lines = [line for line in check(folder) if not options.names or line.partition(":")[0] in names]
         print("\n".join(lines) or "notebooks and sources agree")
         return 1 if lines else 0
 
-    failures = 0
+    code = 0
     for name in names:
         try:
             if options.keep_outputs:
@@ -332,10 +347,10 @@ def main(arguments: Sequence[str] | None = None, folder: Path = NOTEBOOKS) -> in
             else:
                 print(f"{name}: built in {build(name, folder):.0f} s", flush=True)
         except BuildError as error:
-            failures += 1
+            code = max(code, exit_code(error))
             print(error, file=sys.stderr, flush=True)
     requote(folder)
-    return 1 if failures else 0
+    return code
 
 
 if __name__ == "__main__":

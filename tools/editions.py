@@ -10,7 +10,6 @@ Exercises and their checks carry nbgrader's cell metadata. The teacher edition i
 version of an assignment: `nbgrader generate_assignment` makes stubs of its solutions and takes out its hidden tests.
 """
 
-import argparse
 import re
 import shutil
 import sys
@@ -22,6 +21,7 @@ import build
 import nbformat
 import timetables
 from build import NOTEBOOKS, BuildError
+from course_files import Parser, check_place, chosen, exit_code
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
 
@@ -193,8 +193,7 @@ def _code_on_slide(cell: NotebookNode) -> NotebookNode:
 
 def write(texts: Mapping[str, str], target: Path) -> None:
     """Write files into a new or empty folder."""
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise BuildError(f"{target} is not an empty folder; name one that is new or empty, so that nothing gets lost")
+    check_place(target, empty=True)
     target.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
         (target / name).write_text(text, encoding="utf-8")
@@ -202,26 +201,26 @@ def write(texts: Mapping[str, str], target: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None, folder: Path = NOTEBOOKS) -> int:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(description="Editions of the course for a class.")
+    parser = Parser(description="Editions of the course for a class.")
     parser.add_argument("edition", choices=("student", "teacher", "slides"))
     parser.add_argument("target", type=Path, metavar="DIR", help="a new or empty folder")
     parser.add_argument("names", nargs="*", metavar="NAME", help="such as 02_superposition; all when left out")
     parser.add_argument("--reveal", default=REVEAL, help="where slides find reveal.js (default: %(default)s)")
     options = parser.parse_args(arguments)
-    names = [Path(name).stem for name in options.names]
-    if options.edition == "slides" and not names:
+    if options.edition == "slides" and not options.names:
         parser.error("slides: name the notebooks, such as 02_superposition 07_apd_superposition")
     make: Callable[[str, Path], NotebookNode] = student if options.edition == "student" else teacher
     try:
+        check_place(options.target, empty=True)
+        names = chosen(options.names, folder)
         if options.edition == "slides":
             texts = {f"{name}.slides.html": slides(name, folder, options.reveal) for name in names}
         else:
-            names = names or build.sources(folder)
             texts = {f"{name}.ipynb": nbformat.writes(make(name, folder)) + "\n" for name in names}
         write(texts, options.target)
     except BuildError as error:
         print(error, file=sys.stderr)
-        return 1
+        return exit_code(error)
     for page in () if options.edition == "slides" else folder.glob("*.md"):  # the notebooks link to them
         shutil.copy(page, options.target)
     print(f"{options.target}: {len(names)} notebook{'s' if len(names) > 1 else ''}, {options.edition} edition")

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import badges
 import build
+from course_files import Parser, exit_code
 
 
 def main(folder: Path = badges.NOTEBOOKS) -> int:
@@ -26,20 +27,24 @@ def main(folder: Path = badges.NOTEBOOKS) -> int:
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"README.md cannot be read ({error.strerror}); git checkout brings it back", file=sys.stderr)
+        return 2
     if text != before:
         build.write(path, text)
         print(f"{path.name}: written")
-    failures = 0
+    code = 0
     for name in build.sources(folder):
         try:
             if build.disagreements(name, folder):
                 build.keep_outputs(name, folder)
                 print(f"{name}: written")
         except build.BuildError as error:
-            failures += 1
+            code = max(code, exit_code(error))
             print(error, file=sys.stderr)
-    return 1 if failures else 0
+    return code
 
 
 if __name__ == "__main__":
+    Parser(description="Write launch badges, for the repository that pyproject.toml names.").parse_args()
     sys.exit(main())

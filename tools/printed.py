@@ -7,7 +7,6 @@ notebooks lead to pages, what is folded in a notebook is open, each page leads o
 a page needs no script and no network.
 """
 
-import argparse
 import re
 import sys
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import badges
 import build
+from course_files import Parser, check_place, exit_code
 from latex2mathml.converter import convert
 from nbconvert import HTMLExporter
 from nbformat.v4 import new_markdown_cell, new_notebook
@@ -115,14 +115,15 @@ def edition(folder: Path = NOTEBOOKS) -> dict[str, str]:
 
 def main(arguments: Sequence[str] | None = None, folder: Path = NOTEBOOKS) -> int:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(description="Write the course as pages of HTML.")
+    parser = Parser(description="Write the course as pages of HTML.")
     parser.add_argument("directory", type=Path, metavar="DIRECTORY", help="made if need be; pages in it are replaced")
     directory = parser.parse_args(arguments).directory
     try:
+        check_place(directory)
         pages = edition(folder)
     except build.BuildError as error:
         print(error, file=sys.stderr)
-        return 1
+        return exit_code(error)
     directory.mkdir(parents=True, exist_ok=True)
     for name, text in pages.items():
         build.write(directory / name, text)

@@ -8,7 +8,6 @@
 keep at most 20 snapshots, in half precision, or none; run.json records the largest changes that this makes.
 """
 
-import argparse
 import json
 import sys
 import time
@@ -30,6 +29,7 @@ from pd_helpers.runs.files import Facts, Tensors
 from pd_helpers.runs.presets import preset
 from pd_helpers.runs.run import Run
 from pd_helpers.runs.sweeps import end_state, sweep
+from tools.course_files import Parser
 
 if TYPE_CHECKING:
     import pandas
@@ -260,12 +260,18 @@ def _changes_from_preset(facts: Facts) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> int:
     """The developer's command: list, or train and ship; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m tools.ship", description="Train runs and ship them.")
+    parser = Parser(prog="python -m tools.ship", description="Train runs and ship them.")
     parser.add_argument("what", nargs="*", help="experiment or experiment:variant; without any, show what there is")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default auto)")
     options = parser.parse_args(arguments)
+    try:
+        pick_device(options.device)
+        manifest = list_shipped()
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        what = error if isinstance(error, ValueError) else f"a shipped run is damaged ({type(error).__name__})"
+        print(f"error: {what}", file=sys.stderr)
+        return 2
     plans = {f"{plan.name}:{plan.variant}": plan for plan in [*RUNS, *SWEEPS]}
-    manifest = list_shipped()
     if not options.what:
         entries = {f"{entry['name']}:{entry['variant']}": entry for entry in manifest["runs"] + manifest["sweeps"]}
         for key in dict.fromkeys([*plans, *entries]):

@@ -25,7 +25,7 @@ from torch import Generator, Tensor
 from . import losses
 from .attributions import attributions, batch_top_k
 from .components import ComponentModel, Forward
-from .config import Config, choice, number, switch, whole
+from .config import FLATTEST, SLOWEST, Config, choice, number, switch, whole
 from .method import Data, Method
 from .shortcuts.empty_rows import Batch
 from .training import adam, learning_rate, set_learning_rate
@@ -44,7 +44,7 @@ class APDConfig(Config):
     top_k_start: float | None = number(None, open=True)
     """Active components per input at step 0. From there the number falls geometrically to `top_k` over the first half
     of training; None means `top_k` throughout."""
-    attribution_p: float | None = number(None, open=True, high=2.0)
+    attribution_p: float | None = number(None, open=True, least=FLATTEST, high=2.0)
     """p_A, exponent of the attributions in the Lp formulation; None means the top-k formulation. In the Lp formulation
     `top_k` only says how many components the metrics count as active."""
     attribute_at: str = choice("components", "target", "components")
@@ -57,9 +57,9 @@ class APDConfig(Config):
     """λ_S (the paper's α)."""
     hidden_coeff: float = number(0.0)
     """λ_H, coefficient of the reconstruction of hidden activations."""
-    schatten_p: float = number(1.0, open=True, high=2.0)
+    schatten_p: float = number(1.0, open=True, least=FLATTEST, high=2.0)
     """p_S, exponent of the Schatten norm."""
-    lr: float = number(0.03, open=True)
+    lr: float = number(0.03, open=True, least=SLOWEST)
     """Adam's learning rate at its highest."""
     schedule: str = choice("constant", "constant", "cosine")
     """Course of the learning rate after its warm-up."""
@@ -87,6 +87,15 @@ class APDConfig(Config):
                 f"hidden_coeff must be 0 in the Lp formulation, which has no second forward pass, but is "
                 f"{self.hidden_coeff:g}; 0 works, or attribution_p=None"
             )
+        for name in ("top_k", "top_k_start"):
+            value = getattr(self, name)
+            if value is not None and value > self.C:
+                raise ValueError(f"{name} must be at most C = {self.C}, but is {value:g}; {self.C} works")
+            if value is not None and round(value * self.batch_size) < 1:
+                raise ValueError(
+                    f"{name} must be so large that {name} · batch_size rounds to 1 or more, or no component would "
+                    f"ever be active, but is {value:g}; {1 / self.batch_size:g} works"
+                )
 
     @property
     def output_loss(self) -> str:

@@ -2,19 +2,39 @@
 
 import dataclasses
 import math
+import reprlib
 from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 
+MOST = 10**15
+"""Largest whole number of any field: it survives a float, and no machine counts further."""
+SMALLEST, LARGEST = 1e-30, 1e30
+"""Range of real numbers besides 0: well inside that of 32-bit floats, in which everything is computed."""
 
-def whole(default: int | None, *, at_least: int = 1) -> Any:
-    """A field for whole numbers of at least `at_least`; it also takes None if that is the default."""
-    return dataclasses.field(default=default, metadata={"kind": int, "low": at_least})
+SLOWEST = 1e-10
+"""Smallest learning rate."""
+RAREST = 1e-7
+"""Smallest probability of a feature."""
+FLATTEST = 0.01
+"""Smallest exponent."""
+REASONS = {
+    SMALLEST: "",
+    SLOWEST: ", since smaller steps are lost in the rounding of 32-bit floats",
+    RAREST: ", since the 24 bits of a random number cannot express less",
+    FLATTEST: ", since with a smaller exponent a norm only counts what is not zero",
+}
+"""Smallest number besides 0 → why it is that."""
 
 
-def number(default: float | None, *, low: float = 0.0, high: float = math.inf, open: bool = False) -> Any:
-    """A field for finite numbers in [low, high], without `low` if `open`; it also takes None if that is the default."""
-    return dataclasses.field(default=default, metadata={"kind": float, "low": low, "high": high, "open": open})
+def whole(default: int | None, *, at_least: int = 1, at_most: int = MOST) -> Any:
+    """A field for whole numbers from `at_least` to `at_most`; it also takes None if that is the default."""
+    return dataclasses.field(default=default, metadata={"kind": int, "low": at_least, "high": at_most})
+
+
+def number(default: float | None, *, high: float = LARGEST, open: bool = False, least: float = SMALLEST) -> Any:
+    """A field for 0, unless `open`, and numbers in [least, high]; it also takes None if that is the default."""
+    return dataclasses.field(default=default, metadata={"kind": float, "high": high, "open": open, "least": least})
 
 
 def choice(default: str, *values: str) -> Any:
@@ -60,7 +80,7 @@ class Config(metaclass=_Fields):
         """Field name → value."""
         return dataclasses.asdict(self)
 
-    def replace(self, **changes: Any) -> "Config":
+    def replace(self, /, **changes: Any) -> "Config":
         """A copy with some fields changed; an unknown field raises a ValueError that names the nearest one."""
         (copy,) = replace([self], changes)
         return copy
@@ -100,37 +120,71 @@ def _checked(field: dataclasses.Field, value: Any) -> Any:
         return None
     if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:  # a numpy or torch number
         value = value.item()
-    kind, requirement = rule["kind"], _requirement(rule) + (" or None" if optional else "")
-    message = f"{field.name} must be {requirement}, but is {value!r}; {_example(field)!r} works"
+    kind = rule["kind"]
     if kind is int and isinstance(value, float) and value.is_integer():
         value = int(value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        value = float(max(-(MOST**9), min(value, MOST**9)))  # no float holds larger ones, and no field takes them
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise TypeError(message)
+        raise TypeError(_refusal(field, value))
     if kind is str and value not in rule["values"]:
-        raise ValueError(message)
-    if kind is int and value < rule["low"]:
-        raise ValueError(message)
-    if kind is float:
-        inside = rule["low"] <= value <= rule["high"] and not (rule["open"] and value == rule["low"])
-        if not (inside and math.isfinite(value)):
-            raise ValueError(message)
+        raise ValueError(_refusal(field, value))
+    if kind is int and not rule["low"] <= value <= rule["high"]:
+        raise ValueError(_refusal(field, value))
+    if kind is float and not (rule["least"] <= value <= rule["high"] or (value == 0 and not rule["open"])):
+        raise ValueError(_refusal(field, value))
     return value
 
 
-def _requirement(rule: Mapping[str, Any]) -> str:
-    """The allowed values in words."""
+def _refusal(field: dataclasses.Field, value: Any) -> str:
+    """Why a field does not take a value, in one sentence."""
+    requirement = _requirement(field.metadata, value) + (" or None" if field.default is None else "")
+    return f"{field.name} must be {requirement}, but is {shown(value)}; {_example(field)!r} works"
+
+
+def _requirement(rule: Mapping[str, Any], value: Any) -> str:
+    """The allowed values in words; limits that hardly anybody reaches are only said to those who passed them."""
     if rule["kind"] is bool:
         return "True or False"
     if rule["kind"] is str:
         return " or ".join(map(repr, rule["values"]))
     if rule["kind"] is int:
-        return f"a whole number of at least {rule['low']}"
-    above = f"above {rule['low']:g}" if rule["open"] else f"of at least {rule['low']:g}"
-    return f"a finite number {above}" + (f" and at most {rule['high']:g}" if rule["high"] < math.inf else "")
+        too_large = isinstance(value, int) and value > rule["high"]
+        return f"a whole number of at most {rule['high']}" if too_large else f"a whole number of at least {rule['low']}"
+    if isinstance(value, float) and 0 < value < rule["least"]:
+        return f"a number of at least {rule['least']:g}{REASONS[rule['least']]}"
+    if isinstance(value, float) and rule["high"] == LARGEST < value < math.inf:
+        return f"a number of at most {LARGEST:g}"
+    above = "above 0" if rule["open"] else "of at least 0"
+    return f"a finite number {above}" + (f" and at most {rule['high']:g}" if rule["high"] < LARGEST else "")
+
+
+class _Short(reprlib.Repr):
+    """Values on one line: numbers and texts as they are, lists of them cut short, and of anything else what it is."""
+
+    maxstring = maxlong = 60
+
+    def repr_int(self, x: int, level: int) -> str:
+        return repr(x) if abs(x) < MOST**4 else f"a number of {x.bit_length()} bits"
+
+    def repr_instance(self, x: Any, level: int) -> str:
+        if x is None or isinstance(x, bool | float | complex | bytes):
+            return repr(x)[:60]
+        if isinstance(x, type):
+            return f"the class {x.__name__}"
+        shape = getattr(x, "shape", None)
+        return a_or_an(type(x).__name__) + (f" of shape {tuple(shape)}" if isinstance(shape, tuple) else "")
+
+
+def a_or_an(name: str) -> str:
+    """A name with its article."""
+    return f"{'an' if name[:1] in tuple('AEIOaeio') else 'a'} {name}"
+
+
+shown = _Short().repr
+"""A value as a sentence can show it."""
 
 
 def _example(field: dataclasses.Field) -> Any:
     """A value that the field takes."""
-    return field.default if field.default is not None else max(1, field.metadata["low"])
+    return field.default if field.default is not None else 1

@@ -23,7 +23,7 @@ from torch import Generator, Tensor, nn
 from . import losses
 from .causal_importance import CausalImportance, hard_sigmoid, lower_leaky, sample_masks, upper_leaky
 from .components import Forward
-from .config import Config, choice, number, whole
+from .config import FLATTEST, SLOWEST, Config, choice, number, whole
 from .method import Data, Method
 from .shortcuts.empty_rows import Batch
 from .training import adam, learning_rate, set_learning_rate
@@ -47,9 +47,9 @@ class SPDConfig(Config):
     """How outputs are compared: mean squared error, or Kullback-Leibler divergence for a classifier's logits."""
     importance_coeff: float = number(3e-3)
     """β3."""
-    importance_p: float = number(1.0, open=True, high=4.0)
+    importance_p: float = number(1.0, open=True, least=FLATTEST, high=4.0)
     """p_I, exponent of the importance loss."""
-    lr: float = number(1e-3, open=True)
+    lr: float = number(1e-3, open=True, least=SLOWEST)
     """Adam's learning rate at its highest."""
     schedule: str = choice("cosine", "constant", "cosine")
     """Course of the learning rate after its warm-up."""

@@ -1,40 +1,65 @@
 """What every training loop shares: random streams, devices, learning rates, optimisers and progress bars."""
 
 import math
+import operator
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Generator, Tensor, nn
+
+from .config import shown
 
 STREAMS = ("target_init", "target_data", "init", "data", "evaluation")
 """Independent random streams of one seed, so that for instance a larger C does not change the data."""
 
 
+LARGEST_SEED = (2**32 - len(STREAMS)) // len(STREAMS)
+"""Seeds from 0 to this one give different streams: of larger numbers, torch's CPU generator drops all but 32 bits."""
+
+
+def checked_seed(seed: Any, name: str = "seed") -> int:
+    """The seed as an int; ValueError unless it is a whole number from 0 to `LARGEST_SEED`."""
+    try:
+        whole = operator.index(seed)
+    except TypeError:
+        whole = -1
+    if not 0 <= whole <= LARGEST_SEED or isinstance(seed, bool):
+        limit = f"at most {LARGEST_SEED}" if whole > LARGEST_SEED else "at least 0"
+        raise ValueError(f"{name} must be a whole number of {limit}, but is {shown(seed)}; 0 works")
+    return whole
+
+
 def generator(seed: int, stream: str, device: str | torch.device = "cpu") -> Generator:
-    """The generator of one of the `STREAMS` of a seed."""
-    return Generator(device).manual_seed(seed * len(STREAMS) + STREAMS.index(stream))
+    """The generator of one of the `STREAMS` of a seed; ValueError for a seed that `checked_seed` refuses."""
+    return Generator(device).manual_seed(checked_seed(seed) * len(STREAMS) + STREAMS.index(stream))
 
 
-def pick_device(device: str = "auto") -> torch.device:
+def pick_device(device: str | torch.device = "auto") -> torch.device:
     """The device of that name; `auto` means CUDA if torch finds it, and the CPU otherwise.
 
     Raises ValueError for an unknown name, or a device that this machine does not have.
     """
-    if device not in ("auto", "cpu", "cuda", "mps"):
-        raise ValueError(f"device must be auto, cpu, cuda or mps, but is {device!r}; auto works everywhere")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device is 'cuda', but torch finds no CUDA device here; cpu or auto works")
-    if device == "mps" and not torch.backends.mps.is_available():
-        raise ValueError("device is 'mps', but torch finds no Apple GPU here; cpu or auto works")
-    if device == "mps":
-        warnings.warn("results on Apple GPUs are untested; compare a short run with device='cpu'", stacklevel=2)
-    if device == "auto":
+    if isinstance(device, str) and device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(device)
+    try:
+        at = torch.device(device) if isinstance(device, str | torch.device) else None
+    except RuntimeError:
+        at = None
+    if at is None or at.type not in ("cpu", "cuda", "mps"):
+        raise ValueError(f"device must be auto, cpu, cuda or mps, but is {shown(device)}; auto works everywhere")
+    if at.type == "cpu":
+        return torch.device("cpu")
+    there = torch.cuda.is_available() if at.type == "cuda" else torch.backends.mps.is_available()
+    if not there or (at.index or 0) >= (torch.cuda.device_count() if at.type == "cuda" else 1):
+        kind = {"cuda": "CUDA device", "mps": "Apple GPU"}[at.type]
+        raise ValueError(f"device is {str(at)!r}, but torch finds no such {kind} here; cpu or auto works")
+    if at.type == "mps":
+        warnings.warn("results on Apple GPUs are untested; compare a short run with device='cpu'", stacklevel=2)
+    return at
 
 
 @runtime_checkable

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import seaborn as sns
+from jaxtyping import Shaped
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -11,12 +12,14 @@ from torch import Tensor
 from pd_helpers.analysis import metrics
 from pd_helpers.plots.networks import network
 from pd_helpers.plots.page import color, figure
+from pd_helpers.runs.calls import checked
 from pd_helpers.runs.run import Run
 
 
+@checked()
 def columns(
     ax: Axes,
-    W: Tensor,
+    W: Shaped[Tensor, "2 n_features"],
     *,
     limit: float = 1.45,
     labels: bool = True,
@@ -48,7 +51,8 @@ def columns(
     return ax
 
 
-def matrix(ax: Axes, W: Tensor, *, limit: float | None = None, numbers: bool = True) -> Axes:
+@checked()
+def matrix(ax: Axes, W: Shaped[Tensor, "rows columns"], *, limit: float | None = None, numbers: bool = True) -> Axes:
     """A small matrix as a heat map with its entries written in, with two decimals unless they are integers."""
     W = np.asarray(W.detach().cpu())
     limit = limit or float(np.abs(W).max())
@@ -69,7 +73,8 @@ def matrix(ax: Axes, W: Tensor, *, limit: float | None = None, numbers: bool = T
     return ax
 
 
-def outputs(ax: Axes, output: Tensor, target: Tensor) -> Axes:
+@checked()
+def outputs(ax: Axes, output: Shaped[Tensor, " n"], target: Shaped[Tensor, " n"]) -> Axes:
     """Outputs of a masked network as bars, and those of the target as outlines."""
     output, target = (np.asarray(v.detach().cpu()) for v in (output, target))
     places = range(len(output))
@@ -81,6 +86,7 @@ def outputs(ax: Axes, output: Tensor, target: Tensor) -> Axes:
     return ax
 
 
+@checked()
 def decomposition(run: Run, n_shown: int = 5) -> tuple[Figure, str]:
     """A decomposed toy model with two hidden dimensions (APD figure 3, SPD figure 1).
 
@@ -90,6 +96,11 @@ def decomposition(run: Run, n_shown: int = 5) -> tuple[Figure, str]:
     Returns the figure and its alt text.
     """
     P, W = run.first_layer
+    if len(W) != 2 or n_shown < 1:
+        raise ValueError(
+            f"run must have two outputs in its first layer and n_shown must be at least 1, but they are {len(W)} and "
+            f"{n_shown}; plots.decomposition(pdh.shipped('apd/tms_5-2')) works"
+        )
     P = P.cpu()
     order = P.norm(dim=(1, 2)).argsort(descending=True)[:n_shown].tolist()
     order.sort(key=lambda c: int(P[c].norm(dim=0).argmax()))
@@ -115,6 +126,7 @@ def decomposition(run: Run, n_shown: int = 5) -> tuple[Figure, str]:
 class Arrows:
     """The columns of a (2, n) matrix as arrows in one colour, which can be moved without drawing the axes again."""
 
+    @checked()
     def __init__(self, ax: Axes, color: object, *, width: float = 2.0, threshold: float = 0.02):
         self.threshold = threshold
         [self.shafts] = ax.plot([], [], "-", color=color, lw=width, solid_capstyle="round")

@@ -3,14 +3,17 @@
 import numpy as np
 import seaborn as sns
 import torch
+from jaxtyping import Shaped
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from pd_helpers.analysis.neuron_contributions import Contributions
 from pd_helpers.plots.page import color, figure
+from pd_helpers.runs.calls import checked
 
 
+@checked()
 def contributions_beside(contributions: Contributions, n_features: int = 10) -> tuple[Figure, str]:
     """Neuron contributions to the first features: of the target, and of each feature's subcomponent (SPD figure 6).
 
@@ -30,6 +33,7 @@ def contributions_beside(contributions: Contributions, n_features: int = 10) -> 
     return fig, alt
 
 
+@checked()
 def contribution_scatter(ax: Axes, contributions: Contributions) -> Axes:
     """All neuron contributions, of the target and of each feature's subcomponent, with their correlation r.
 
@@ -49,7 +53,10 @@ def contribution_scatter(ax: Axes, contributions: Contributions) -> Axes:
     return ax
 
 
-def neuron_contributions(ax: Axes, contributions: Tensor, *, n_layers: int = 1, threshold: float = 0.1) -> Axes:
+@checked()
+def neuron_contributions(
+    ax: Axes, contributions: Shaped[Tensor, "n_features n_neurons"], *, n_layers: int = 1, threshold: float = 0.1
+) -> Axes:
     """Contributions (n_features, n_neurons) of all neurons to each feature (top rows of APD figures 6 and 10).
 
     The marker shows the layer; contributions above `threshold` are labelled with the neuron's number.
@@ -81,6 +88,7 @@ def neuron_contributions(ax: Axes, contributions: Tensor, *, n_layers: int = 1, 
     return ax
 
 
+@checked()
 def contribution_pair(contributions: Contributions, n_features: int = 10) -> tuple[Figure, str]:
     """Neuron contributions of the target, and of each feature's predominant component (APD figures 6 and 10).
 

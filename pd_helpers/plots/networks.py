@@ -3,14 +3,17 @@
 from collections.abc import Mapping
 
 import numpy as np
+from jaxtyping import Shaped
 from matplotlib.axes import Axes
 from torch import Tensor
 
 from pd_helpers.plots.page import NEGATIVE, POSITIVE, color
+from pd_helpers.runs.calls import checked
 from pd_helpers.targets.gated_functions import GatedNetwork
 
 
-def network(ax: Axes, W: Tensor, *, scale: float = 1.0) -> Axes:
+@checked()
+def network(ax: Axes, W: Shaped[Tensor, "d_out d_in"], *, scale: float = 1.0) -> Axes:
     """A toy model of superposition as a drawing: W (n_hidden, n_features) leads from inputs to hidden, Wᵀ to outputs.
 
     The width of a line shows the size of the weight, divided by `scale`. Positive weights are solid blue lines, and
@@ -43,6 +46,7 @@ def network(ax: Axes, W: Tensor, *, scale: float = 1.0) -> Axes:
     return ax
 
 
+@checked()
 def residual_network(ax: Axes, n_layers: int = 1) -> Axes:
     """The parts of a residual MLP as a diagram from left to right (APD figures 5 and 9)."""
     step, up = 5.0, 1.6
@@ -82,6 +86,7 @@ NO_FUNCTION = (0.35, 0.1, 0.5)
 """Dark purple, for weights that serve no function."""
 
 
+@checked()
 def gated_network(
     ax: Axes, net: GatedNetwork, weights: Mapping[str, Tensor] | None = None, *, scale: float = 1.0
 ) -> Axes:

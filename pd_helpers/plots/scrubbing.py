@@ -12,7 +12,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from pd_helpers.analysis.scrubbing import Scrubbed, SingleFeature
+from pd_helpers.core.config import shown
 from pd_helpers.plots.page import COLORS, GREY, color, figure
+from pd_helpers.runs.calls import COMMON, checked
 
 KEPT, ABLATED, ACTIVE, TARGET = COLORS[4], COLORS[2], COLORS[1], COLORS[0]
 """Colours: own components kept (scrubbed), own components ablated (anti-scrubbed), own components only, the target."""
@@ -20,12 +22,20 @@ LOWEST = 1e-7
 """Errors below this are counted in the first bin of a histogram."""
 
 
+@checked()
 def halves(additions: dict[str, Tensor], feature: int) -> tuple[Figure, str]:
     """What the MLPs add when one feature is on and random halves of the components are ablated (APD figures 7, 24).
 
     `additions` is the result of `scrubbing.ablate_halves`. A bar shows the range over all halves at one output. Returns
     the figure and its alt text.
     """
+    parts = {"scrubbed", "anti_scrubbed", "topk", "target"}
+    if set(additions) != parts or not 0 <= feature < additions["target"].shape[1]:
+        raise ValueError(
+            f"additions must be of {', '.join(sorted(parts))}, and feature one of theirs, but they are "
+            f"{shown(sorted(additions))} and {shown(feature)}; halves(scrubbing.ablate_halves(run, 42, 100, "
+            "torch.Generator()), 42) works"
+        )
     fig, axes = figure(9.2, 5.2, 2, 2, width_ratios=[3.2, 1], sharey=True)
     n, places = len(additions["scrubbed"]), np.arange(additions["target"].shape[1])
     at_feature = {name: table[:, feature] for name, table in additions.items()}
@@ -65,6 +75,7 @@ def halves(additions: dict[str, Tensor], feature: int) -> tuple[Figure, str]:
     return fig, alt
 
 
+@checked()
 def scrub_histograms(
     scrubbed: Scrubbed, published: dict[str, tuple[float, float | None]] | None = None
 ) -> tuple[Figure, str]:
@@ -113,6 +124,7 @@ def scrub_histograms(
 class FeatureErrors:
     """A panel with one point for each feature, sorted by the target's own error (one of APD figures 16, 17, 21, 22)."""
 
+    @checked()
     def __init__(self, ax: Axes, n_features: int, label: str, top: float):
         places = np.arange(n_features)
         self.target = ax.plot(places, np.zeros(n_features), color=TARGET, lw=2, label="target")[0]
@@ -133,11 +145,15 @@ class FeatureErrors:
         self.drops.set_segments([[(i, low), (i, high)] for i, (low, high) in enumerate(ends)])
 
 
+@checked()
 def highest_error(*errors: SingleFeature) -> float:
     """The value at which the axis of `FeatureErrors` should end in order to show all of these errors."""
+    if not errors:
+        raise TypeError(f"errors must be at least one; {COMMON['SingleFeature']} works")
     return 1.25 * max(values.nan_to_num().max().item() for one_run in errors for values in one_run[-3:])
 
 
+@checked()
 def feature_errors(errors: SingleFeature, top_k: float) -> tuple[Figure, str]:
     """Errors on inputs with one feature on: one component, and the batch top-k (APD figures 16 and 17, 21 and 22).
 
@@ -161,6 +177,7 @@ def feature_errors(errors: SingleFeature, top_k: float) -> tuple[Figure, str]:
     return fig, alt
 
 
+@checked()
 def active_components(ax: Axes, errors: SingleFeature, label: str | None = None, look: str = "o", c: int = 0) -> Axes:
     """Number of components that the batch top-k keeps for each feature, over the error with only one of them.
 
@@ -179,6 +196,7 @@ class SharedComponents:
     Components that come first for two features or more are squares.
     """
 
+    @checked()
     def __init__(self, ax: Axes, top: float):
         ax.plot([0, top], [0, top], ":", color="0.5", lw=1)
         ax.text(0.62 * top, 0.66 * top, "alike", fontsize=8, color="0.35", rotation=36)

@@ -7,25 +7,33 @@
 All arguments are checked before any work starts.
 """
 
+import inspect
 import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from pd_helpers.core.components import decompose
+from pd_helpers.core.config import shown
 from pd_helpers.core.method import Data, MethodConfig, method_of
-from pd_helpers.core.training import generator, pick_device, undisturbed
+from pd_helpers.core.training import checked_seed, generator, pick_device, undisturbed
+from pd_helpers.runs.calls import checked, fits
 from pd_helpers.runs.folders import new_folder
 from pd_helpers.runs.interrupts import WITHOUT_FOLDER, one_line
+from pd_helpers.runs.memory import check_layers, check_settings
 from pd_helpers.runs.presets import Preset, Settings, preset
 from pd_helpers.runs.run import Run
 from pd_helpers.runs.selection import Candidate
 from pd_helpers.runs.target_stage import TargetStage, run_facts, target_seed
-from pd_helpers.runs.validation import check_data, checked_seed
+from pd_helpers.runs.validation import check_data, warn_of_the_pointless
 from pd_helpers.targets.base import TargetConfig
+
+A_SAMPLER = "lambda n, generator: torch.rand(n, 8, generator=generator)"
+"""What `data` can be, for a network with eight inputs."""
 
 
 @undisturbed()
@@ -36,7 +44,7 @@ def begin(
     layers: Mapping[str, int] | list[str],
     *,
     seed: int = 0,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     name: str | None = None,
     target_config: TargetConfig | None = None,
     warm_up: bool = True,
@@ -46,13 +54,20 @@ def begin(
     `fit` says what the arguments are.
     """
     at, seed, method = pick_device(device), checked_seed(seed), method_of(config)
-    if isinstance(layers, str):
-        raise TypeError(f"layers must be a list of paths, but is the text {layers!r}; [{layers!r}] works")
+    if isinstance(layers, str) or not fits(layers, Mapping[str, Any] | list[str]):
+        paths = [layers] if isinstance(layers, str) else [p for p, m in target.named_modules() if type(m) is nn.Linear]
+        raise TypeError(
+            f"layers must be a list of paths, or a mapping from paths to numbers of components, but is "
+            f"{shown(layers)}; {paths[:2]} works"
+        )
     C = dict(layers) if isinstance(layers, Mapping) else dict.fromkeys(layers, config.C)
     if method.spans_layers and len(set(C.values())) > 1:
         raise ValueError(
             f"layers gives {C}, but a component of {method.name.upper()} spans all layers; the same C for each works"
         )
+    if target_config is None:  # otherwise `prepare` has checked them
+        check_layers(target, config, C, at)
+    warn_of_the_pointless(config, target_config)
     check_data(target.to(at), data, generator(seed, "data", at))
     init = generator(seed, "init")
 
@@ -70,6 +85,24 @@ def begin(
     return Run(name, seed, target_config, data, candidates)
 
 
+def _check_method_and_data(config: Any, data: Any) -> None:
+    """Raise TypeError for what is no configuration of a method, or no function of a batch size and a generator."""
+    try:
+        method_of(config)
+    except TypeError as error:
+        what = f"config must be an object, but is {shown(config)}" if isinstance(config, type) else error
+        raise TypeError(f"{what}; pdh.SPDConfig(C=30) works") from None
+    try:
+        inspect.signature(data).bind(config, None)
+    except TypeError as error:
+        raise TypeError(
+            f"data must take a batch size and a generator, but there are {error}; {A_SAMPLER} works"
+        ) from None
+    except ValueError:
+        pass  # a function that does not say what it takes
+
+
+@checked("layers", "seed", "device", data=A_SAMPLER)
 @undisturbed()
 def fit(
     target: nn.Module,
@@ -78,7 +111,7 @@ def fit(
     layers: Mapping[str, int] | list[str],
     *,
     seed: int = 0,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     show_progress: bool = True,
     out: str | os.PathLike | None = None,
 ) -> Run:
@@ -98,11 +131,13 @@ def fit(
     Raises ValueError or TypeError, before any work starts, for arguments that cannot work; FloatingPointError if
     the loss blows up.
     """
+    _check_method_and_data(config, data)
     with new_folder(out) as folder:
         run = begin(target, config, data, layers, seed=seed, device=device)
         return run.train_into(folder, show_progress=show_progress)
 
 
+@checked("seed", "device", name="'apd/tms_5-2'", target="pdh.make_target(pdh.TMSConfig())")
 @undisturbed()
 def prepare(
     name: str | Preset,
@@ -110,7 +145,7 @@ def prepare(
     *,
     paper: bool = False,
     target: nn.Module | Run | None = None,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     show_progress: bool = True,
     warm_up: bool = True,
     **overrides: Any,
@@ -147,6 +182,7 @@ def _prepare(
     """`prepare`, with checkpoints of the target's training in a folder that is this run's own."""
     at, seed = pick_device(device), checked_seed(seed)
     settings, target = settle(name, target, overrides, paper=paper)
+    check_settings(preset(name), settings, at)
     name, seconds = preset(name).name, 0.0
     if target is None:
         facts = run_facts(name, method_of(settings.config).name, seed, settings.config, settings.target, at.type)
@@ -201,7 +237,8 @@ def settle(
     if target is not None:
         shape = settings.target.sizes(target)
         if shape is None:
-            model = type(settings.target.build()).__name__
+            with torch.device("meta"):  # which draws no random numbers
+                model = type(settings.target.build()).__name__
             raise TypeError(
                 f"target must be a {model} or a Run with one, but is a {type(target).__name__}; fit() takes any"
             )
@@ -212,6 +249,7 @@ def settle(
     return settings.replace(**overrides), target
 
 
+@checked("seed", "device", name="'apd/tms_5-2'", target="pdh.make_target(pdh.TMSConfig())")
 @undisturbed()
 def run(
     name: str | Preset,
@@ -219,7 +257,7 @@ def run(
     *,
     paper: bool = False,
     target: nn.Module | Run | None = None,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     show_progress: bool = True,
     out: str | os.PathLike | None = None,
     **overrides: Any,

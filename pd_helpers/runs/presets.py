@@ -15,7 +15,7 @@ from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from pd_helpers.core.apd import APDConfig
-from pd_helpers.core.config import replace
+from pd_helpers.core.config import replace, shown
 from pd_helpers.core.method import MethodConfig
 from pd_helpers.core.spd import SPDConfig
 from pd_helpers.targets.base import TargetConfig
@@ -35,7 +35,7 @@ class Settings(NamedTuple):
     config: MethodConfig
     """The decomposition."""
 
-    def replace(self, **changes: Any) -> "Settings":
+    def replace(self, /, **changes: Any) -> "Settings":
         """A copy with some fields of either changed; ValueError for an unknown one names the nearest."""
         return Settings(*replace([self.target, self.config], changes))
 
@@ -85,7 +85,7 @@ class Preset:
         values = self.paper_target.to_dict() | self.paper.to_dict()
         return {name: f"{_as_text(values[name])}; {reason}" for name, (_, reason) in self.ours.items()}
 
-    def replace(self, **changes: Any) -> Settings:
+    def replace(self, /, **changes: Any) -> Settings:
         """The settings that `pdh.run` uses, with some fields changed; ValueError for an unknown one."""
         return self.settings.replace(**changes)
 
@@ -491,11 +491,13 @@ PRESETS = {
 
 
 def preset(name: "str | Preset") -> Preset:
-    """The preset of that name, or the preset given; ValueError for an unknown name says the nearest."""
+    """The preset of that name, or the preset given; ValueError for an unknown name says the nearest, TypeError else."""
     if isinstance(name, Preset):
         return name
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a text or a Preset, but is {shown(name)}; 'apd/tms_5-2' works")
     if name not in PRESETS:
-        near = get_close_matches(str(name), PRESETS, n=1, cutoff=0.3)
+        near = get_close_matches(name[:100], PRESETS, n=1, cutoff=0.3)
         hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(PRESETS)}"
-        raise ValueError(f"unknown experiment {name!r}: {hint}")
+        raise ValueError(f"unknown experiment {shown(name)}: {hint}")
     return PRESETS[name]

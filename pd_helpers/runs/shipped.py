@@ -16,8 +16,12 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
+from pd_helpers.core.config import shown
 from pd_helpers.runs import files
 from pd_helpers.runs.api import run
+from pd_helpers.runs.calls import checked
 from pd_helpers.runs.files import Facts
 from pd_helpers.runs.loading import load
 from pd_helpers.runs.run import Run
@@ -32,7 +36,8 @@ DEFAULT = "seed0"
 SWEEP_FORMAT = "pd_helpers sweep 1"
 
 
-def shipped(name: str, variant: str | None = None, *, device: str = "cpu") -> Run:
+@checked("device")
+def shipped(name: str, variant: str | None = None, *, device: str | torch.device = "cpu") -> Run:
     """A run that comes with the package.
 
     Args:
@@ -47,6 +52,7 @@ def shipped(name: str, variant: str | None = None, *, device: str = "cpu") -> Ru
     return load(_find("runs", name, variant, DEFAULT), device=device)
 
 
+@checked()
 def shipped_sweep(name: str, variant: str | None = None) -> "pandas.DataFrame":
     """A sweep that comes with the package: the table of `sweep`.
 
@@ -87,22 +93,23 @@ def _find(kind: str, name: str, variant: str | None, default: str | None = None)
     if name not in names and elsewhere:
         raise ValueError(f"no {kind[:-1]} of {name!r} is shipped, but {other} are: {', '.join(elsewhere)}")
     if name not in names:
-        matches = get_close_matches(str(name), names, n=1, cutoff=0.3)
+        matches = get_close_matches(name[:100], names, n=1, cutoff=0.3)
         hint = f"did you mean {matches[0]!r}? " if matches else ""
-        raise ValueError(f"no {kind[:-1]} of {name!r} is shipped: {hint}shipped are {', '.join(names)}")
+        raise ValueError(f"no {kind[:-1]} of {shown(name)} is shipped: {hint}shipped are {', '.join(names)}")
     if variant is None:
         variant = default if default in variants[kind] else variants[kind][0]
     if variant not in variants[kind]:
         verb = "is" if len(variants[kind]) == 1 else "are"
         hint = f"; {elsewhere[variants[other].index(variant)]} works" if variant in variants[other] else ""
         raise ValueError(
-            f"no variant {variant!r} of {name!r} is shipped; {', '.join(map(repr, variants[kind]))} {verb}{hint}"
+            f"no variant {shown(variant)} of {name!r} is shipped; {', '.join(map(repr, variants[kind]))} {verb}{hint}"
         )
     return SHIPPED / name / variant
 
 
+@checked("device")
 def reproduce(
-    name: str, variant: str | None = None, *, device: str = "auto", show_progress: bool = True
+    name: str, variant: str | None = None, *, device: str | torch.device = "auto", show_progress: bool = True
 ) -> tuple[Run, Facts]:
     """Train a shipped run again with its recorded seed and settings; returns the new run and the recorded facts.
 

@@ -7,6 +7,7 @@ Runs are distributed by joblib, over processes of this machine or over a Ray or 
 
 import copy
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -14,18 +15,26 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from pd_helpers.core.training import pick_device, progress
+from pd_helpers.core.config import shown
+from pd_helpers.core.training import checked_seed, pick_device, progress
 from pd_helpers.runs.api import prepare, run, settle
+from pd_helpers.runs.calls import checked, fits
 from pd_helpers.runs.files import Tensors
+from pd_helpers.runs.memory import check_settings
 from pd_helpers.runs.presets import Preset, preset
 from pd_helpers.runs.run import Run
-from pd_helpers.runs.validation import checked_seed
 from pd_helpers.targets.base import TargetConfig, make_target
 
 if TYPE_CHECKING:
     import pandas
 
+MOST_RUNS = 100_000
+"""Largest number of runs in a sweep."""
+MOST_JOBS = 10_000
+"""Largest number of runs at a time."""
 
+
+@checked()
 def end_state(run: Run) -> Tensors:
     """What a shipped sweep keeps of each run: P.<layer> (C, d_out, d_in) and the target's W.<layer> (d_out, d_in)."""
     tensors = {}
@@ -34,13 +43,14 @@ def end_state(run: Run) -> Tensors:
     return tensors
 
 
+@checked("grid", "n_jobs", "device", "keep", name="'apd/tms_5-2'", target="pdh.make_target(pdh.TMSConfig())")
 def sweep(
     name: str | Preset,
     grid: Mapping[str, Iterable],
     *,
     n_jobs: int | None = None,
     target: nn.Module | Run | None = None,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     show_progress: bool = True,
     keep: Callable[[Run], Any] | None = None,
     **overrides: Any,
@@ -75,14 +85,15 @@ def sweep(
     """
     import pandas
 
-    if n_jobs is not None and (not isinstance(n_jobs, int) or isinstance(n_jobs, bool) or n_jobs == 0):
-        raise ValueError(f"n_jobs must be a whole number other than 0, but is {n_jobs!r}; 2 works")
+    if n_jobs is not None and (not fits(n_jobs, int) or not 0 < abs(n_jobs) <= MOST_JOBS):
+        limit = f"of at most {MOST_JOBS}" if fits(n_jobs, int) and n_jobs else "other than 0"
+        raise ValueError(f"n_jobs must be a whole number {limit}, but is {shown(n_jobs)}; 2 works")
     if keep is not None and not callable(keep):
-        raise TypeError(f"keep must be a function of a run, but is {keep!r}; lambda run: run.history works")
+        raise TypeError(f"keep must be a function of a run, but is {shown(keep)}; lambda run: run.history works")
     at, axes = pick_device(device), _axes(grid, overrides)
     points = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
     settings = [{"seed": 0, **overrides, **point} for point in points]
-    targets = [_target_of(name, target, of_run) for of_run in settings]
+    targets = [_target_of(name, target, of_run, at) for of_run in settings]
 
     trained: dict[tuple[TargetConfig, int], tuple[nn.Module, float]] = {}
     if target is None:
@@ -130,25 +141,38 @@ def _axes(grid: Mapping[str, Iterable], overrides: Mapping[str, Any]) -> dict[st
     """The grid with its values as lists; raises TypeError or ValueError for a grid that cannot work."""
     example = '{"simplicity_coeff": [0.1, 0.7], "seed": range(5)}'
     if not isinstance(grid, Mapping) or not grid:
-        raise ValueError(f"grid must map fields to lists of values, but is {grid!r}; {example} works")
+        raise ValueError(f"grid must map fields to lists of values, but is {shown(grid)}; {example} works")
     axes = {}
     for key, values in grid.items():
-        if isinstance(values, str) or not isinstance(values, Iterable):
-            raise TypeError(f"grid[{key!r}] must be a list of values, but is {values!r}; [{values!r}] works")
-        axes[key] = [value.item() if isinstance(value, torch.Tensor) else value for value in values]
+        if not isinstance(key, str):
+            raise TypeError(f"grid must have names of fields as keys, but one is {shown(key)}; {example} works")
+        if isinstance(values, str | bytes) or not isinstance(values, Iterable) or getattr(values, "ndim", 1) == 0:
+            raise TypeError(f"grid[{key!r}] must be a list of values, but is {shown(values)}; [{shown(values)}] works")
+        axes[key] = list(itertools.islice(values, MOST_RUNS + 1))
+        axes[key] = [value.item() if _is_scalar(value) else value for value in axes[key]]
         if not axes[key]:
             raise ValueError(f"grid[{key!r}] has no values; {example} works")
         if key in overrides:
-            raise ValueError(f"{key} is in the grid and set to {overrides[key]!r} for all runs; leave one of them out")
+            raise ValueError(
+                f"{key} is in the grid and set to {shown(overrides[key])} for all runs; leave one of them out"
+            )
+    if (n := math.prod(map(len, axes.values()))) > MOST_RUNS:
+        raise ValueError(f"grid must be of at most {MOST_RUNS} runs, but is of {n} or more; {example} works")
     return axes
 
 
+def _is_scalar(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.numel() == 1
+
+
 def _target_of(
-    name: str | Preset, target: nn.Module | Run | None, settings: Mapping[str, Any]
+    name: str | Preset, target: nn.Module | Run | None, settings: Mapping[str, Any], device: torch.device
 ) -> tuple[TargetConfig, int]:
     """The configuration and the seed of a run's target; raises ValueError or TypeError for settings that do not fit."""
     seed = checked_seed(settings["seed"])
-    config = settle(name, target, {key: value for key, value in settings.items() if key != "seed"})[0].target
+    of_run, _ = settle(name, target, {key: value for key, value in settings.items() if key != "seed"})
+    check_settings(preset(name), of_run, device)
+    config = of_run.target
     return config.replace(target_seed=None), seed if config.target_seed is None else config.target_seed
 
 
@@ -163,7 +187,7 @@ def _row(
     settings: dict[str, Any],
     target: nn.Module | Run,
     target_seconds: float,
-    device: str,
+    device: str | torch.device,
     keep: Callable[[Run], Any] | None,
 ) -> dict[str, Any]:
     """The row of one run in the table, without its settings."""

@@ -1,6 +1,6 @@
 """Checks before any work starts: each error names the argument, its value, and a value that works."""
 
-import operator
+import warnings
 from typing import Any
 
 import torch
@@ -9,15 +9,20 @@ from torch import Generator, Tensor, nn
 from pd_helpers.core.method import Data
 
 
-def checked_seed(seed: Any) -> int:
-    """The seed as an int; ValueError unless it is a whole number of at least 0."""
-    try:
-        whole = operator.index(seed)
-    except TypeError:
-        whole = -1
-    if whole < 0 or isinstance(seed, bool):
-        raise ValueError(f"seed must be a whole number of at least 0, but is {seed!r}; 0 works")
-    return whole
+def warn_of_the_pointless(config: Any, target_config: Any = None) -> None:
+    """Warn of settings that are allowed and do nothing."""
+    if getattr(target_config, "feature_probability", None) == 0:
+        warnings.warn("feature_probability is 0, so no feature is ever on, and nothing can be learnt", stacklevel=3)
+    coefficients = {name: value for name, value in config.to_dict().items() if name.endswith("_coeff")}
+    if coefficients and not any(coefficients.values()):
+        warnings.warn(f"{', '.join(coefficients)} are all 0, so nothing will be trained", stacklevel=3)
+    share = getattr(config, "warmup_fraction", 0)
+    if 0 < share * config.steps < 1 and config.steps >= 100:  # a shorter run is a trial
+        warnings.warn(
+            f"warmup_fraction is {share:g}, less than one of {config.steps} steps, so there will be no warm-up; "
+            f"{1 / config.steps:g} gives one step",
+            stacklevel=3,
+        )
 
 
 def check_data(target: nn.Module, data: Data, draw: Generator) -> None:

@@ -12,15 +12,19 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from pd_helpers.core.config import Config, choice, number, whole
+from pd_helpers.core.config import SLOWEST, Config, choice, number, shown, whole
+from pd_helpers.core.memory import check_memory
 from pd_helpers.core.shortcuts.threads import threads_for
 from pd_helpers.core.training import (
+    LARGEST_SEED,
     adamw,
+    checked_seed,
     generator,
     learning_rate,
     load_generator_state,
     load_optimizer_state,
     optimizer_state,
+    pick_device,
     progress,
     set_learning_rate,
     undisturbed,
@@ -33,13 +37,23 @@ class TargetConfig(Config):
 
     kind: ClassVar[str]
     """The name of this kind of target in stored runs."""
-    target_seed: int | None = whole(None, at_least=0)
+    target_seed: int | None = whole(None, at_least=0, at_most=LARGEST_SEED)
     """Seed of the target; None means the run's own seed."""
 
     @property
     def summary(self) -> str:
         """The sizes of the target in a few words."""
         raise NotImplementedError
+
+    @property
+    def n_floats(self) -> int:
+        """Number of floats that making the network takes at least, found without making it."""
+        return 0
+
+    @property
+    def matrices(self) -> list[tuple[int, int, int]]:
+        """The matrices that are decomposed, without making them: how many of a kind there are, d_out and d_in."""
+        return []
 
     def features(self) -> Callable[[int, Generator], Tensor]:
         """The data distribution on which this target is trained and decomposed."""
@@ -88,8 +102,16 @@ def make_target(
     """Train the network that a configuration describes, or write its weights; its parameters are frozen in either case.
 
     >>> target = pdh.make_target(pdh.TMSConfig(n_features=40, n_hidden=10), seed=0)
+
+    Raises ValueError or TypeError, before any work starts, for arguments that cannot work.
     """
-    return config.make(seed, device, show_progress=show_progress)
+    if not isinstance(config, TargetConfig):
+        raise TypeError(f"config must be that of a target, but is {shown(config)}; pdh.TMSConfig() works")
+    if not isinstance(show_progress, bool):
+        raise TypeError(f"show_progress must be True or False, but is {shown(show_progress)}; True works")
+    seed, at = checked_seed(seed), pick_device(device)
+    check_memory([config], lambda config: config.n_floats, at)
+    return config.make(seed, at, show_progress=show_progress)
 
 
 @dataclass(frozen=True)
@@ -100,12 +122,20 @@ class TrainedConfig(TargetConfig):
     """Training steps."""
     target_batch_size: int = whole(1024)
     """Number of inputs per training step."""
-    target_lr: float = number(5e-3, open=True)
+    target_lr: float = number(5e-3, open=True, least=SLOWEST)
     """AdamW's learning rate at its highest."""
     target_schedule: str = choice("constant", "constant", "cosine")
     """Course of the learning rate."""
     target_weight_decay: float = number(0.01)
     """AdamW's weight decay."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.target_lr * self.target_weight_decay >= 1:
+            raise ValueError(
+                f"target_weight_decay must be below 1 / target_lr = {1 / self.target_lr:g}, since every step takes "
+                f"target_lr times as much off each weight, but is {self.target_weight_decay:g}; 0.01 works"
+            )
 
     # The fields of `training.Schedule`
     lr = property(lambda self: self.target_lr)

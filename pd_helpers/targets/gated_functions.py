@@ -19,7 +19,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
-from pd_helpers.core.config import number, whole
+from pd_helpers.core.config import RAREST, number, whole
+from pd_helpers.core.memory import check_sizes
 from pd_helpers.core.training import generator
 from pd_helpers.targets.base import TargetConfig
 from pd_helpers.targets.residual_mlp import ResidualMLP
@@ -58,6 +59,12 @@ class GatedNetwork(ResidualMLP):
     """
 
     def __init__(self, *, n_functions: int, n_neurons: int, n_layers: int):
+        check_sizes(
+            lambda n_functions, n_neurons, n_layers: 2 * n_functions**2 * n_neurons + n_layers,
+            n_functions=n_functions,
+            n_neurons=n_neurons,
+            n_layers=n_layers,
+        )
         super().__init__(
             n_features=1 + n_functions,
             n_outputs=1,
@@ -132,7 +139,7 @@ class GatedConfig(TargetConfig):
     """Number of neurons for each function."""
     n_layers: int = whole(2)
     """Number of MLP layers, which have equally many neurons."""
-    feature_probability: float = number(0.05, high=1.0)
+    feature_probability: float = number(0.05, high=1.0, least=RAREST)
     """Probability that a control bit is on."""
 
     def __post_init__(self):
@@ -146,6 +153,15 @@ class GatedConfig(TargetConfig):
     @property
     def summary(self) -> str:
         return f"{self.n_functions} functions of {self.n_neurons} neurons each"
+
+    @property
+    def n_floats(self) -> int:
+        return 2 * self.n_functions * self.n_neurons * (2 + self.n_functions)
+
+    @property
+    def matrices(self) -> list[tuple[int, int, int]]:
+        d_mlp, width = self.n_functions * self.n_neurons // self.n_layers, 2 + self.n_functions
+        return [(self.n_layers, d_mlp, width), (self.n_layers, width, d_mlp)]
 
     def features(self) -> GatedInputs:
         return GatedInputs(self.n_functions, self.feature_probability)

@@ -25,8 +25,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pd_helpers.core.config import choice, number, whole
+from pd_helpers.core.config import RAREST, SLOWEST, choice, number, whole
 from pd_helpers.core.known_network import KnownNetwork
+from pd_helpers.core.memory import check_sizes
 from pd_helpers.core.training import generator
 from pd_helpers.targets.base import TrainedConfig
 from pd_helpers.targets.features import SparseFeatures
@@ -71,6 +72,13 @@ class ResidualMLP(KnownNetwork):
         width: int | None = None,
     ):
         super().__init__()
+        check_sizes(
+            lambda n_features, d_resid, d_mlp, n_layers: (width or d_resid) * (n_features + 2 * n_layers * d_mlp),
+            n_features=n_features,
+            d_resid=d_resid,
+            d_mlp=d_mlp,
+            n_layers=n_layers,
+        )
         self.d_resid, self.d_mlp = d_resid, d_mlp
         width, n_outputs = width or d_resid, n_outputs or n_features
         self.register_buffer("W_E", torch.zeros(width, n_features))
@@ -219,13 +227,13 @@ class ResidualMLPConfig(TrainedConfig):
     """Number of neurons in each layer."""
     n_layers: int = whole(1)
     """Number of MLP layers."""
-    feature_probability: float = number(0.01, high=1.0)
+    feature_probability: float = number(0.01, high=1.0, least=RAREST)
     """Probability p that a feature is on, and then uniform on [-1, 1]."""
     target_steps: int = whole(10_000)
     """Training steps."""
     target_batch_size: int = whole(2048)
     """Number of inputs per training step."""
-    target_lr: float = number(3e-3, open=True)
+    target_lr: float = number(3e-3, open=True, least=SLOWEST)
     """AdamW's learning rate at its highest."""
     target_schedule: str = choice("cosine", "constant", "cosine")
     """Course of the learning rate."""
@@ -234,6 +242,20 @@ class ResidualMLPConfig(TrainedConfig):
     def summary(self) -> str:
         layers = "layer" if self.n_layers == 1 else "layers"
         return f"{self.n_features} features, {self.n_layers} {layers} of {self.d_mlp} neurons"
+
+    @property
+    def n_floats(self) -> int:
+        weights = 2 * self.d_resid * (self.n_features + self.n_layers * self.d_mlp)
+        return weights + 3 * self.target_batch_size * self.n_features
+
+    @property
+    def matrices(self) -> list[tuple[int, int, int]]:
+        return [(self.n_layers, self.d_mlp, self.width), (self.n_layers, self.width, self.d_mlp)]
+
+    @property
+    def width(self) -> int:
+        """Width of the residual stream once it has only the dimensions in use."""
+        return min(self.d_resid, self.n_features + 2 * self.n_layers * self.d_mlp)
 
     def features(self) -> SparseFeatures:
         return SparseFeatures(self.n_features, self.feature_probability, low=-1.0)
@@ -244,7 +266,7 @@ class ResidualMLPConfig(TrainedConfig):
         )
 
     def build(self) -> ResidualMLP:
-        return self._network(min(self.d_resid, self.n_features + 2 * self.n_layers * self.d_mlp))
+        return self._network(self.width)
 
     def build_whole(self) -> ResidualMLP:
         return self._network()

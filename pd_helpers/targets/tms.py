@@ -15,8 +15,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pd_helpers.core.components import TransposedLinear
-from pd_helpers.core.config import number, switch, whole
+from pd_helpers.core.config import RAREST, number, switch, whole
 from pd_helpers.core.known_network import KnownNetwork
+from pd_helpers.core.memory import check_sizes
 from pd_helpers.core.shortcuts.active_pairs import Pairs, worthwhile
 from pd_helpers.core.training import generator
 from pd_helpers.targets.base import TrainedConfig
@@ -34,12 +35,22 @@ class TMSConfig(TrainedConfig):
     """Number of hidden dimensions, m1 in the papers."""
     identity: bool = switch(False)
     """Whether there is a fixed identity matrix between W and Wᵀ ("+ID" in the SPD paper)."""
-    feature_probability: float = number(0.05, high=1.0)
+    feature_probability: float = number(0.05, high=1.0, least=RAREST)
     """Probability p that a feature is on."""
 
     @property
     def summary(self) -> str:
         return f"{self.n_features} features in {self.n_hidden} dimensions" + (", identity" if self.identity else "")
+
+    @property
+    def n_floats(self) -> int:
+        identity = self.n_hidden**2 if self.identity else 0
+        return self.n_features * (self.n_hidden + 1) + identity + 3 * self.target_batch_size * self.n_features
+
+    @property
+    def matrices(self) -> list[tuple[int, int, int]]:
+        embed = (1, self.n_hidden, self.n_features)
+        return [embed, (1, self.n_hidden, self.n_hidden)] if self.identity else [embed]
 
     def features(self) -> SparseFeatures:
         return SparseFeatures(self.n_features, self.feature_probability)
@@ -73,6 +84,7 @@ class TMS(KnownNetwork):
 
     def __init__(self, *, n_features: int, n_hidden: int, identity: bool = False):
         super().__init__()
+        check_sizes(lambda n_features, n_hidden: n_features * n_hidden, n_features=n_features, n_hidden=n_hidden)
         self.embed = nn.Linear(n_features, n_hidden, bias=False)  # W (n_hidden, n_features)
         self.identity = nn.Linear(n_hidden, n_hidden, bias=False) if identity else None
         self.unembed = TransposedLinear(self.embed)  # Wᵀ, b

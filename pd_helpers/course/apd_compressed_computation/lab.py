@@ -59,6 +59,8 @@ class FeatureLab(Lab):
         net = decomposed_by_apd(run)
         self.run, self._attributions = run, neuron_contributions.feature_attributions(run)  # (n_features, C)
         C, n = self._attributions.shape[1], net.n_features
+        if C < 2:
+            raise ValueError("run must have two components or more, but has one; pdh.shipped('apd/resid_mlp_1') works")
         layers = [
             [run.components.layers[f"mlps.{i}.{name}"].P for name in ("W_in", "W_out")] for i in range(len(net.mlps))
         ]
@@ -66,10 +68,10 @@ class FeatureLab(Lab):
         self._write = torch.cat([(net.W_U @ P_out).mT for _, P_out in layers], dim=1)
         self._target = neuron_contributions.contributions(run).target  # (n_features, n_neurons)
         self.feature = whole("feature", min(feature, n - 1), n - 1)
-        self.n_on = choice("components on", [1, 2, 3, 5, 10, 30, C], 1)
+        self.n_on = choice("components on", [*(n for n in (1, 2, 3, 5, 10, 30) if n < C), C], 1)
         controls = [self.feature, self.n_on]
         super().__init__(controls, 9.2, 3.4, 1, 2)
-        neurons, ranks = np.arange(net.n_neurons), np.arange(self.SHOWN)
+        neurons, ranks = np.arange(net.n_neurons), np.arange(min(self.SHOWN, C))
         left, right = self.axes[0]
         [self._marks] = left.plot(neurons, 0.0 * neurons, "_", ms=8, mew=1.8, color=plots.color(0), label="target")
         self._contributions = Stems(left, "components that are on")

@@ -1,5 +1,6 @@
 """A lab on the hand-written network: how much APD's result depends on the seed and on a coefficient."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -51,6 +52,11 @@ class GatedLab(Lab):
         if lacks:
             raise ValueError(
                 f"sweep must be a table of pdh.sweep over seeds that keeps end states, but lacks {', '.join(lacks)}; "
+                "pdh.shipped_sweep('apd/gated', 'seeds') works"
+            )
+        if not len(sweep) or not all(isinstance(kept, Mapping) for kept in sweep["kept"]):
+            raise ValueError(
+                "sweep must have kept the end state of every run, of at least one (keep=pdh.end_state); "
                 "pdh.shipped_sweep('apd/gated', 'seeds') works"
             )
         usual = prepare("apd/gated", 0, device="cpu", show_progress=False).config.simplicity_coeff

@@ -4,8 +4,10 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from pd_helpers.plots.page import color
+from pd_helpers.runs.calls import checked
 
 
+@checked()
 def gated_outputs(ax: Axes, x: Tensor, targets: Tensor, outputs: Tensor) -> Axes:
     """The target's functions (n_functions, points) as broad lines, and the outputs of components as dashed lines."""
     for i, (target, output) in enumerate(zip(targets, outputs, strict=True)):

@@ -82,6 +82,8 @@ class ShrinkageLab(LiveLab):
             raise ValueError(
                 "run must be an APD run on a toy model with two hidden dimensions; pdh.run('apd/tms_5-2') is"
             )
+        if not run.snapshots:
+            raise ValueError("run must be trained, but has no snapshots yet; pdh.shipped('apd/tms_5-2') works")
         self.run, config, labels = run, run.config, self.FIELDS
         self.training: Run | None = None
         """The run that is being trained, which takes the place of `run` when it is finished."""

@@ -3,15 +3,18 @@
 import numpy as np
 import seaborn as sns
 import torch
+from jaxtyping import Shaped
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from pd_helpers.plots.networks import network
 from pd_helpers.plots.page import color, figure
+from pd_helpers.runs.calls import checked
 
 
-def column_sums(ax: Axes, P: Tensor, W: Tensor) -> Axes:
+@checked()
+def column_sums(ax: Axes, P: Shaped[Tensor, "C d_out d_in"], W: Shaped[Tensor, "d_out d_in"]) -> Axes:
     """How components share the length of each target column: the length of P_c[:, j] along W[:, j], stacked over c.
 
     The bar of a column reaches 1 if the sum of components is faithful; its largest part is the matching component.
@@ -46,7 +49,14 @@ ROUND = {"boxstyle": "round,pad=0.45"}
 """The box around a piece of text."""
 
 
-def sum_of_components(W: Tensor, P: Tensor, x: Tensor, active: Tensor, scale: float = 1.0) -> tuple[Figure, str]:
+@checked()
+def sum_of_components(
+    W: Shaped[Tensor, "d_out d_in"],
+    P: Shaped[Tensor, "C d_out d_in"],
+    x: Shaped[Tensor, "rows d_in"],
+    active: Shaped[Tensor, "rows C"],
+    scale: float = 1.0,
+) -> tuple[Figure, str]:
     """A network as a sum of components, and which of these each of a few inputs uses (after APD figure 1).
 
     Args: W (d_out, d_in), P (C, d_out, d_in), x (rows, d_in), active (rows, C), and scale, the weight that is drawn as
@@ -74,6 +84,7 @@ def sum_of_components(W: Tensor, P: Tensor, x: Tensor, active: Tensor, scale: fl
     return fig, f"The network as the sum of {C} components, each a network of the same shape. Below, inputs: {clauses}."
 
 
+@checked()
 def losses_diagram(ax: Axes) -> Axes:
     """The computation of APD: attributions choose components, and three losses train these (after APD figure 2)."""
     boxes = {
@@ -106,7 +117,8 @@ def losses_diagram(ax: Axes) -> Axes:
     return ax
 
 
-def telling_inputs(x: Tensor, active: Tensor, n: int = 3) -> Tensor:
+@checked()
+def telling_inputs(x: Shaped[Tensor, "rows d_in"], active: Shaped[Tensor, "rows C"], n: int = 3) -> Tensor:
     """Numbers of `n` rows to show: n − 1 with one feature and one active component, then one with two of each."""
     n_features, n_active = (x > 0.3).sum(dim=1), active.sum(dim=1)
     single = ((n_features == 1) & (n_active == 1)).nonzero().flatten()[: n - 1]

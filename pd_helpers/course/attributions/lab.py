@@ -57,8 +57,10 @@ class AttributionLab(Lab):
         W = target.embed.weight.detach()
         if target.identity is not None:
             raise ValueError("target must be a toy model without an identity layer; TMSConfig()'s is")
+        if not cuts:
+            raise ValueError("cuts must hold at least one set of components; {'all': W.unsqueeze(0)} works")
         for name, P in cuts.items():
-            if P.shape[1:] != W.shape or not torch.allclose(P.sum(dim=0), W, atol=1e-4):
+            if P.ndim != 3 or P.shape[1:] != W.shape or not torch.allclose(P.sum(dim=0), W, atol=1e-4):
                 raise ValueError(f"the components of {name!r} must add up to the target's W, {tuple(W.shape)}")
         self.target, self.cuts = target, dict(cuts)
         self.second = int((W.T @ W)[0].argmin())

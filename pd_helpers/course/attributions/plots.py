@@ -8,7 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.container import BarContainer
 from torch import Tensor
 
+from pd_helpers.core.config import shown
 from pd_helpers.plots.page import GREY, color
+from pd_helpers.runs.calls import checked
 
 LOOKS = {
     "gradient": {"color": color(1), "ls": "--", "hatch": "//"},
@@ -18,8 +20,14 @@ LOOKS = {
 """Estimate of an effect → its colour, line style and hatch."""
 
 
+@checked()
 def effect_bars(ax: Axes, effects: Mapping[str, Tensor]) -> dict[str, BarContainer]:
     """Effects of the same components, estimate → (C,), as bars side by side; returns the bars of each estimate."""
+    if not effects or set(effects) - set(LOOKS):
+        raise ValueError(
+            f"effects must hold some of {', '.join(LOOKS)}, but holds {shown(list(effects))}; "
+            f"{{{next(iter(LOOKS))!r}: torch.rand(5)}} works"
+        )
     bars, width = {}, 0.8 / len(effects)
     for n, (name, values) in enumerate(effects.items()):
         look = LOOKS[name]
@@ -32,6 +40,7 @@ def effect_bars(ax: Axes, effects: Mapping[str, Tensor]) -> dict[str, BarContain
     return bars
 
 
+@checked()
 def estimates(ax: Axes, full: Tensor, estimate: Tensor, groups: Tensor | None = None) -> Axes:
     """First-order attributions over the effects of real ablation, with one mark for each input and component.
 

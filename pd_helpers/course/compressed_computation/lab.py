@@ -7,6 +7,7 @@ import pandas
 from pd_helpers.course.compressed_computation import ideas
 from pd_helpers.course.compressed_computation.plots import KINDS, mixing_losses
 from pd_helpers.course.kit.lab import Description, Lab, choice
+from pd_helpers.runs.calls import check_columns
 
 
 class MixingNetwork(NamedTuple):
@@ -52,6 +53,8 @@ class MixingLab(Lab):
     """
 
     def __init__(self, by_sigma: "pandas.DataFrame", by_p: "pandas.DataFrame"):
+        for name, table in (("by_sigma", by_sigma), ("by_p", by_p)):
+            check_columns(name, table, MixingNetwork._fields, "pdh.shipped_sweep('mlp/mixing', 'sigma')")
         clean = by_p[(by_p["kind"] == "none") & (by_p["p"] == 0.01)]
         if not len(clean):
             raise ValueError("by_p must have a row of kind none at p = 0.01; the shipped sweep 'probability' has one")

@@ -4,8 +4,10 @@ import pandas
 from matplotlib.axes import Axes
 
 from pd_helpers.analysis import subspaces
+from pd_helpers.core.config import shown
 from pd_helpers.course.compressed_computation import ideas as mixing
 from pd_helpers.plots.page import GREY, color
+from pd_helpers.runs.calls import COMMON, check_columns, checked
 
 KINDS = {
     "none": ("none (clean labels)", "0.1", "o", "-"),
@@ -17,12 +19,14 @@ KINDS = {
 """Kind of mixing → its label, colour, marker and line."""
 
 
+@checked()
 def mixing_losses(ax: Axes, table: "pandas.DataFrame", against: str) -> Axes:
     """L / p of every kind in a table of `ideas.sweep`, over its column `sigma` or `p`, and the naive loss.
 
     Both are figures of Bhagat et al. Over sigma, every curve starts from labels without mixing; over p, the naive MLP
     with the best offset is drawn too. The `gid` of every curve is its kind.
     """
+    check_columns("table", table, ["kind", "loss", against], COMMON["DataFrame"])
     clean = table[table["kind"] == "none"]
     for kind, (label, shade, marker, dash) in KINDS.items():
         rows = table[table["kind"] == kind].sort_values(against)
@@ -44,6 +48,7 @@ def mixing_losses(ax: Axes, table: "pandas.DataFrame", against: str) -> Axes:
     return ax
 
 
+@checked()
 def direction_cosines(
     ax: Axes, directions: subspaces.Directions, kind: str, label: str, d: int = mixing.N_NEURONS
 ) -> Axes:
@@ -51,6 +56,8 @@ def direction_cosines(
 
     A vertical line stands behind the first `d` directions, one for each neuron.
     """
+    if kind not in KINDS:
+        raise ValueError(f"kind must be one of {', '.join(KINDS)}, but is {shown(kind)}; 'symmetric' works")
     _, shade, marker, _ = KINDS[kind]
     ax.plot(range(1, len(directions.cosine) + 1), directions.cosine, marker, color=shade, ms=3.5, label=label)
     ax.axvline(d + 0.5, color=GREY, ls=":", lw=1)

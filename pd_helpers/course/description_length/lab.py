@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pd_helpers import plots
+from pd_helpers.core.training import checked_seed
 from pd_helpers.course.description_length import ideas
 from pd_helpers.course.description_length.plots import co_activation, schatten_bars
 from pd_helpers.course.kit import partitions
@@ -41,7 +42,7 @@ class DescriptionLengthLab(Lab):
     """
 
     def __init__(self, active: Tensor, alpha: float = 1.0, high: float = 8.0):
-        if active.dim() != 2 or not 2 <= active.shape[1] <= 7:
+        if active.dim() != 2 or not 2 <= active.shape[1] <= 7 or not len(active):
             raise ValueError(
                 "active must be (inputs, C) with 2 to 7 components, few enough to try every way to group them"
             )
@@ -143,7 +144,7 @@ class SchattenLab(Lab):
     SIZE = 4
 
     def __init__(self, p: float = 0.5, rank: int = 2, turn: float = 45.0, seed: int = 0):
-        draw = torch.Generator().manual_seed(seed)
+        draw = torch.Generator().manual_seed(checked_seed(seed))
         self._left, _ = torch.linalg.qr(torch.randn(self.SIZE, self.SIZE, generator=draw).double())
         self._right, _ = torch.linalg.qr(torch.randn(self.SIZE, self.SIZE, generator=draw).double())
         self._noise = torch.randn(self.SIZE, self.SIZE, generator=draw).double()

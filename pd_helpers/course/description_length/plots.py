@@ -4,14 +4,17 @@ from collections.abc import Sequence
 
 import numpy as np
 import seaborn as sns
+from jaxtyping import Shaped
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from pd_helpers.plots.page import GREY, color
+from pd_helpers.runs.calls import checked
 
 
-def co_activation(ax: Axes, active: Tensor, groups: Sequence[Sequence[int]] = ()) -> Axes:
+@checked()
+def co_activation(ax: Axes, active: Shaped[Tensor, "inputs C"], groups: Sequence[Sequence[int]] = ()) -> Axes:
     """How often two components are active on the same input, in percent; `active` is (inputs, C).
 
     The diagonal shows how often each component is active. Members of a group of two or more share a coloured frame and
@@ -37,7 +40,8 @@ def co_activation(ax: Axes, active: Tensor, groups: Sequence[Sequence[int]] = ()
     return ax
 
 
-def schatten_bars(ax: Axes, sigma: Tensor, lengths: Tensor, p: float) -> Axes:
+@checked()
+def schatten_bars(ax: Axes, sigma: Shaped[Tensor, " n"], lengths: Shaped[Tensor, " n"], p: float) -> Axes:
     """The p-th powers of singular values and of lengths of factors, side by side."""
     places = np.arange(len(sigma))
     for shift, values, name, shade, hatch in (

@@ -12,6 +12,8 @@ defines `retrain`, and updates its picture while it trains.
 import asyncio
 import html
 import io
+import math
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,7 +26,9 @@ from matplotlib.axes import Axes
 from matplotlib.image import AxesImage, imsave
 
 from pd_helpers import plots
+from pd_helpers.core.config import shown
 from pd_helpers.runs.api import prepare
+from pd_helpers.runs.calls import checked
 from pd_helpers.runs.run import Run
 
 SETTLE = 0.15
@@ -36,6 +40,8 @@ REDRAW = 0.6
 ROW = 32
 """Height of one control in pixels."""
 STYLE = {"description_width": "15em"}
+MARKUP = re.compile(r"&lt;(br|/(b|span)|(b|span)( class=&quot;pdh-[\w.-]+&quot;)?)&gt;")
+"""The escaped tags that a line of numbers may hold."""
 WIDE = w.Layout(width="34em", max_width="100%")
 
 
@@ -43,7 +49,8 @@ class Description(NamedTuple):
     """What a lab says about its picture."""
 
     readout: str
-    """The numbers as one line of HTML; a span of class `pdh-<name>` holds each number that a page may look for."""
+    """The numbers in one line. In it <b>, <br> and <span> are HTML, with a class `pdh-<name>` around a number that a
+    page may look for; all else, such as the name of a layer, is shown as it stands."""
     alt: str
     """The picture in plain words."""
 
@@ -64,6 +71,12 @@ class Lab:
     is_live = False
     """Whether a moved slider trains; otherwise the lab looks up or computes its answer at once."""
 
+    def __init_subclass__(cls) -> None:
+        """Let the constructor of every lab check the kinds of its arguments."""
+        if "__init__" in vars(cls):
+            cls.__init__ = checked()(cls.__init__)
+
+    @checked()
     def __init__(self, controls: list[w.Widget], width: float, height: float, rows: int = 1, columns: int = 1):
         self.figure, self.axes = plots.figure(width, height, rows, columns)
         self.figure.set_facecolor("white")
@@ -120,7 +133,7 @@ class Lab:
         imsave(buffer, self.figure.canvas.buffer_rgba(), format="png", dpi=plots.DPI, pil_kwargs={"compress_level": 3})
         self._image.value = buffer.getvalue()
         self.figure.set_layout_engine("none")  # after the first picture no panel moves, and drawing is quicker
-        self._numbers.value = description.readout
+        self._numbers.value = markup(description.readout)
         self._caption.value = plots.caption(description.alt)
 
     def on_move(self, controls: Iterable[w.Widget], act: Callable[[], object]) -> None:
@@ -191,7 +204,7 @@ class LiveLab(Lab):
             await self.retrain()
         except Exception as error:
             self.progress.show("failed", "danger")
-            self._numbers.value = html.escape(f"{type(error).__name__}: {error}")
+            self._numbers.value = markup(f"{type(error).__name__}: {error}")
             raise
 
     def cancel(self) -> None:
@@ -218,6 +231,11 @@ class LiveLab(Lab):
             yielded = time.perf_counter()
         self.progress.show("trained", "success", total, total)
         self.update()
+
+
+def markup(text: str) -> str:
+    """A line of numbers as HTML: `MARKUP` takes effect, and all other characters stand for themselves."""
+    return MARKUP.sub(lambda tag: html.unescape(tag[0]), html.escape(text))
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
@@ -255,7 +273,12 @@ class Progress(w.HBox):
 
 
 def slider(description: str, value: float, low: float, high: float, step: float, digits: int) -> w.FloatSlider:
-    """A slider over real numbers, shown with so many digits."""
+    """A slider over real numbers, shown with so many digits; ValueError for a value or ends that are no numbers."""
+    if not math.isfinite(value) or not low < high < math.inf:
+        raise ValueError(
+            f"{description} must be a finite number on a slider from {low:g} to an end above it, but is {value:g} with "
+            f"the end {high:g}; {low:g} and {low + 1:g} work"
+        )
     return w.FloatSlider(
         description=description,
         value=value,
@@ -274,7 +297,11 @@ def whole(description: str, value: int, high: int, low: int = 0) -> w.IntSlider:
 
 
 def choice(description: str, options: Sequence, value: object) -> w.SelectionSlider:
-    """A slider over a few given values."""
+    """A slider over a few given values; ValueError for another one."""
+    if value not in options:
+        raise ValueError(
+            f"{description} must be one of {shown(list(options))}, but is {shown(value)}; {shown(options[0])} works"
+        )
     return w.SelectionSlider(description=description, options=options, value=value, style=STYLE, layout=WIDE)
 
 

@@ -6,7 +6,7 @@ component.
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -15,14 +15,11 @@ from torch import Generator, Tensor
 
 from pd_helpers import plots
 from pd_helpers.analysis import neuron_contributions, scrubbing
+from pd_helpers.analysis.scrubbing import SingleFeature
 from pd_helpers.course.kit.lab import Description, Lab, buttons, choice, open_frames, reserve_titles, whole
 from pd_helpers.runs.run import Run
 from pd_helpers.targets.gated_functions import GatedNetwork
 from pd_helpers.targets.residual_mlp import ResidualMLP
-
-if TYPE_CHECKING:
-    from pd_helpers.analysis.scrubbing import SingleFeature
-
 
 N_DRAWS = 100
 """Random halves that the ablation lab draws for each feature."""
@@ -159,7 +156,7 @@ class SharingValues(NamedTuple):
     """Errors and attributions of the run that is shown."""
 
     setting: float | str
-    errors: "SingleFeature"
+    errors: SingleFeature
     attributions: Float[Tensor, "n_features C"]
     shared: dict[int, list[int]]
     """Component → its features, of those components that come first for two features or more."""
@@ -185,8 +182,8 @@ class SharingLab(Lab):
 
     def __init__(
         self,
-        runs: "Mapping[float | str, Run]",
-        errors: "Mapping[float | str, SingleFeature]",
+        runs: Mapping[float | str, Run],
+        errors: Mapping[float | str, SingleFeature],
         setting: str,
         value: float | str | None = None,
     ):

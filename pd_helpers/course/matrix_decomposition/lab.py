@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pd_helpers import plots
 from pd_helpers.analysis import metrics
+from pd_helpers.core.training import checked_seed
 from pd_helpers.course.kit.lab import Description, Lab, menu, whole, wipe
 from pd_helpers.course.matrix_decomposition import ideas
 
@@ -39,9 +40,9 @@ class TermsLab(Lab):
     METHODS = ("singular vectors", "non-negative factors", "one term for each arrow", "random directions")
 
     def __init__(self, W: Tensor, seed: int = 0):
-        if W.dim() != 2 or W.shape[0] != 2 or not 2 <= W.shape[1] <= 7:
-            raise ValueError("W must be a (2, n) matrix with 2 to 7 columns, which are arrows in a plane")
-        self.W, self.seed = W.detach(), seed
+        if W.dim() != 2 or W.shape[0] != 2 or not 2 <= W.shape[1] <= 7 or not W.isfinite().all():
+            raise ValueError("W must be a (2, n) matrix with 2 to 7 finite columns, which are arrows in a plane")
+        self.W, self.seed = W.detach(), checked_seed(seed)
         self._terms = cache(self._decompose)
         self.method = menu("method", self.METHODS)
         self.n_terms = whole("number of terms", 2, W.shape[1], low=1)

@@ -50,15 +50,21 @@ class ImportanceCoefficientLab(Lab):
     """
 
     def __init__(self, runs: Mapping[float, Run], value: float | None = None):
+        if not runs:
+            raise ValueError("runs must hold at least one run; {1e-5: pdh.shipped('spd/resid_mlp_1')} works")
         for run in runs.values():
             if not isinstance(run.target, ResidualMLP) or len(run.target.mlps) != 1 or run.method.name != "spd":
                 raise ValueError(
                     "runs must be SPD runs on a residual MLP of one layer; pdh.shipped('spd/resid_mlp_1') is"
                 )
+            if "recon" not in run.metrics:
+                raise ValueError(
+                    "runs must be trained, but one has no metrics yet; pdh.shipped('spd/resid_mlp_1') works"
+                )
         self.runs = dict(sorted(runs.items()))
         self._values = {beta: _values_of(run, beta) for beta, run in self.runs.items()}
         betas, every = list(self.runs), list(self._values.values())
-        self.coefficient = choice("importance coefficient β₃", betas, value or betas[0])
+        self.coefficient = choice("importance coefficient β₃", betas, betas[0] if value is None else value)
         super().__init__([self.coefficient], 9.2, 3.3, 1, 3)
         *images, counts = self.axes[0]
         self._images = [blank_image(ax, *every[0].g[use].shape) for ax, use in zip(images, every[0].g, strict=True)]

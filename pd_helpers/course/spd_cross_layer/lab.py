@@ -59,6 +59,8 @@ class LayersLab(Lab):
     """Subcomponents of each matrix whose importances are drawn."""
 
     def __init__(self, runs: Mapping[str, Run], feature: int = 42):
+        if not runs:
+            raise ValueError("runs must hold at least one run; {'two layers': pdh.shipped('spd/resid_mlp_2')} works")
         for run in runs.values():
             if not isinstance(run.target, ResidualMLP) or run.method.name != "spd":
                 raise ValueError("runs must be SPD runs on a residual MLP; pdh.shipped('spd/resid_mlp_2') is")

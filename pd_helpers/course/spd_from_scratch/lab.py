@@ -11,8 +11,12 @@ from torch import Tensor
 
 from pd_helpers import plots
 from pd_helpers.core.causal_importance import LEAK, hard_sigmoid, lower_leaky, upper_leaky
+from pd_helpers.core.config import shown
 from pd_helpers.course.kit.lab import Description, Lab, buttons, open_frames, reserve_titles, slider, whole
 from pd_helpers.targets.tms import TMS
+
+MOST_DRAWS = 100_000
+"""Largest number of draws of masks, each of which is a dot."""
 
 
 class MaskValues(NamedTuple):
@@ -57,6 +61,10 @@ class MaskLab(Lab):
             raise ValueError(
                 "target must be a toy model with at most 8 features and no identity layer; TMSConfig()'s is"
             )
+        if not 1 <= n_draws <= MOST_DRAWS:
+            raise ValueError(f"n_draws must be from 1 to {MOST_DRAWS}, but is {shown(n_draws)}; 400 works")
+        if not 0 <= beta_3 < math.inf:
+            raise ValueError(f"beta_3 must be a finite number of at least 0, but is {shown(beta_3)}; 0.003 works")
         self.target, self.beta_3, n = target, beta_3, target.n_features
         self.feature = whole("feature that is on", 0, n - 1)
         self.g = [slider(f"g of mechanism {c}", 0.0, 0.0, 1.0, 0.05, 2) for c in range(n)]

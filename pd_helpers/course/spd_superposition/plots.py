@@ -6,19 +6,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 import seaborn as sns
 import torch
+from jaxtyping import Shaped
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 from torch import Tensor
 
 from pd_helpers.core.causal_importance import hard_sigmoid, lower_leaky, upper_leaky
+from pd_helpers.core.config import shown
 from pd_helpers.plots.page import COLORS, GREY, NEGATIVE, POSITIVE, color, figure
+from pd_helpers.runs.calls import check_columns, checked
 
 if TYPE_CHECKING:
     import pandas
 
 
-def by_feature(P: Tensor, W: Tensor, threshold: float = 0.5) -> list[int]:
+@checked()
+def by_feature(P: Shaped[Tensor, "C d_out d_in"], W: Shaped[Tensor, "d_out d_in"], threshold: float = 0.5) -> list[int]:
     """The large components, sorted by their longest column; of components with the same longest column, longest first.
 
     A component is large if its longest column has at least `threshold` times the length of the target's longest column.
@@ -28,7 +32,8 @@ def by_feature(P: Tensor, W: Tensor, threshold: float = 0.5) -> list[int]:
     return sorted(large, key=lambda c: (int(longest.indices[c]), -float(longest.values[c])))
 
 
-def lengths(ax: Axes, P: Tensor, n_marked: int = 5) -> Axes:
+@checked()
+def lengths(ax: Axes, P: Shaped[Tensor, "C d_out d_in"], n_marked: int = 5) -> Axes:
     """The length ‖P_c‖ of every component (C, d_out, d_in), sorted; the first `n_marked` are labelled with values."""
     values, order = (np.asarray(v.cpu()) for v in P.detach().norm(dim=(1, 2)).sort(descending=True))
     places = np.arange(len(values))
@@ -45,6 +50,7 @@ def lengths(ax: Axes, P: Tensor, n_marked: int = 5) -> Axes:
     return ax
 
 
+@checked()
 def deep_network(
     ax: Axes, matrices: Sequence[Tensor], *, names: Sequence[str] = (), behind: Sequence[Tensor] = ()
 ) -> Axes:
@@ -83,7 +89,8 @@ def deep_network(
     return ax
 
 
-def sorted_lengths(ax: Axes, P: Tensor, n_alive: int) -> Axes:
+@checked()
+def sorted_lengths(ax: Axes, P: Shaped[Tensor, "C d_out d_in"], n_alive: int) -> Axes:
     """The length ‖P_c‖ of every component (C, d_out, d_in), sorted, if there are too many components for bars.
 
     The `n_alive` longest are dots, and the others are crosses.
@@ -103,8 +110,10 @@ def sorted_lengths(ax: Axes, P: Tensor, n_alive: int) -> Axes:
     return ax
 
 
+@checked()
 def scores(ax: Axes, history: "pandas.DataFrame") -> Axes:
     """MMCS and ML2R over the training step."""
+    check_columns("history", history, ["step", "mmcs", "ml2r"], "run.history")
     ax.plot(history["step"], history["mmcs"], color=color(2), label="MMCS (direction)")
     ax.plot(history["step"], history["ml2r"], color=color(1), ls="--", label="ML2R (length)")
     ax.axhline(1, color="0.8", lw=0.8, zorder=0)
@@ -114,7 +123,8 @@ def scores(ax: Axes, history: "pandas.DataFrame") -> Axes:
     return ax
 
 
-def curves(ax: Axes, x: Tensor, Y: Tensor) -> Axes:
+@checked()
+def curves(ax: Axes, x: Shaped[Tensor, " points"], Y: Shaped[Tensor, "points n"]) -> Axes:
     """One line for each column of Y (points, n_features) over x; lines differ in colour and style."""
     x, Y = (np.asarray(v.detach().cpu()) for v in (x, Y))
     styles = ["-", "--", "-.", ":", (0, (5, 1))]
@@ -124,6 +134,7 @@ def curves(ax: Axes, x: Tensor, Y: Tensor) -> Axes:
     return ax
 
 
+@checked()
 def leaky_sigmoids() -> tuple[Figure, str]:
     """SPD's two leaky hard sigmoids, and the regions where their gradients are zero.
 
@@ -159,12 +170,17 @@ def leaky_sigmoids() -> tuple[Figure, str]:
     return fig, alt
 
 
+@checked()
 def against_room(ax: Axes, lines: Mapping[str, Mapping[int, float]], ylabel: str, everything: bool = False) -> Axes:
     """How many components are used, over how many are on offer, with both axes logarithmic.
 
     `lines` maps a label to {number on offer: number in use}. `everything` adds the diagonal, on which all components on
     offer are used.
     """
+    if not lines or not all(lines.values()):
+        raise ValueError(
+            f"lines must hold numbers for every label, but is {shown(dict(lines))}; {{'SPD': {{5: 5}}}} works"
+        )
     for k, (label, counts) in enumerate(lines.items()):
         look = {"marker": "os^Dv"[k % 5], "ls": ["-", "--", "-.", ":"][k % 4], "color": color(k)}
         ax.plot(list(counts), list(counts.values()), label=label, lw=1.8, **look)

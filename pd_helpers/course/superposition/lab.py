@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pd_helpers import plots
+from pd_helpers.core.training import checked_seed
 from pd_helpers.course.kit.lab import Description, LiveLab, Progress, choice, wipe
 from pd_helpers.course.superposition.ideas import represented
 from pd_helpers.targets.base import make_target
@@ -42,7 +43,11 @@ class SparsityLab(LiveLab):
     PROBABILITIES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
 
     def __init__(self, config: TMSConfig, seed: int = 0, target: TMS | None = None):
-        self.config, self.seed = config, seed
+        self.config, self.seed = config, checked_seed(seed)
+        if config.n_hidden != 2 or config.identity:
+            raise ValueError("config must have two hidden dimensions and no identity layer; pdh.TMSConfig() has")
+        if target is not None and config.replace(**config.sizes(target)) != config:
+            raise ValueError(f"target must have the sizes of config, {config.summary}; target=None works")
         self.probability = choice("feature probability p", self.PROBABILITIES, config.feature_probability)
         self.progress = Progress(self.cancel)
         self.target = target or make_target(config, seed, show_progress=False)

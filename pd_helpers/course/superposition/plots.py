@@ -8,16 +8,21 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from pd_helpers.plots.page import color
+from pd_helpers.runs.calls import check_columns, checked
 
 if TYPE_CHECKING:
     import pandas
 
 
+@checked()
 def phases(ax: Axes, table: "pandas.DataFrame") -> Axes:
     """Columns of W, and the number of features represented, for each number of features and each feature probability.
 
     `table` is the result of `ideas.sweep`.
     """
+    check_columns(
+        "table", table, ["n_features", "feature_probability", "represented", "kept"], "the result of ideas.sweep"
+    )
     sizes, chances = (sorted(table[key].unique()) for key in ("n_features", "feature_probability"))
     for row in table.itertuples():
         x, y = chances.index(row.feature_probability), sizes.index(row.n_features)

@@ -10,9 +10,11 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from pd_helpers.plots.page import COLORS, VIRIDIS, figure
+from pd_helpers.runs.calls import checked
 from pd_helpers.targets.residual_mlp import ResidualMLP
 
 
+@checked()
 def responses(net: ResidualMLP, features: Sequence[int] | None = None, n_points: int = 1000) -> tuple[Figure, str]:
     """The output of a residual MLP when one feature is on (APD figures 14 and 19; for all features, 15 and 20).
 

@@ -62,7 +62,16 @@ class SubcomponentLab(Lab):
     ):
         if run.importance is None:
             raise ValueError("run must be an SPD run, whose subcomponents have importances; pdh.fit with an SPDConfig")
+        if len(labels) != len(x) or not len(x):
+            raise ValueError(f"labels must hold one class for each input, but has {len(labels)}, and x has {len(x)}")
         self.run, self.x, self.labels, self.shape = run, x, labels, shape
+        try:
+            run.target(x)
+        except RuntimeError:
+            shape = tuple(x.shape)
+            raise ValueError(
+                f"x must hold inputs that the network takes, but is of shape {shape}; run.data draws some"
+            ) from None
         with torch.no_grad():
             self.on = {use: g > ALIVE for use, g in run.importances(x).items()}
             """Use → the inputs (rows, C) on which each subcomponent is important."""
@@ -72,6 +81,11 @@ class SubcomponentLab(Lab):
         self.order = {use: on.sum(dim=0).argsort(descending=True).tolist() for use, on in self.on.items()}
         """Use → indices of its subcomponents, by rank."""
         n_classes = self.output.shape[1]
+        if labels.min() < 0 or labels.max() >= n_classes:
+            raise ValueError(
+                f"labels must be from 0 to {n_classes - 1}, as the network has {n_classes} outputs, but are from "
+                f"{labels.min()} to {labels.max()}; the classes that it was trained on work"
+            )
         self.layer = w.ToggleButtons(description="layer", options=list(self.on), style=STYLE)
         self.rank = whole("subcomponent, by use", 1, len(self.order[self.layer.value]), low=1)
         self.off = w.ToggleButton(description="switch it off", tooltip="remove it on every input")

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pd_helpers.analysis.metrics import ALIVE
 from pd_helpers.plots.page import GREY, NEGATIVE, POSITIVE, color, figure
+from pd_helpers.runs.calls import check_columns, checked
 from pd_helpers.runs.run import Run
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 MARKERS = "os^Dvp"
 
 
+@checked()
 def read_vector(ax: Axes, v: Float[Tensor, " d"], shape: tuple[int, int] | None = None) -> Axes:
     """What a subcomponent reads: an image if the layer's input is an image of this shape, and bars otherwise."""
     if shape is None or shape[0] * shape[1] != len(v):
@@ -33,6 +35,7 @@ def read_vector(ax: Axes, v: Float[Tensor, " d"], shape: tuple[int, int] | None 
     return ax
 
 
+@checked()
 def signed_bars(ax: Axes, v: Float[Tensor, " d"]) -> Axes:
     """One bar for each entry, blue for positive and orange-red for negative ones."""
     show_vector(ax.bar(range(len(v)), np.zeros(len(v))), v)
@@ -45,6 +48,7 @@ def signed_bars(ax: Axes, v: Float[Tensor, " d"]) -> Axes:
     return ax
 
 
+@checked()
 def show_vector(picture: AxesImage | BarContainer, v: Float[Tensor, " d"]) -> None:
     """Show other numbers in an image or in bars that are drawn already."""
     values = v.tolist()
@@ -56,6 +60,7 @@ def show_vector(picture: AxesImage | BarContainer, v: Float[Tensor, " d"]) -> No
         bar.set(height=value, facecolor=POSITIVE if value > 0 else NEGATIVE)
 
 
+@checked()
 @torch.no_grad()
 def factors_of(run: Run, x: Float[Tensor, "rows d_in"], use: str) -> list[tuple[Tensor, Tensor]]:
     """What each subcomponent of a use writes (d_out,) and reads (d_in,).
@@ -72,6 +77,7 @@ def factors_of(run: Run, x: Float[Tensor, "rows d_in"], use: str) -> list[tuple[
     return list(zip(V, U, strict=True)) if transposed else list(zip(U, V, strict=True))
 
 
+@checked()
 def reading(
     run: Run,
     x: Float[Tensor, "rows d_in"],
@@ -122,6 +128,7 @@ def reading(
     return fig, f"{summary}: {'; '.join(clauses)}."
 
 
+@checked()
 def class_table(ax: Axes, values: Float[Tensor, "rows classes"], rows: Sequence[str], limit: float = 1.0) -> Axes:
     """Changes of accuracy, with a row for each intervention, a column for each class, and the number in every cell."""
     values = np.asarray(values)
@@ -133,12 +140,15 @@ def class_table(ax: Axes, values: Float[Tensor, "rows classes"], rows: Sequence[
     return ax
 
 
+@checked()
 def coefficient_curves(table: "pandas.DataFrame", yardsticks: Mapping[str, float]) -> Figure:
     """Accuracy, divergence, and the number of subcomponents that are alive and in use, over the importance coefficient.
 
     `table` is indexed by β3 and has columns `accuracy important`, `accuracy random`, `KL important`, `KL random`, and
     `alive …` and `L0 …` for every layer. `yardsticks` are drawn as horizontal lines among the divergences.
     """
+    needed = [f"{what} {which}" for what in ("accuracy", "KL") for which in ("important", "random")]
+    check_columns("table", table, needed, "the table of notebook 17")
     fig, axes = figure(9.2, 3.3, 1, 3)
     accuracy, divergence, counts = axes[0]
     for k, name in enumerate(["important", "random"]):
@@ -162,6 +172,7 @@ def coefficient_curves(table: "pandas.DataFrame", yardsticks: Mapping[str, float
     return fig
 
 
+@checked()
 def match_curves(ax: Axes, cosines: Mapping[str, Float[Tensor, " _"]]) -> Axes:
     """Sorted cosine similarities of matched subcomponents, with a line for each comparison."""
     for k, (name, values) in enumerate(cosines.items()):

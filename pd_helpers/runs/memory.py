@@ -1,0 +1,73 @@
+"""What a decomposition needs at least, found from its settings alone, so that nobody waits for what cannot end well.
+
+U and V, and SPD's importance functions, each with gradient and Adam's two moments, for every initialisation
+the inputs of all layers, and a mask for every component and every input that is not all zero
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pd_helpers.core.config import shown
+from pd_helpers.core.memory import check_memory
+from pd_helpers.core.method import MethodConfig, method_of
+from pd_helpers.runs.calls import fits
+from pd_helpers.runs.presets import Preset, Settings
+
+Matrix = tuple[int, int, int]
+"""How many of a kind there are, d_out and d_in."""
+
+
+def check_settings(experiment: Preset, settings: Settings, device: torch.device) -> None:
+    """Raise ValueError if this machine cannot hold a target and its decomposition, or if no matrix has such a rank.
+
+    The experiment's own rank may stand where matrices were made smaller.
+    """
+    if settings.config.rank not in (experiment.config.rank, experiment.paper.rank):
+        _check_rank(settings.config, settings.target.matrices)
+
+    def floats(target: Any, config: Any) -> int:
+        share = 1 - (1 - target.feature_probability) ** target.n_features if hasattr(target, "n_features") else 1
+        return target.n_floats + _floats(config, target.matrices, config.C, int(share * config.batch_size))
+
+    check_memory(settings, floats, device)
+
+
+def check_layers(target: nn.Module, config: MethodConfig, C: Mapping[str, int], device: torch.device) -> None:
+    """The same for layers of any network, with C[path] components each."""
+    weights = {
+        path: getattr(module, "weight", None) for path, module in target.named_modules() if fits(C.get(path), int)
+    }
+    shapes = {path: (1, *W.shape) for path, W in weights.items() if isinstance(W, Tensor) and W.ndim == 2}
+    if not shapes:
+        return  # `decompose` says what is wrong with them
+    _check_rank(config, list(shapes.values()))
+
+    def floats(config: Any) -> int:
+        return sum(
+            _floats(config, [shape], min(C[path], config.C), config.batch_size) for path, shape in shapes.items()
+        )
+
+    check_memory([config.replace(C=max(1, *(C[path] for path in shapes)))], floats, device)
+
+
+def _check_rank(config: MethodConfig, matrices: Sequence[Matrix]) -> None:
+    largest = max((min(shape) + 1 for _, *shape in matrices), default=config.rank)
+    if config.rank is not None and config.rank > largest:
+        raise ValueError(
+            f"rank must be at most min(d_out, d_in) + 1 = {largest} for the largest matrix, but is "
+            f"{shown(config.rank)}; {largest} works, and so does None"
+        )
+
+
+def _floats(config: Any, matrices: Sequence[Matrix], C: int, rows: int) -> int:
+    """Number of floats that training takes at least."""
+    method = method_of(config)
+    rank = [min(d_out, d_in) + 1 if config.rank is None else config.rank for _, d_out, d_in in matrices]
+    gates = 0 if method.spans_layers else 3 * getattr(config, "d_gate", 0)
+    parameters = sum(n * C * (R * (d_out + d_in) + gates) for R, (n, d_out, d_in) in zip(rank, matrices, strict=True))
+    inputs = sum(n * d_in for n, _, d_in in matrices)
+    masks = C * (1 if method.spans_layers else sum(n for n, *_ in matrices))
+    return 4 * config.n_init * parameters + rows * (inputs + masks)
