@@ -9,19 +9,21 @@ All arguments are checked before any work starts.
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import nn
 
 from pd_helpers.core.components import decompose
+from pd_helpers.core.losses import OUTPUT_LOSSES
 from pd_helpers.core.method import Data, MethodConfig, method_of
+from pd_helpers.core.target import frozen
 from pd_helpers.core.training import generator, pick_device
 from pd_helpers.runs.files import check_new_folder
 from pd_helpers.runs.presets import Preset, Settings, preset
 from pd_helpers.runs.run import Run
 from pd_helpers.runs.selection import Candidate
-from pd_helpers.runs.validation import check_data, checked_seed
+from pd_helpers.runs.validation import check_data, checked_layers, checked_seed
 from pd_helpers.targets.base import TargetConfig, make_target
 
 
@@ -29,7 +31,7 @@ def begin(
     target: nn.Module,
     config: MethodConfig,
     data: Data,
-    layers: Mapping[str, int] | list[str],
+    layers: Mapping[str, int] | Iterable[str],
     *,
     seed: int = 0,
     device: str = "auto",
@@ -42,35 +44,33 @@ def begin(
     `fit` says what the arguments are.
     """
     at, seed, method = pick_device(device), checked_seed(seed), method_of(config)
-    if isinstance(layers, str):
-        raise TypeError(f"layers must be a list of paths, but is the text {layers!r}; [{layers!r}] works")
-    C = dict(layers) if isinstance(layers, Mapping) else dict.fromkeys(layers, config.C)
+    target = frozen(target, at)
+    C = checked_layers(layers, target, config.C)
     if method.spans_layers and len(set(C.values())) > 1:
         raise ValueError(
             f"layers gives {C}, but a component of {method.name.upper()} spans all layers; the same C for each works"
         )
-    check_data(target.to(at), data, generator(seed, "data", at))
+    check_data(target, data, generator(seed, "data", at))
     init = generator(seed, "init")
 
     def initialise() -> Candidate:
         began = time.perf_counter()
         model = decompose(target, C, rank=config.rank, std=config.init_std, generator=init).to(at)
+        output = model.target_forward(data(2, generator(seed, "data", at))).output  # ValueError for an uncalled layer
+        OUTPUT_LOSSES[config.output_loss](output, output)  # ValueError for outputs that cannot be compared so
         decomposition = method(model, config, init=init, draw=generator(seed, "data", at))
         if warm_up:
             decomposition.warm_up()
         return Candidate(decomposition, seconds=time.perf_counter() - began)
 
-    first = initialise()
-    first.method.model.target_forward(data(2, generator(seed, "data", at)))  # ValueError for layers that are not called
-    candidates = [first, *(initialise() for _ in range(1, config.n_init))]
-    return Run(name, seed, target_config, data, candidates)
+    return Run(name, seed, target_config, data, [initialise() for _ in range(config.n_init)])
 
 
 def fit(
     target: nn.Module,
     config: MethodConfig,
     data: Data,
-    layers: Mapping[str, int] | list[str],
+    layers: Mapping[str, int] | Iterable[str],
     *,
     seed: int = 0,
     device: str = "auto",
@@ -80,9 +80,11 @@ def fit(
     """Decompose a network of your own.
 
     Args:
-        target: any trained network; its parameters are frozen, and it moves to the device.
+        target: any trained network, which stays as it is; what is decomposed, and `run.target` afterwards, is a copy of
+            it in evaluation mode, frozen and on the device.
         config: `APDConfig` or `SPDConfig`, or that of a method of your own; says which method.
-        data: called as data(batch_size, generator), gives a batch (batch, d_in) on the generator's device.
+        data: called as data(batch_size, generator), gives a batch (batch, d_in) on the generator's device, the same for
+            the same seed of the generator.
         layers: paths of `nn.Linear` layers, each with `config.C` components; or path → number of components.
         seed: seed of initial factors, data and masks.
         device: auto, cpu, cuda or mps.

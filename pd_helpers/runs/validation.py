@@ -1,12 +1,16 @@
 """Checks before any work starts: each error names the argument, its value, and a value that works."""
 
+import hashlib
 import operator
+from collections.abc import Iterable, KeysView, Mapping, Set
 from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 
 from pd_helpers.core.method import Data
+from pd_helpers.core.target import an_example, frozen
+from pd_helpers.core.training import generator
 
 
 def checked_seed(seed: Any) -> int:
@@ -20,22 +24,98 @@ def checked_seed(seed: Any) -> int:
     return whole
 
 
+N_COMPARED = 64
+"""Inputs that are drawn twice from one seed, to see whether they are the same."""
+
+
 def check_data(target: nn.Module, data: Data, draw: Generator) -> None:
-    """Raise ValueError unless data gives batches that the target takes and answers with finite numbers."""
-    x = data(2, draw)
+    """Check that training on these data is possible and can be repeated; `draw` is at its beginning.
+
+    Raises TypeError or ValueError unless data gives batches of finite numbers, the same for the same seed, and unless
+    target answers each input with finite numbers, the same every time.
+    """
+    if not callable(data):
+        raise TypeError(
+            f"data must be a function of a batch size and a generator, but is a {type(data).__name__}; "
+            "lambda n, generator: x[torch.randint(len(x), (n,), generator=generator)] draws from a tensor x"
+        )
+    start = draw.get_state()
+
+    def drawn(n: int) -> Any:
+        draw.set_state(start)
+        return data(n, draw)
+
+    x = drawn(2)
     if not isinstance(x, Tensor) or x.ndim != 2 or len(x) != 2:
         result = f"a tensor of shape {tuple(x.shape)}" if isinstance(x, Tensor) else f"a {type(x).__name__}"
         raise ValueError(
             f"data(2, generator) must give a tensor of shape (2, d_in), one input per row, but gave {result}"
         )
+    x = drawn(N_COMPARED).clone()
     if not x.isfinite().all():
         raise ValueError("data gives numbers that are not finite; check what it is made from")
+    if x.requires_grad:
+        raise ValueError("data gives inputs that require gradients; return inputs.detach()")
+    if not torch.equal(x, drawn(N_COMPARED)):
+        raise ValueError(
+            "data gives other inputs for the same generator, so no run could be repeated; draw all numbers from it, as "
+            f"torch.rand(batch_size, {x.shape[1]}, generator=generator) does"
+        )
+    _check_output(frozen(target), x)
+
+
+@torch.no_grad()
+def _check_output(target: nn.Module, x: Tensor) -> None:
     try:
-        with torch.no_grad():
-            output = target(x)
+        output = target(x.clone())
     except RuntimeError as error:
         raise ValueError(f"target does not take what data gives, shape {tuple(x.shape)}: {error}") from error
+    if not isinstance(output, Tensor) or not output.is_floating_point() or output.shape[:1] != x.shape[:1]:
+        is_tensor = isinstance(output, Tensor)
+        result = f"{output.dtype} of shape {tuple(output.shape)}" if is_tensor else f"a {type(output).__name__}"
+        raise ValueError(
+            f"target must answer {len(x)} inputs with a tensor of real numbers whose first dimension is {len(x)}, but "
+            f"gives {result}; wrap it in a module that returns such a tensor"
+        )
     bad = [name for name, p in target.named_parameters() if not p.isfinite().all()]
     if bad or not output.isfinite().all():
         which = f"its parameter {bad[0]!r} is" if bad else "its outputs are"
         raise ValueError(f"target is unusable: {which} not finite; train it again, at a smaller learning rate")
+    first, again = output.clone(), target(x.clone())
+    if again.data_ptr() == output.data_ptr():
+        raise ValueError("target gives all its outputs in one and the same tensor; return output.clone() instead")
+    if not torch.allclose(first, again, rtol=1e-3, atol=1e-4 * first.abs().max().item()):
+        raise ValueError(
+            "target gives other outputs for the same inputs, even in evaluation mode, so that nothing can be compared "
+            "with them; switch off what is random in it, as F.dropout(x, training=self.training) does"
+        )
+
+
+def batch_fingerprint(data: Data, seed: int, device: str | torch.device = "cpu") -> str:
+    """The SHA-256 checksum of the first small batch that data draws for this seed, by which it is known again.
+
+    It covers shape, type and every bit of the numbers. It is the same for the same function on the same kind of device;
+    where numbers are computed and not only drawn, another version of torch may round them otherwise.
+    """
+    x = data(N_COMPARED, generator(seed, "data", device)).detach().cpu().contiguous()
+    checksum = hashlib.sha256(f"{tuple(x.shape)} {x.dtype}".encode())
+    checksum.update(x.view(torch.uint8).numpy().tobytes())
+    return checksum.hexdigest()
+
+
+def checked_layers(layers: Any, target: nn.Module, C: int) -> dict[str, int]:
+    """Path of each layer → its number of components, from any of the forms in which `fit` takes layers.
+
+    Paths without an order of their own, as in a set, come in the order in which the target lists its modules.
+    """
+    if isinstance(layers, Mapping):
+        return dict(layers)
+    if isinstance(layers, str):
+        raise TypeError(f"layers must be a list of paths, but is the text {layers!r}; [{layers!r}] works")
+    paths = list(layers) if isinstance(layers, Iterable) else [layers]
+    if not all(isinstance(path, str) for path in paths):
+        raise TypeError(f"layers must be a list of paths, but is {layers!r}; {an_example(target)} works")
+    if isinstance(layers, Set) and not isinstance(layers, KeysView):
+        order = [path for path, _ in target.named_modules()]
+        paths.sort(key=lambda path: (order.index(path) if path in order else len(order), path))
+    return dict.fromkeys(paths, C)
