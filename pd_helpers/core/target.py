@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 _copies: WeakSet[nn.Module] = WeakSet()
 """Every copy that `frozen` made."""
@@ -29,8 +30,9 @@ _locks: WeakKeyDictionary[nn.Module, RLock] = WeakKeyDictionary()
 def frozen(network: nn.Module, device: str | torch.device | None = None) -> nn.Module:
     """A copy of the network in evaluation mode, on that device, whose parameters get no gradients.
 
-    All parameters and buffers are copied, and a weight that `torch.nn.utils.parametrize` computes from others becomes a
-    plain parameter beside them. A frozen network that was made here, and is on that device, is returned itself.
+    The numbers of parameters are shared, where the device is the same, and all other tensors are copied. A weight that
+    `torch.nn.utils.parametrize` computes from others becomes a plain parameter beside them. A frozen network that was
+    made here, and is on that device, is returned itself.
 
     Raises TypeError for anything but an `nn.Module`, and ValueError if a parameter has no values yet.
     """
@@ -58,7 +60,7 @@ def _is_on(network: nn.Module, device: torch.device) -> bool:
 
 
 def _copied(value: Any, known: dict[int, Any]) -> Any:
-    """A copy of the modules and tensors in a value, each once; anything else is shared, as `nn.DataParallel` does."""
+    """A copy of the modules and tensors in a value, each once; all else is shared, as `nn.DataParallel` does."""
     if id(value) in known:
         return known[id(value)]
     if isinstance(value, torch.jit.ScriptModule):
@@ -75,9 +77,10 @@ def _copied(value: Any, known: dict[int, Any]) -> Any:
             vars(module)["forward"] = module._modules["_orig_mod"]
     elif isinstance(value, nn.parameter.UninitializedTensorMixin):
         raise ValueError("the network has parameters without values; call it on one batch first, as in network(x)")
+    elif isinstance(value, nn.Parameter):
+        known[id(value)] = nn.Parameter(value.detach(), requires_grad=False)
     elif isinstance(value, Tensor):
-        tensor = value.detach().clone()
-        known[id(value)] = nn.Parameter(tensor, requires_grad=False) if isinstance(value, nn.Parameter) else tensor
+        known[id(value)] = value.detach().clone()
     elif type(value) is list:
         known[id(value)] = parts = []
         parts.extend(_copied(part, known) for part in value)
@@ -97,8 +100,8 @@ def _copied(value: Any, known: dict[int, Any]) -> Any:
 def make_plain(network: nn.Module) -> nn.Module:
     """The network itself, its computed weights (`torch.nn.utils.parametrize`) made parameters beside their sources."""
     for module in list(network.modules()):
-        computed = [name for name in module._modules.get("parametrizations", ()) if name not in module._parameters]
-        weights = {name: getattr(module, name).clone() for name in computed}
+        computed = module.parametrizations if is_parametrized(module) else ()
+        weights = {name: getattr(module, name).clone() for name in computed if name not in module._parameters}
         if weights:
             module.__class__ = type(module).__bases__[0]  # the class that it had before it was parametrized
         for name, weight in weights.items():
@@ -175,7 +178,7 @@ def find_uses(network: nn.Module, layers: Mapping[str, int]) -> dict[str, tuple[
             raise ValueError(
                 f"layers {other!r} and {path!r} share one weight; name {other!r} only, and both are decomposed"
             )
-        if "parametrizations" in layer._modules:
+        if is_parametrized(layer):
             sources |= {id(parameter) for parameter in layer.parametrizations.parameters()}
             owner |= {id(parameter): path for parameter in layer.parametrizations.parameters()}
     uses = {}

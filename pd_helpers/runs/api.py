@@ -23,7 +23,7 @@ from pd_helpers.runs.files import check_new_folder
 from pd_helpers.runs.presets import Preset, Settings, preset
 from pd_helpers.runs.run import Run
 from pd_helpers.runs.selection import Candidate
-from pd_helpers.runs.validation import check_data, checked_layers, checked_seed
+from pd_helpers.runs.validation import check_data, check_repeatable, checked_layers, checked_seed
 from pd_helpers.targets.base import TargetConfig, make_target
 
 
@@ -80,8 +80,8 @@ def fit(
     """Decompose a network of your own.
 
     Args:
-        target: any trained network, which stays as it is; what is decomposed, and `run.target` afterwards, is a copy of
-            it in evaluation mode, frozen and on the device.
+        target: any trained network, which stays as it is. What is decomposed is `run.target`, a frozen copy in
+            evaluation mode on the device, which shares its parameters where it can: train it further only as a copy.
         config: `APDConfig` or `SPDConfig`, or that of a method of your own; says which method.
         data: called as data(batch_size, generator), gives a batch (batch, d_in) on the generator's device, the same for
             the same seed of the generator.
@@ -97,6 +97,7 @@ def fit(
     """
     if out is not None:
         check_new_folder(out)
+    check_repeatable(data, generator(checked_seed(seed), "data", pick_device(device)))
     return begin(target, config, data, layers, seed=seed, device=device).train(show_progress=show_progress, out=out)
 
 

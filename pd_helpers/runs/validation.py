@@ -25,47 +25,50 @@ def checked_seed(seed: Any) -> int:
 
 
 N_COMPARED = 64
-"""Inputs that are drawn twice from one seed, to see whether they are the same."""
+"""Inputs that are drawn, or computed, twice to see whether they come out the same."""
 
 
-def check_data(target: nn.Module, data: Data, draw: Generator) -> None:
-    """Check that training on these data is possible and can be repeated; `draw` is at its beginning.
-
-    Raises TypeError or ValueError unless data gives batches of finite numbers, the same for the same seed, and unless
-    target answers each input with finite numbers, the same every time.
-    """
+def check_repeatable(data: Data, draw: Generator) -> None:
+    """Raise TypeError unless data is a function, and ValueError unless the generator alone decides what it gives."""
     if not callable(data):
         raise TypeError(
             f"data must be a function of a batch size and a generator, but is a {type(data).__name__}; "
             "lambda n, generator: x[torch.randint(len(x), (n,), generator=generator)] draws from a tensor x"
         )
     start = draw.get_state()
+    first = data(N_COMPARED, draw)
+    first = first.clone() if isinstance(first, Tensor) else first  # data may use one tensor over and over
+    draw.set_state(start)
+    again = data(N_COMPARED, draw)
+    if isinstance(first, Tensor) and isinstance(again, Tensor) and not _same(first, again):
+        raise ValueError(
+            "data gives other inputs for the same generator, so no run could be repeated; draw all numbers from it, as "
+            f"torch.rand(batch_size, {first.shape[-1]}, generator=generator) does"
+        )
 
-    def drawn(n: int) -> Any:
-        draw.set_state(start)
-        return data(n, draw)
 
-    x = drawn(2)
+def _same(x: Tensor, y: Tensor) -> bool:
+    return torch.equal(x.nan_to_num(), y.nan_to_num())
+
+
+def check_data(target: nn.Module, data: Data, draw: Generator) -> None:
+    """Raise ValueError unless data gives batches that the target takes and answers with finite numbers."""
+    x = data(2, draw)
     if not isinstance(x, Tensor) or x.ndim != 2 or len(x) != 2:
         result = f"a tensor of shape {tuple(x.shape)}" if isinstance(x, Tensor) else f"a {type(x).__name__}"
         raise ValueError(
             f"data(2, generator) must give a tensor of shape (2, d_in), one input per row, but gave {result}"
         )
-    x = drawn(N_COMPARED).clone()
     if not x.isfinite().all():
         raise ValueError("data gives numbers that are not finite; check what it is made from")
     if x.requires_grad:
         raise ValueError("data gives inputs that require gradients; return inputs.detach()")
-    if not torch.equal(x, drawn(N_COMPARED)):
-        raise ValueError(
-            "data gives other inputs for the same generator, so no run could be repeated; draw all numbers from it, as "
-            f"torch.rand(batch_size, {x.shape[1]}, generator=generator) does"
-        )
     _check_output(frozen(target), x)
 
 
 @torch.no_grad()
 def _check_output(target: nn.Module, x: Tensor) -> None:
+    """Raise ValueError unless the target answers each input with finite numbers, the same ones every time."""
     try:
         output = target(x.clone())
     except RuntimeError as error:
@@ -81,10 +84,11 @@ def _check_output(target: nn.Module, x: Tensor) -> None:
     if bad or not output.isfinite().all():
         which = f"its parameter {bad[0]!r} is" if bad else "its outputs are"
         raise ValueError(f"target is unusable: {which} not finite; train it again, at a smaller learning rate")
-    first, again = output.clone(), target(x.clone())
-    if again.data_ptr() == output.data_ptr():
+    many = x.repeat(N_COMPARED // len(x), 1)
+    first, again = target(many.clone()), target(many.clone())
+    if first.data_ptr() == again.data_ptr():
         raise ValueError("target gives all its outputs in one and the same tensor; return output.clone() instead")
-    if not torch.allclose(first, again, rtol=1e-3, atol=1e-4 * first.abs().max().item()):
+    if not torch.allclose(first, again, rtol=1e-3, atol=1e-4 * again.abs().max().item()):
         raise ValueError(
             "target gives other outputs for the same inputs, even in evaluation mode, so that nothing can be compared "
             "with them; switch off what is random in it, as F.dropout(x, training=self.training) does"
