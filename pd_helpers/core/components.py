@@ -222,7 +222,7 @@ class ComponentModel(nn.Module):
 
     def merge_empty_rows(self, x: Float[Tensor, "batch d_in"]) -> Batch:
         """The rows of a batch that must be computed; see `shortcuts.empty_rows`."""
-        return self._empty_rows.merge(checked_rows(x))
+        return self._empty_rows.merge(checked_rows(x, "a batch"))
 
     def chunks(self, x: Float[Tensor, "rows d_in"], n_rows: int) -> tuple[Float[Tensor, "_ d_in"], ...]:
         """The inputs, `n_rows` at a time; all at once if the target computes a row from others too."""
@@ -336,12 +336,12 @@ def decompose(
     return components
 
 
-def checked_rows(x: Any) -> Tensor:
+def checked_rows(x: Any, name: str = "x") -> Tensor:
     """The inputs themselves; TypeError unless they are a tensor, and ValueError unless it has rows."""
     if not isinstance(x, Tensor):
         raise TypeError(
-            f"x must be a tensor with one input per row, but is a {type(x).__name__}; torch.rand(3, 8) is one"
+            f"{name} must be a tensor with one input per row, but is a {type(x).__name__}; torch.rand(3, 8) is one"
         )
     if x.ndim < 2 or not len(x):
-        raise ValueError(f"x must have one input per row, but has shape {tuple(x.shape)}; a shape such as (3, 8) works")
+        raise ValueError(f"{name} must have one input per row, but has shape {tuple(x.shape)}; (3, 8) works")
     return x
