@@ -379,9 +379,9 @@ def test_threads_share_one_frozen_copy():
     network = nn.Sequential(*sequential()[:2], Slow(), *sequential()[2:])
     first = pdh.decompose(network, {"0": 3, "3": 3})
     models = [first, *(pdh.decompose(first.target, {"0": 3, "3": 3}, std=1.0 + i) for i in range(3))]
-    x = draw(5, 6).float()
-    alone = [model(x).output for model in models]
-    together = in_threads([lambda model=model: [model(x).output for _ in range(5)] for model in models])
+    x, one = draw(5, 6).float(), {"0": torch.ones(5, 3)}  # the other layer keeps the network's own weight
+    alone = [model(x, one).output for model in models]
+    together = in_threads([lambda model=model: [model(x, one).output for _ in range(5)] for model in models])
     for truth, outputs in zip(alone, together, strict=True):
         assert outputs is not None
         assert all(torch.equal(output, truth) for output in outputs)

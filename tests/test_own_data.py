@@ -13,6 +13,7 @@ from torch import Generator, nn
 import pd_helpers as pdh
 from pd_helpers.core import spd
 from pd_helpers.core.attributions import attributions
+from pd_helpers.core.method import Method
 from pd_helpers.runs import api
 from pd_helpers.runs.validation import batch_fingerprint
 
@@ -98,8 +99,9 @@ def test_outputs_that_cannot_be_compared_are_refused(answer, message):
 
 @pytest.mark.usefixtures("as_a_user")
 @pytest.mark.parametrize("reshape", [nn.Identity(), nn.Flatten(0)], ids=["one logit", "flat"])
-def test_probabilities_of_one_class_are_refused_before_any_work(reshape):
-    config = SPD.replace(output_loss="kl", faithfulness_warmup_steps=10**9)
+def test_probabilities_of_one_class_are_refused_before_any_work(reshape, monkeypatch):
+    monkeypatch.setattr(Method, "warm_up", lambda self: pytest.fail("work has begun"))
+    config = SPD.replace(output_loss="kl")
     with pytest.raises(ValueError, match="output_loss is 'kl', which compares .* two classes or more"):
         fit(config, network(reshape, d_out=1))
 

@@ -226,7 +226,8 @@ class ComponentModel(nn.Module):
 
     def chunks(self, x: Float[Tensor, "rows d_in"], n_rows: int) -> tuple[Float[Tensor, "_ d_in"], ...]:
         """The inputs, `n_rows` at a time; all at once if the target computes a row from others too."""
-        return x.split(n_rows) if len(checked_rows(x)) <= n_rows or self.has_independent_rows(x) else (x,)
+        small = len(checked_rows(x)) <= n_rows
+        return x.split(n_rows) if small or self.has_independent_rows(x[:n_rows]) else (x,)
 
     def has_independent_rows(self, x: Float[Tensor, "batch d_in"]) -> bool:
         """Whether the target computes each row from that row alone, as it does for the first batch with other rows."""
@@ -247,7 +248,6 @@ class ComponentModel(nn.Module):
 
         def layer(path: str, module: nn.Module) -> Callable[[Tensor], Tensor]:
             name, transposed = self.uses[path]
-            target_forward = module.forward
 
             def forward(a: Tensor) -> Tensor:
                 if path in inputs:
@@ -260,7 +260,7 @@ class ComponentModel(nn.Module):
                 first = not any(use in masks for use in inputs)
                 inputs[path] = a
                 if path not in masks:
-                    return target_forward(a)
+                    return type(module).forward(module, a)
                 out = self.layers[name](a, masks[path], transposed, inner.get(path) if first else None)
                 return out if module.bias is None else out + module.bias
 

@@ -40,12 +40,12 @@ class EmptyRows:
     def merge(self, x: Float[Tensor, "batch d_in"]) -> Batch:
         """The batch with its all-zero rows merged into one, the last.
 
-        All rows are returned where rows depend on one another, where an all-zero row does not reach every layer as
-        zeros, and on GPUs, where a changing number of rows costs more than it saves.
+        All rows are returned where rows depend on one another or have more dimensions, where an all-zero row does not
+        reach every layer as zeros, and on GPUs, where a changing number of rows costs more than it saves.
         """
         if self._are_inert is None:
             self._are_inert = not any(a.any() for a in self._entering(torch.zeros_like(x[:2])).values())
-        if x.device.type != "cpu" or not self._are_inert or not self._independent(x):
+        if x.device.type != "cpu" or x.ndim != 2 or not self._are_inert or not self._independent(x):
             return Batch(x, x.new_ones(len(x)), len(x))
         rows = x[x.any(dim=-1)]
         counts = x.new_ones(len(rows) + 1)
@@ -59,7 +59,7 @@ def independent(forward: Callable[[Tensor], Any], x: Float[Tensor, "batch d_in"]
     `forward(x)` gives `output` and `inputs`, a mapping, as `ComponentModel.target_forward` does. A row by itself is
     computed twice over, because a network may treat a batch of one in another way.
     """
-    rows = x.any(dim=-1).nonzero().squeeze(-1) if x.any() else torch.arange(len(x))
+    rows = x.flatten(1).any(dim=1).nonzero().squeeze(1) if x.any() else torch.arange(len(x))
     together = forward(x)
     for row in {int(rows[i]) for i in (0, len(rows) // 2, -1)}:
         alone = forward(x[[row, row]])
