@@ -95,9 +95,10 @@ def test_importance_mlp_is_one_small_network_per_component(C, d_gate):
 
 
 def test_every_use_of_a_tied_matrix_reads_its_own_input_with_its_own_importance():
-    target = TMS(n_features=3, n_hidden=2, identity=True)
-    model = randomize(decompose(target, {"embed": 4, "identity": 2}, rank=1), seed=1)
-    method = begun(model, SPDConfig(d_gate=3))
+    model = randomize(
+        decompose(TMS(n_features=3, n_hidden=2, identity=True), {"embed": 4, "identity": 2}, rank=1), seed=1
+    )
+    target, method = model.target, begun(model, SPDConfig(d_gate=3))
     importance, x = randomize(method.importance, seed=2), draw(5, 3)
     inputs = model.target_forward(x).inputs
     gates = method.split(importance(model.inner(inputs)))

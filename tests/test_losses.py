@@ -44,6 +44,31 @@ def test_reconstruction_by_hand():
     assert losses.recon(output, target, 4) == (1 + 4) / (4 * 2)  # two more rows without error
 
 
+@pytest.mark.parametrize("shape", [(4,), (4, 1), (4, 3), (4, 3, 2), (4, 2, 3, 5)])
+def test_reconstruction_is_a_mean_over_inputs_and_all_of_their_output(shape):
+    output, target = draw(*shape, seed=1), draw(*shape, seed=2)
+    truth = (output - target).square().mean()
+    torch.testing.assert_close(losses.recon(output, target), truth, **SHARP)
+    torch.testing.assert_close(losses.recon(output, target, 8), truth / 2, **SHARP)  # four more without error
+    torch.testing.assert_close(losses.hidden_recon({"a": output}, {"a": target}, ["a"]), truth, **SHARP)
+
+
+def test_divergence_is_a_mean_over_positions():
+    output, target = draw(4, 3, 5, seed=1), draw(4, 3, 5, seed=2)
+    flat = losses.kl_divergence(output.flatten(0, 1), target.flatten(0, 1))
+    torch.testing.assert_close(losses.kl_divergence(output, target), flat, **SHARP)
+    torch.testing.assert_close(losses.kl_divergence(output, target, 8), flat / 2, **SHARP)
+
+
+@pytest.mark.usefixtures("as_a_user")
+@pytest.mark.parametrize("shape", [(4, 1), (4,), (4, 3, 1)])
+def test_divergence_of_a_single_class_is_refused(shape):
+    with pytest.raises(
+        ValueError, match="'kl', which compares the probabilities of two classes or more, .*'mse' works"
+    ):
+        losses.kl_divergence(torch.zeros(shape), torch.ones(shape))
+
+
 @pytest.mark.parametrize(("p", "norm"), [(1.0, 3.0 + 2.0), (2.0, 9.0 + 4.0), (0.5, math.sqrt(3) + math.sqrt(2))])
 def test_schatten_by_hand(p, norm):
     U = torch.tensor([[[1.0, 0.0], [0.0, 2.0]]])  # columns of lengths 1 and 2

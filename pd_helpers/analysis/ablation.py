@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from pd_helpers.core.attributions import Directions, Weights, tangents
 
 
-def root_mean_square(effects: Float[Tensor, "C batch d_output"]) -> Float[Tensor, "batch C"]:
+def root_mean_square(effects: Float[Tensor, "C batch *d_output"]) -> Float[Tensor, "batch C"]:
     """Root mean square of effects over outputs, as in eq. 8; for first-order effects these are the attributions."""
-    return effects.square().mean(dim=-1).sqrt().T
+    return effects.reshape(*effects.shape[:2], -1).square().mean(dim=-1).sqrt().T
 
 
 def ablated(
@@ -104,4 +104,4 @@ def _own_weights(model: nn.Module, directions: Directions) -> Weights:
 
 
 def _output(model: nn.Module, weights: Weights, x: Tensor) -> Tensor:
-    return torch.func.functional_call(model, {f"{path}.weight": W for path, W in weights.items()}, (x,))
+    return torch.func.functional_call(model, {f"{path}.weight": W for path, W in weights.items()}, (x.clone(),))

@@ -33,7 +33,7 @@ def alive(run: Decomposed, n_inputs: int = 20_000) -> Bool[Tensor, " n"]:
     x = run.data(n_inputs, generator(run.seed, "evaluation", run.components.factors[0].device))
     rows = run.components.merge_empty_rows(x).rows
     masks: dict[str, Tensor] = {}  # layer → (C,); all layers together where components span them
-    for path, g in run.importances(rows, n_inputs).items():
+    for path, g in run.importances(rows, len(x)).items():
         layer = "" if run.method.spans_layers else run.components.uses[path].layer
         masks[layer] = masks.get(layer, False) | metrics.alive(g)
     return torch.cat(list(masks.values())).cpu()
@@ -115,7 +115,7 @@ def errors_with(
     """
     rank = estimate.argsort(dim=1, descending=True).argsort(dim=1)  # (rows, n), 0 for the largest
     x = x.to(run.components.factors[0])
-    target = run.target(x)
+    target = run.components.target_forward(x).output
     return [(_output(run, x, (rank < k).to(x)) - target).square().mean().item() for k in counts]
 
 

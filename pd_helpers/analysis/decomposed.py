@@ -44,7 +44,8 @@ def gated_network(run: Decomposed) -> GatedNetwork:
 @torch.no_grad()
 def attributions(run: Decomposed, x: Float[Tensor, "rows n_features"]) -> Float[Tensor, "rows C"]:
     """A_c(x) of an APD run, computed for a few thousand rows at a time to save memory; TypeError for other runs."""
-    chunks = x.to(run.components.factors[0]).split(2048)  # for all rows at once (C, rows, n_outputs) would be large
+    x = x.to(run.components.factors[0])
+    chunks = run.components.chunks(x, 2048)  # for all rows at once (C, rows, n_outputs) would be large
     return torch.cat([run.method.attributions(rows) for rows in chunks])
 
 

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from pd_helpers.analysis.decomposed import Decomposed
+from pd_helpers.core.target import make_plain
 
 
 def with_identity(network: nn.Sequential, before: str, name: str = "identity") -> nn.Sequential:
@@ -39,7 +40,7 @@ def with_identity(network: nn.Sequential, before: str, name: str = "identity") -
 
 def shuffled(network: nn.Module, generator: Generator) -> nn.Module:
     """A copy whose weight matrices have the same entries in a random order."""
-    copy = deepcopy(network)
+    copy = make_plain(deepcopy(network))
     with torch.no_grad():
         for module in copy.modules():
             if isinstance(module, nn.Linear):
@@ -59,7 +60,7 @@ def output_without(run: Decomposed, x: Float[Tensor, "rows d_in"], use: str, c: 
 @torch.no_grad()
 def edited(network: nn.Module, changes: Mapping[str, Float[Tensor, "d_out d_in"]]) -> nn.Module:
     """A copy of the network with a matrix added to the weights of some layers; `changes` maps layer → matrix."""
-    copy = deepcopy(network)
+    copy = make_plain(deepcopy(network))
     for path, change in changes.items():
         copy.get_submodule(path).weight.add_(change)
     return copy

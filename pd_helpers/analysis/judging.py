@@ -43,7 +43,7 @@ def judge(
     importance exceeds 0.1; and `random`, where all others have masks from U(0, 1), averaged over `n_draws` draws.
     """
     model = run.components
-    target_output = model.target(x)
+    target_output = model.target_forward(x).output
     important = {use: g > ALIVE for use, g in run.importances(x).items()}
 
     def judged(output: Tensor) -> Judged:

@@ -38,7 +38,7 @@ def errors_without(
     `order` maps uses to a list of subcomponents for each row, in the order in which they are switched off. All other
     subcomponents, and all other uses, stay on.
     """
-    target_output, errors = run.target(x), []
+    target_output, errors = run.components.target_forward(x).output, []
     for k in counts:
         masks = {
             use: torch.ones(len(x), run.components.layers[run.components.uses[use].layer].C).scatter_(

@@ -42,7 +42,7 @@ def scrub(run: Decomposed, n_inputs: int, generator: Generator) -> Scrubbed:
     own_mask = _own_components(run, x)
     half = torch.rand(own_mask.shape, generator=generator, device=x.device) < 0.5
     target = net(x)
-    active = batch_top_k(attributions(run, x), round(run.method.config.top_k * n_inputs))
+    active = batch_top_k(attributions(run, x), round(run.method.config.top_k * len(x)))
     outputs = [_masked(run, x, mask) for mask in (active, half | own_mask, half & ~own_mask)]
     return Scrubbed(*(_errors(y, target) for y in [*outputs, monosemantic_baseline(x, net.n_neurons)]))
 

@@ -24,7 +24,7 @@ from torch import Generator, Tensor
 
 from . import losses
 from .attributions import attributions, batch_top_k
-from .components import ComponentModel, Forward
+from .components import ComponentModel, Forward, checked_rows
 from .config import FLATTEST, SLOWEST, Config, choice, number, switch, whole
 from .method import Data, Method
 from .shortcuts.empty_rows import Batch
@@ -135,7 +135,7 @@ class APD(Method):
             batch = model.merge_empty_rows(x)  # .rows (rows, d_in)
             target = model.target_forward(batch.rows)  # .output (rows, d_output), .inputs: use → (rows, d_in)
 
-            loss = self._losses(batch, target, config.n_active(self.step))
+            loss = self._losses(batch, target, config.n_active(self.step, batch.n_inputs))
             total = (
                 config.faithfulness_coeff * loss.faithfulness
                 + config.minimality_coeff * loss.minimality
@@ -215,7 +215,8 @@ class APD(Method):
         self, x: Float[Tensor, "rows d_in"], n_inputs: int | None = None
     ) -> dict[str, Float[Tensor, "rows _"]]:
         """Use → 1 for the components that the batch top-k over these rows keeps active, 0 for the others."""
-        active = active_components(self.model, x, self.config, round(self.config.top_k * (n_inputs or len(x))))
+        n_inputs = n_inputs or len(checked_rows(x))
+        active = active_components(self.model, x, self.config, round(self.config.top_k * n_inputs))
         return dict.fromkeys(self.model.uses, active.to(x.dtype))
 
     def sample_masks(

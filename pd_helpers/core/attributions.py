@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from .known_network import KnownNetwork
+from .target import lock_of
 
 Directions = dict[str, Float[Tensor, "C d_out d_in"]]
 """Layer → C changes of its weight matrix, which are C directions in parameter space."""
@@ -22,7 +23,7 @@ Weights = dict[str, Float[Tensor, "d_out d_in"]]
 
 def tangents(
     model: nn.Module, x: Float[Tensor, "batch d"], directions: Directions, weights: Weights | None = None
-) -> Float[Tensor, "C batch d_output"]:
+) -> Float[Tensor, "C batch *d_output"]:
     """Derivative of every output along each direction P_c, taken at `weights`, by default the model's own.
 
     This is forward-mode differentiation, which works for any network: one Jacobian–vector product per direction.
@@ -30,13 +31,14 @@ def tangents(
     weights = weights or {path: model.get_submodule(path).weight for path in directions}
     parameters = {f"{path}.weight": weight.detach() for path, weight in weights.items()}
 
-    def f(parameters: dict[str, Tensor]) -> Tensor:
-        return torch.func.functional_call(model, parameters, (x,))  # a tied weight changes in all its uses
+    def f(parameters: dict[str, Tensor]) -> Tensor:  # a tied weight changes in all its uses
+        return torch.func.functional_call(model, parameters, (x.clone(),))  # the network may write into its input
 
     def along(*direction: Tensor) -> Tensor:
         return torch.func.jvp(f, (parameters,), (dict(zip(parameters, direction, strict=True)),))[1]
 
-    return torch.func.vmap(along)(*(directions[path] for path in weights))
+    with lock_of(model):
+        return torch.func.vmap(along)(*(directions[path] for path in weights))
 
 
 def attributions(
@@ -59,6 +61,7 @@ def attributions(
     if factored:
         directions = {path: U @ V for path, (U, V) in directions.items()}
     along = tangents(model, x, directions, weights)
+    along = along.reshape(*along.shape[:2], -1)  # (C, batch, numbers of an input's output)
     return torch.linalg.vector_norm(along, dim=-1).T / along.shape[-1] ** 0.5
 
 

@@ -13,9 +13,8 @@ is a vector in parameter space, so one mask switches it off in both uses at once
 matrix as a layer of its own, so that each use has its own importances and masks, while U and V stay shared.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +23,9 @@ from torch import Generator, Tensor, nn
 
 from .known_network import KnownNetwork
 from .shortcuts.active_pairs import Pairs, worthwhile
-from .shortcuts.empty_rows import Batch, EmptyRows
+from .shortcuts.empty_rows import Batch, EmptyRows, independent
+from .target import TransposedLinear as TransposedLinear
+from .target import an_example, check_layers, find_uses, frozen, replaced_forwards
 
 Masks = Mapping[str, Tensor] | Tensor | None
 """Use → mask (batch, C); or one mask for every use; or None, where all components are on.
@@ -117,34 +118,35 @@ class Forward(NamedTuple):
     """Use → the activation (batch, d_in) that entered it."""
 
 
-class Use(NamedTuple):
-    """One place where a decomposed matrix acts."""
-
-    layer: str
-    """Path of the decomposed layer."""
-    transposed: bool
-    """Whether the layer's matrix acts transposed here."""
-
-
 class ComponentModel(nn.Module):
-    """A target network, frozen, together with the components of some of its linear layers; `decompose` makes one.
+    """A frozen network together with the components of some of its linear layers; `decompose` makes one.
 
-    Attributes: target; layers (path → Components); uses (path → Use, for every place where a decomposed matrix acts).
+    Attributes: target, the copy that is decomposed (see `target.frozen`); layers (path → Components); uses (path → Use,
+    for every place where a decomposed matrix acts).
     """
 
     def __init__(self, target: nn.Module, C: Mapping[str, int], rank: int | None):
         super().__init__()
-        self.target = target.requires_grad_(False)
-        self._modules_by_use = _find_uses(target, C)
+        self.target = target = frozen(target)
+        check_layers(target, C)
+        self._modules_by_use = find_uses(target, C)
         self.uses = {path: use for path, (use, _) in self._modules_by_use.items()}
         self._layers = nn.ModuleList()
         for path, n in C.items():
-            d_out, d_in = target.get_submodule(path).weight.shape
-            full = min(d_out, d_in) + 1
-            self._layers.append(Components(C=n, d_out=d_out, d_in=d_in, rank=full if rank is None else rank))
-        self._empty_rows = EmptyRows(self.entering)
+            weight = target.get_submodule(path).weight
+            (d_out, d_in), full = weight.shape, min(weight.shape) + 1
+            layer = Components(C=n, d_out=d_out, d_in=d_in, rank=full if rank is None else rank)
+            self._layers.append(layer.to(weight))  # device and dtype
         self.layers = dict(zip(C, self._layers, strict=True))
-        self.to(next(iter(self.targets.values())))  # device and dtype
+        self._empty_rows = EmptyRows(self.entering, self.has_independent_rows)
+        self._has_independent_rows: bool | None = None  # found out when it matters
+        self._writes: bool | None = None  # whether the network writes into its inputs; found out in the first pass
+
+    def train(self, mode: bool = True) -> "ComponentModel":
+        """Training mode, or evaluation mode, of everything but the target, which stays in evaluation mode."""
+        super().train(mode)
+        self.target.eval()
+        return self
 
     @property
     def targets(self) -> dict[str, Float[Tensor, "d_out d_in"]]:
@@ -220,37 +222,64 @@ class ComponentModel(nn.Module):
 
     def merge_empty_rows(self, x: Float[Tensor, "batch d_in"]) -> Batch:
         """The rows of a batch that must be computed; see `shortcuts.empty_rows`."""
-        return self._empty_rows.merge(x)
+        return self._empty_rows.merge(checked_rows(x, "a batch"))
+
+    def chunks(self, x: Float[Tensor, "rows d_in"], n_rows: int) -> tuple[Float[Tensor, "_ d_in"], ...]:
+        """The inputs, `n_rows` at a time; all at once if the target computes a row from others too."""
+        small = len(checked_rows(x)) <= n_rows
+        return x.split(n_rows) if small or self.has_independent_rows(x[:n_rows]) else (x,)
+
+    def has_independent_rows(self, x: Float[Tensor, "batch d_in"]) -> bool:
+        """Whether the target computes each row from that row alone, as it does for the first batch with other rows."""
+        if self._has_independent_rows is not None:
+            return self._has_independent_rows
+        found = independent(self.target_forward, x)
+        if x.any():
+            self._has_independent_rows = found
+        return found
 
     def _run(self, x: Tensor, masks: Mapping[str, Tensor | Pairs | None], inner: Mapping[str, Tensor]) -> Forward:
         inputs: dict[str, Tensor] = {}
+        held: list[tuple[Tensor, int]] = []  # tensors that the network holds, and their versions
+        apart = self._writes is not False or x.is_inference()
+        x = x.clone() if apart else x
+        if not x.is_inference():
+            held.append((x, x._version))
 
         def layer(path: str, module: nn.Module) -> Callable[[Tensor], Tensor]:
             name, transposed = self.uses[path]
-            target_forward = module.forward
 
             def forward(a: Tensor) -> Tensor:
                 if path in inputs:
                     raise ValueError(f"one forward pass calls {path!r} twice; give each call a module of its own")
                 if a.shape[-1] != (width := self._width(path)):
                     raise ValueError(f"layer {path!r} takes inputs of width {width}, but got {a.shape[-1]}")
-                if path not in masks:
-                    inputs[path] = a
-                    return target_forward(a)
+                if not a.is_inference():
+                    held.append((a, a._version))
+                a = a.clone() if apart else a
                 first = not any(use in masks for use in inputs)
                 inputs[path] = a
+                if path not in masks:
+                    return type(module).forward(module, a)
                 out = self.layers[name](a, masks[path], transposed, inner.get(path) if first else None)
                 return out if module.bias is None else out + module.bias
 
             return forward
 
-        with _replaced_forwards({m: layer(path, m) for path, (_, m) in self._modules_by_use.items()}):
+        with replaced_forwards(self.target, {m: layer(path, m) for path, (_, m) in self._modules_by_use.items()}):
             output = self.target(x)
         if missing := [path for path in self.uses if path not in inputs]:
             raise ValueError(
                 f"the forward pass never called {missing[0]!r}, so it cannot be decomposed; "
                 "decompose layers that the network calls as modules"
             )
+        if held:
+            writes = any(a._version != version for a, version in held)
+            if writes and self._writes is False:
+                raise ValueError(
+                    "the network changed an activation in place, but not in its first pass; h = h + y works"
+                )
+            self._writes = writes if self._writes is None else self._writes
         return Forward(output, inputs)
 
     def _width(self, path: str) -> int:
@@ -270,7 +299,7 @@ def decompose(
     """Start a decomposition of some of a network's `nn.Linear` layers into C components each.
 
     Args:
-        model: any network; its parameters are frozen.
+        model: any network, which stays as it is: a frozen copy of it in evaluation mode is decomposed.
         C: path of a layer, as in `model.get_submodule(path)` → number of components.
         rank: largest rank R of a component; None means no limit, min(d_out, d_in) + 1 as in public APD code.
         std: standard deviation of the initial factors, which are normally distributed; None means 1/√C for U and
@@ -281,11 +310,14 @@ def decompose(
     >>> components(x, masks={"mlp.in": mask}).output
 
     Raises:
-        TypeError: if a path is not an `nn.Linear`, or C or rank is not a whole number.
+        TypeError: if a path is not an `nn.Linear` that computes W x + b, or C or rank is not a whole number.
         ValueError: if a path is unknown, C or rank is below 1, or weights are not finite.
     """
+    model = frozen(model)
+    if not isinstance(C, Mapping):
+        raise TypeError(f"C must map paths to numbers of components, but is {C!r}; {an_example(model)} works")
     if not C:
-        raise ValueError(f"C names no layer; {_an_example(model)} works")
+        raise ValueError(f"C names no layer; {an_example(model)} works")
     for name, value in [
         *((f"C[{path!r}]", n) for path, n in C.items()),
         ("rank", 1 if rank is None else rank),
@@ -294,17 +326,6 @@ def decompose(
             raise TypeError(f"{name} must be a whole number, but is {value!r}; 20 works")
         if value < 1:
             raise ValueError(f"{name} must be at least 1, but is {value}; 20 works")
-    paths = {path for path, _ in model.named_modules()}
-    for path in C:
-        if path not in paths:
-            raise ValueError(f"the model has no layer {path!r}; {_an_example(model)} works")
-        if not isinstance(layer := model.get_submodule(path), nn.Linear):
-            raise TypeError(f"layer {path!r} is a {type(layer).__name__}, not an nn.Linear; {_an_example(model)} works")
-        if not layer.weight.isfinite().all():
-            bad = (~layer.weight.isfinite()).sum().item()
-            raise ValueError(
-                f"{bad} of the {layer.weight.numel()} weights of layer {path!r} are not finite; retrain it"
-            )
     components = ComponentModel(model, C, rank)
     for layer in components.layers.values():
         generator = generator or torch.Generator(layer.U.device).manual_seed(0)
@@ -315,59 +336,12 @@ def decompose(
     return components
 
 
-def _an_example(model: nn.Module) -> str:
-    linear = [path for path, module in model.named_modules() if isinstance(module, nn.Linear)]
-    return f'{{"{linear[0]}": 20}}' if linear else "a model with nn.Linear layers"
-
-
-def _find_uses(model: nn.Module, layers: Mapping[str, int]) -> dict[str, tuple[Use, nn.Module]]:
-    """Every module that uses the weight of a decomposed layer, in the order in which the model lists its modules."""
-    owner: dict[int, str] = {}
-    for path in layers:
-        other = owner.setdefault(id(model.get_submodule(path).weight), path)
-        if other != path:
-            raise ValueError(
-                f"layers {other!r} and {path!r} share one weight; name {other!r} only, and both are decomposed"
-            )
-    uses = {}
-    for path, module in model.named_modules():
-        weight = getattr(module, "weight", None)
-        if id(weight) not in owner:
-            continue
-        if not isinstance(module, nn.Linear | TransposedLinear):
-            raise TypeError(
-                f"layer {owner[id(weight)]!r} shares its weight with {path!r}, a {type(module).__name__}, where "
-                "components cannot act; use nn.Linear or TransposedLinear there"
-            )
-        uses[path] = (Use(owner[id(weight)], isinstance(module, TransposedLinear)), module)
-    return uses
-
-
-@contextmanager
-def _replaced_forwards(forwards: Mapping[nn.Module, Callable[[Tensor], Tensor]]) -> Iterator[None]:
-    """Within the block these modules compute these functions; afterwards the modules are as they were before."""
-    originals = {module: vars(module)["forward"] for module in forwards if "forward" in vars(module)}
-    try:
-        for module, forward in forwards.items():
-            module.forward = forward
-        yield
-    finally:
-        for module in forwards:
-            vars(module).pop("forward", None)
-        for module, forward in originals.items():
-            module.forward = forward
-
-
-class TransposedLinear(nn.Module):
-    """y = Wᵀ x + b, where W (d_out, d_in) is another layer's parameter: the second use of a tied matrix.
-
-    It is a module of its own, so that a decomposition can give the second use its own masks.
-    """
-
-    def __init__(self, source: nn.Linear):
-        super().__init__()
-        self.weight = source.weight
-        self.bias = nn.Parameter(torch.zeros(source.in_features))
-
-    def forward(self, x: Float[Tensor, "... d_out"]) -> Float[Tensor, "... d_in"]:
-        return F.linear(x, self.weight.T, self.bias)
+def checked_rows(x: Any, name: str = "x") -> Tensor:
+    """The inputs themselves; TypeError unless they are a tensor, and ValueError unless it has rows."""
+    if not isinstance(x, Tensor):
+        raise TypeError(
+            f"{name} must be a tensor with one input per row, but is a {type(x).__name__}; torch.rand(3, 8) is one"
+        )
+    if x.ndim < 2 or not len(x):
+        raise ValueError(f"{name} must have one input per row, but has shape {tuple(x.shape)}; (3, 8) works")
+    return x

@@ -4,6 +4,7 @@ Means over the batch divide by `n_inputs`, the number of inputs of the batch, by
 differ where all-zero inputs have been merged into one row (see `shortcuts.empty_rows`).
 """
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -29,27 +30,35 @@ def faithfulness(
 
 
 def recon(
-    output: Float[Tensor, "rows d"], target: Float[Tensor, "rows d"], n_inputs: int | None = None
+    output: Float[Tensor, "rows ..."], target: Float[Tensor, "rows ..."], n_inputs: int | None = None
 ) -> Float[Tensor, ""]:
-    """Mean squared error against the target network's output.
+    """Mean squared error against the target network's output, over inputs and all numbers of an input's output.
 
     With APD's active components this is the minimality loss (eq. 17); with SPD's stochastic masks it is the
     stochastic reconstruction loss.
     """
     n_inputs = len(output) if n_inputs is None else n_inputs
-    return F.mse_loss(output, target, reduction="sum") / (n_inputs * output.shape[-1])
+    return F.mse_loss(output, target, reduction="sum") / (n_inputs * math.prod(output.shape[1:]))
 
 
 def kl_divergence(
-    output: Float[Tensor, "rows d"], target: Float[Tensor, "rows d"], n_inputs: int | None = None
+    output: Float[Tensor, "rows *positions classes"],
+    target: Float[Tensor, "rows *positions classes"],
+    n_inputs: int | None = None,
 ) -> Float[Tensor, ""]:
     """KL(softmax(target) ‖ softmax(output)) in nats, mean over the batch: `recon` for a classifier's logits.
 
-    Successors of SPD use it to compare the outputs of language models; neither paper needs it.
+    Where an input has logits at several positions, the mean is over these too. Successors of SPD use it to compare the
+    outputs of language models; neither paper needs it. Raises ValueError for logits of fewer than two classes.
     """
+    if output.ndim < 2 or output.shape[-1] < 2:
+        raise ValueError(
+            f"output_loss is 'kl', which compares the probabilities of two classes or more, but the network's output "
+            f"has shape {tuple(output.shape)}; 'mse' works"
+        )
     n_inputs = len(output) if n_inputs is None else n_inputs
     log_q, log_p = output.log_softmax(dim=-1), target.log_softmax(dim=-1)
-    return F.kl_div(log_q, log_p, reduction="sum", log_target=True) / n_inputs
+    return F.kl_div(log_q, log_p, reduction="sum", log_target=True) / (n_inputs * math.prod(output.shape[1:-1]))
 
 
 OUTPUT_LOSSES = {"mse": recon, "kl": kl_divergence}
@@ -57,8 +66,8 @@ OUTPUT_LOSSES = {"mse": recon, "kl": kl_divergence}
 
 
 def hidden_recon(
-    inputs: Mapping[str, Float[Tensor, "rows _"]],
-    targets: Mapping[str, Float[Tensor, "rows _"]],
+    inputs: Mapping[str, Float[Tensor, "rows ..."]],
+    targets: Mapping[str, Float[Tensor, "rows ..."]],
     uses: list[str],
     n_inputs: int | None = None,
 ) -> Float[Tensor, ""]:

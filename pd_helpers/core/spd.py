@@ -161,7 +161,7 @@ class SPD(Method):
         self, x: Float[Tensor, "rows d_in"], n_inputs: int | None = None
     ) -> dict[str, Float[Tensor, "rows _"]]:
         """Use → causal importances g (rows, C) in [0, 1]."""
-        chunks = x.split(CHUNK)
+        chunks = self.model.chunks(x, CHUNK)
         gates = [self.importance(self.model.inner(self.model.target_forward(rows).inputs)) for rows in chunks]
         return self.split(hard_sigmoid(torch.cat(gates)))
 

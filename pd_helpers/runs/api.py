@@ -10,7 +10,7 @@ All arguments are checked before any work starts.
 import inspect
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,11 @@ from torch import nn
 
 from pd_helpers.core.components import decompose
 from pd_helpers.core.config import shown
+from pd_helpers.core.losses import OUTPUT_LOSSES
 from pd_helpers.core.method import Data, MethodConfig, method_of
+from pd_helpers.core.target import frozen
 from pd_helpers.core.training import checked_seed, generator, pick_device, undisturbed
-from pd_helpers.runs.calls import checked, fits
+from pd_helpers.runs.calls import checked
 from pd_helpers.runs.folders import new_folder
 from pd_helpers.runs.interrupts import WITHOUT_FOLDER, one_line
 from pd_helpers.runs.memory import check_layers, check_settings
@@ -29,7 +31,7 @@ from pd_helpers.runs.presets import Preset, Settings, preset
 from pd_helpers.runs.run import Run
 from pd_helpers.runs.selection import Candidate
 from pd_helpers.runs.target_stage import TargetStage, run_facts, target_seed
-from pd_helpers.runs.validation import check_data, warn_of_the_pointless
+from pd_helpers.runs.validation import check_data, check_repeatable, checked_layers, warn_of_the_pointless
 from pd_helpers.targets.base import TargetConfig
 
 A_SAMPLER = "lambda n, generator: torch.rand(n, 8, generator=generator)"
@@ -41,7 +43,7 @@ def begin(
     target: nn.Module,
     config: MethodConfig,
     data: Data,
-    layers: Mapping[str, int] | list[str],
+    layers: Mapping[str, int] | Iterable[str],
     *,
     seed: int = 0,
     device: str | torch.device = "auto",
@@ -54,13 +56,8 @@ def begin(
     `fit` says what the arguments are.
     """
     at, seed, method = pick_device(device), checked_seed(seed), method_of(config)
-    if isinstance(layers, str) or not fits(layers, Mapping[str, Any] | list[str]):
-        paths = [layers] if isinstance(layers, str) else [p for p, m in target.named_modules() if type(m) is nn.Linear]
-        raise TypeError(
-            f"layers must be a list of paths, or a mapping from paths to numbers of components, but is "
-            f"{shown(layers)}; {paths[:2]} works"
-        )
-    C = dict(layers) if isinstance(layers, Mapping) else dict.fromkeys(layers, config.C)
+    target = frozen(target, at)
+    C = checked_layers(layers, target, config.C)
     if method.spans_layers and len(set(C.values())) > 1:
         raise ValueError(
             f"layers gives {C}, but a component of {method.name.upper()} spans all layers; the same C for each works"
@@ -68,21 +65,20 @@ def begin(
     if target_config is None:  # otherwise `prepare` has checked them
         check_layers(target, config, C, at)
     warn_of_the_pointless(config, target_config)
-    check_data(target.to(at), data, generator(seed, "data", at))
+    check_data(target, data, generator(seed, "data", at))
     init = generator(seed, "init")
 
     def initialise() -> Candidate:
         began = time.perf_counter()
         model = decompose(target, C, rank=config.rank, std=config.init_std, generator=init).to(at)
+        output = model.target_forward(data(2, generator(seed, "data", at))).output  # ValueError for an uncalled layer
+        OUTPUT_LOSSES[config.output_loss](output, output)  # ValueError for outputs that cannot be compared so
         decomposition = method(model, config, init=init, draw=generator(seed, "data", at))
         if warm_up:
             decomposition.warm_up()
         return Candidate(decomposition, seconds=time.perf_counter() - began)
 
-    first = initialise()
-    first.method.model.target_forward(data(2, generator(seed, "data", at)))  # ValueError for layers that are not called
-    candidates = [first, *(initialise() for _ in range(1, config.n_init))]
-    return Run(name, seed, target_config, data, candidates)
+    return Run(name, seed, target_config, data, [initialise() for _ in range(config.n_init)])
 
 
 def _check_method_and_data(config: Any, data: Any) -> None:
@@ -108,7 +104,7 @@ def fit(
     target: nn.Module,
     config: MethodConfig,
     data: Data,
-    layers: Mapping[str, int] | list[str],
+    layers: Mapping[str, int] | Iterable[str],
     *,
     seed: int = 0,
     device: str | torch.device = "auto",
@@ -118,9 +114,11 @@ def fit(
     """Decompose a network of your own.
 
     Args:
-        target: any trained network; its parameters are frozen, and it moves to the device.
+        target: any trained network, which stays as it is. What is decomposed is `run.target`, a frozen copy in
+            evaluation mode on the device, which shares its parameters where it can: train it further only as a copy.
         config: `APDConfig` or `SPDConfig`, or that of a method of your own; says which method.
-        data: called as data(batch_size, generator), gives a batch (batch, d_in) on the generator's device.
+        data: called as data(batch_size, generator), gives a batch (batch, d_in) on the generator's device, the same for
+            the same seed of the generator.
         layers: paths of `nn.Linear` layers, each with `config.C` components; or path → number of components.
         seed: seed of initial factors, data and masks.
         device: auto, cpu, cuda or mps.
@@ -133,6 +131,7 @@ def fit(
     """
     _check_method_and_data(config, data)
     with new_folder(out) as folder:
+        check_repeatable(data, generator(checked_seed(seed), "data", pick_device(device)))
         run = begin(target, config, data, layers, seed=seed, device=device)
         return run.train_into(folder, show_progress=show_progress)
 

@@ -37,9 +37,9 @@ def evaluate(run: Decomposed) -> dict[str, Any]:
     model = run.components
     draw = generator(run.seed, "evaluation", model.factors[0].device)
     batch = model.merge_empty_rows(run.data(N_EVALUATION, draw))
-    g = run.importances(batch.rows, N_EVALUATION)
+    g = run.importances(batch.rows, batch.n_inputs)
     masks = run.method.sample_masks(g, draw)
-    output, target_output = model(batch.rows, masks).output, model.target(batch.rows)
+    output, target_output = model(batch.rows, masks).output, model.target_forward(batch.rows).output
     compare = OUTPUT_LOSSES[run.method.config.output_loss]
     P, W = first_layer(model)
     alive = {use: metrics.alive(values) for use, values in g.items()}
@@ -50,7 +50,7 @@ def evaluate(run: Decomposed) -> dict[str, Any]:
         "mmcs_alive": metrics.mmcs(P_alive, W) if len(P_alive) else 0.0,
         "ml2r_alive": metrics.ml2r(P_alive, W) if len(P_alive) else 0.0,
         "faithfulness": faithfulness(model.targets, model.sums, model.n_all_parameters).item(),
-        "recon": compare(output, target_output, N_EVALUATION).item(),
+        "recon": compare(output, target_output, batch.n_inputs).item(),
         "n_alive": {use: int(values.sum()) for use, values in alive.items()},
         "l0": {use: metrics.l0(values, batch.counts) for use, values in g.items()},
     }
