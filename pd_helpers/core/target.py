@@ -152,7 +152,7 @@ def check_layers(network: nn.Module, layers: Mapping[str, int]) -> None:
                 f"the weight of layer {path!r} is no parameter, but computed anew in every pass; make it a parameter "
                 "first, as torch.nn.utils.remove_weight_norm, remove_spectral_norm and prune.remove do"
             )
-        if not weight.isfinite().all():
+        if not weight.is_meta and not weight.isfinite().all():
             bad = (~weight.isfinite()).sum().item()
             raise ValueError(f"{bad} of the {weight.numel()} weights of layer {path!r} are not finite; retrain it")
 

@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from pd_helpers.core.components import ComponentModel
 from pd_helpers.core.method import Method, MethodConfig, method_named
+from pd_helpers.core.target import frozen
 from pd_helpers.runs.facts import Facts
 from pd_helpers.targets.base import TargetConfig, target_config_of
 
@@ -138,7 +139,7 @@ def _target(facts: Facts, header: Header, target: nn.Module | None, *, whole: bo
     if config is None:
         if target is None:
             raise Unsuitable("it decomposes a network of your own; pass one of the same architecture as target=")
-        return target
+        return frozen(target)
     n_layers = getattr(config, "n_layers", 1)  # each is a module, and modules take time even without memory
     if n_layers > len(header):
         raise ValueError(f"target_config.n_layers is {n_layers}, but there are only {len(header)} tensors")
