@@ -443,6 +443,9 @@ def test_a_network_that_writes_into_its_activations(network, config):
     assert torch.equal(images, before)
     x = images[:5].clone()
     torch.testing.assert_close(in_place.components.entering(x), plain.components.entering(x))
+    with torch.inference_mode():
+        torch.testing.assert_close(in_place.components(x).output, plain.components(x).output)
+        torch.testing.assert_close(in_place.importances(x), plain.importances(x))
     directions = {"up": draw(2, 6, 6).float()}
     torch.testing.assert_close(attributions(network(), x, directions), attributions(Plain(), x, directions))
     assert torch.equal(x, images[:5])

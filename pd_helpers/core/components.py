@@ -241,9 +241,10 @@ class ComponentModel(nn.Module):
     def _run(self, x: Tensor, masks: Mapping[str, Tensor | Pairs | None], inner: Mapping[str, Tensor]) -> Forward:
         inputs: dict[str, Tensor] = {}
         held: list[tuple[Tensor, int]] = []  # tensors that the network holds, and their versions
-        apart = self._writes is not False or x.is_inference()
+        counted = not torch.is_inference_mode_enabled()  # elsewhere torch counts what is written into a tensor
+        apart = self._writes is not False or x.is_inference() or not counted
         x = x.clone() if apart else x
-        if not x.is_inference():
+        if counted:
             held.append((x, x._version))
 
         def layer(path: str, module: nn.Module) -> Callable[[Tensor], Tensor]:
@@ -254,13 +255,14 @@ class ComponentModel(nn.Module):
                     raise ValueError(f"one forward pass calls {path!r} twice; give each call a module of its own")
                 if a.shape[-1] != (width := self._width(path)):
                     raise ValueError(f"layer {path!r} takes inputs of width {width}, but got {a.shape[-1]}")
-                if not a.is_inference():
+                if counted:
                     held.append((a, a._version))
                 a = a.clone() if apart else a
+                if path not in masks:
+                    inputs[path] = a
+                    return type(module).forward(module, a)
                 first = not any(use in masks for use in inputs)
                 inputs[path] = a
-                if path not in masks:
-                    return type(module).forward(module, a)
                 out = self.layers[name](a, masks[path], transposed, inner.get(path) if first else None)
                 return out if module.bias is None else out + module.bias
 

@@ -219,7 +219,7 @@ def _kind(module: nn.Module) -> str:
 
 def lock_of(network: nn.Module) -> RLock:
     """What a thread holds while it changes what the network computes for a moment."""
-    return _locks.setdefault(network, RLock())
+    return _locks.get(network) or _locks.setdefault(network, RLock())
 
 
 @contextmanager
