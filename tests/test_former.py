@@ -1,4 +1,4 @@
-"""What versions 0.1.0 and 0.2.0 stored is read, and goes on to the same end as a run of today; its names are understood."""
+"""What versions 0.1.0 and 0.2.0 stored is read, and goes on to the same end as today; their names are understood."""
 
 import shutil
 from pathlib import Path

@@ -260,6 +260,10 @@ class TestInterrupts:
             pdh.resume(tmp_path / "run", target=MLP(d_hidden=5), data=gaussian)
         with pytest.raises(ValueError, match="cannot be resumed: data.* must give a tensor"):
             pdh.resume(tmp_path / "run", target=MLP(), data=lambda n, g: torch.zeros(n))
+        with pytest.raises(ValueError, match="data gives other inputs than the function that the run was started with"):
+            pdh.resume(tmp_path / "run", target=MLP(), data=lambda n, g: 2 * gaussian(n, g))
+        with pytest.raises(ValueError, match="data gives other inputs for the same generator"):
+            pdh.resume(tmp_path / "run", target=MLP(), data=lambda n, _: torch.randn(n, 3))
         resumed = pdh.resume(tmp_path / "run", target=MLP(), data=gaussian, show_progress=False)
         assert_same(resumed, fit())
         assert resumed.data is gaussian

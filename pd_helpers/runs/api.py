@@ -31,7 +31,13 @@ from pd_helpers.runs.presets import Preset, Settings, preset
 from pd_helpers.runs.run import Run
 from pd_helpers.runs.selection import Candidate
 from pd_helpers.runs.target_stage import TargetStage, run_facts, target_seed
-from pd_helpers.runs.validation import check_data, check_repeatable, checked_layers, warn_of_the_pointless
+from pd_helpers.runs.validation import (
+    batch_fingerprint,
+    check_data,
+    check_repeatable,
+    checked_layers,
+    warn_of_the_pointless,
+)
 from pd_helpers.targets.base import TargetConfig
 
 A_SAMPLER = "lambda n, generator: torch.rand(n, 8, generator=generator)"
@@ -78,7 +84,10 @@ def begin(
             decomposition.warm_up()
         return Candidate(decomposition, seconds=time.perf_counter() - began)
 
-    return Run(name, seed, target_config, data, [initialise() for _ in range(config.n_init)])
+    run = Run(name, seed, target_config, data, [initialise() for _ in range(config.n_init)])
+    if target_config is None:
+        run.first_batch = batch_fingerprint(data, seed, at)
+    return run
 
 
 def _check_method_and_data(config: Any, data: Any) -> None:

@@ -5,6 +5,7 @@ is built; whatever is wrong ends in a ValueError that names the folder, the file
 """
 
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -15,6 +16,7 @@ from torch import Generator, Tensor, nn
 
 from pd_helpers.core.components import decompose
 from pd_helpers.core.method import Data, Method
+from pd_helpers.core.target import frozen
 from pd_helpers.core.training import compare_stored, generator, pick_device, undisturbed
 from pd_helpers.runs import blueprint, files
 from pd_helpers.runs.agreement import check_agreement
@@ -28,7 +30,7 @@ from pd_helpers.runs.recording import Record
 from pd_helpers.runs.run import Run
 from pd_helpers.runs.selection import Candidate
 from pd_helpers.runs.target_stage import TargetStage, run_facts, target_seed
-from pd_helpers.runs.validation import check_data
+from pd_helpers.runs.validation import batch_fingerprint, check_data, check_repeatable
 
 
 @undisturbed()
@@ -159,8 +161,20 @@ def _unfinished(
     run.data = data or run.data
     run.discarded_seconds = facts["discarded_seconds"]
     if data is not None:
+        check_repeatable(data, generator(run.seed, "data", at))
         check_data(network, data, generator(run.seed, "data", at))
+        _check_same_data(data, facts, at)
     return run
+
+
+def _check_same_data(data: Data, facts: Facts, at: torch.device) -> None:
+    """Raise ValueError unless data draws the inputs that the run began with; with other versions, warn."""
+    if facts.get("first_batch") in (None, batch_fingerprint(data, facts["seed"], at)):
+        return
+    message = "data gives other inputs than the function that the run was started with; that function works"
+    if facts["versions"] == circumstances(at.type)["versions"]:
+        raise ValueError(message)
+    warnings.warn(f"{message}, unless another version of torch only rounds them otherwise", stacklevel=2)
 
 
 @contextmanager
@@ -212,6 +226,7 @@ def _run(facts: Facts, candidates: list[Candidate]) -> Run:
         data=target_config.features() if target_config else None,
         candidates=candidates,
         target_seconds=facts["target_seconds"],
+        first_batch=facts.get("first_batch"),
     )
 
 
@@ -240,7 +255,7 @@ def _stored_target(facts: Facts, tensors: files.Tensors, target: nn.Module | Non
     if config is not None:
         target = config.build()
     _fill(target_tensors(target), tensors)
-    return target.to(at)
+    return frozen(target, at)
 
 
 def _below(prefix: str, tensors: files.Tensors) -> files.Tensors:

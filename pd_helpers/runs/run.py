@@ -58,6 +58,8 @@ class Run:
     """Time the target took to train."""
     trained: dict[str, Any] = field(default_factory=dict)
     """Its `circumstances`: date, device, threads, versions; empty until training has ended."""
+    first_batch: str | None = None
+    """Checksum of the first inputs that `data` draws, by which `resume` knows a function of one's own again."""
 
     @property
     def method(self) -> Method:
@@ -76,7 +78,7 @@ class Run:
 
     @property
     def target(self) -> nn.Module:
-        """The network that is decomposed."""
+        """The network that is decomposed: a frozen copy, in evaluation mode, of the one that was given."""
         return self.components.target
 
     @property
@@ -235,5 +237,6 @@ class Run:
             **run_facts(self.name, self.method.name, self.seed, self.config, self.target_config, self.device),
             "layers": {path: layer.C for path, layer in self.components.layers.items()},
             "target_seconds": self.target_seconds,
+            "first_batch": self.first_batch,
             **self.trained,
         }
