@@ -1,5 +1,7 @@
 """What is measured of a finished run, on fresh data."""
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,6 +13,7 @@ from pd_helpers.analysis.gated_functions import SERVED, alone
 from pd_helpers.analysis.importance_matrices import hungarian_order, importance_matrix
 from pd_helpers.analysis.neuron_contributions import contributions, doubled, feature_components
 from pd_helpers.analysis.scrubbing import scrub
+from pd_helpers.core.components import ComponentModel
 from pd_helpers.core.losses import OUTPUT_LOSSES, faithfulness
 from pd_helpers.core.training import generator
 from pd_helpers.targets.gated_functions import GatedNetwork
@@ -21,6 +24,10 @@ N_EVALUATION = 4096
 """Inputs on which a finished run is measured: one batch of SPD's size."""
 N_SCRUBBED = 8192
 """Inputs on which `known_target_metrics` measures what ablation does."""
+
+
+LARGEST_COMPARED = 2**20
+"""Numbers in the components of the first layer up to which MMCS and ML2R are compared, so that reading stays quick."""
 
 
 @torch.no_grad()
@@ -89,3 +96,30 @@ def known_target_metrics(run: Decomposed, generator: Generator) -> dict[str, Any
             scrubbed = scrub(run, N_SCRUBBED, generator)
             results |= {f"{name}_mse": errors.mean().item() for name, errors in scrubbed._asdict().items()}
     return results
+
+
+@torch.no_grad()
+def check_agreement(measured: Mapping[str, Any], model: ComponentModel) -> None:
+    """Raise ValueError, which names the metric, where metrics contradict the parameters that they should describe."""
+    uses = {use: model.layers[layer].C for use, (layer, _) in model.uses.items()}
+    for name in ("n_alive", "l0"):
+        values = measured.get(name, dict.fromkeys(uses, 0))
+        if not isinstance(values, dict) or set(values) != set(uses):
+            raise ValueError(f"metrics.{name} must have one entry for each of {', '.join(uses)}")
+        for use, value in values.items():
+            if not 0 <= value <= uses[use]:
+                raise ValueError(f"metrics.{name}.{use} is {value}, but there are {uses[use]} components")
+    for name, value in _of_parameters(model).items():
+        stored = measured.get(name, value)
+        if not (isinstance(stored, int | float) and math.isclose(stored, value, rel_tol=0.05, abs_tol=1e-6)):
+            raise ValueError(f"metrics.{name} is {stored}, but the tensors give {value:.6g}")
+
+
+def _of_parameters(model: ComponentModel) -> dict[str, float]:
+    """The metrics that the parameters alone determine."""
+    values = {"faithfulness": faithfulness(model.targets, model.sums, model.n_all_parameters).item()}
+    C, d_out, d_in = len(model.factors[0]), *next(iter(model.targets.values())).shape
+    if C * d_out * d_in <= LARGEST_COMPARED:
+        cosines, ratios = metrics.best_match(*first_layer(model))
+        values |= {"mmcs": cosines.mean().item(), "ml2r": ratios.mean().item()}
+    return values

@@ -19,10 +19,10 @@ from pd_helpers.core.method import Data, Method
 from pd_helpers.core.target import frozen
 from pd_helpers.core.training import compare_stored, generator, pick_device, undisturbed
 from pd_helpers.runs import blueprint, files
-from pd_helpers.runs.agreement import check_agreement
 from pd_helpers.runs.api import after_target
 from pd_helpers.runs.blueprint import Unsuitable, stored_config, stored_rank, stored_target_config, target_tensors
 from pd_helpers.runs.circumstances import CIRCUMSTANCES, circumstances, warn_of_differences
+from pd_helpers.runs.evaluation import check_agreement
 from pd_helpers.runs.facts import Facts
 from pd_helpers.runs.folders import checked_path, claimed, clear_remnants, is_finished
 from pd_helpers.runs.presets import Settings

@@ -19,11 +19,10 @@ from pd_helpers.core.config import Config
 from pd_helpers.core.method import Data, Method
 from pd_helpers.core.training import progress, undisturbed
 from pd_helpers.runs import files
-from pd_helpers.runs.agreement import check_agreement
 from pd_helpers.runs.blueprint import target_tensors
 from pd_helpers.runs.checkpoints import with_checkpoints
 from pd_helpers.runs.circumstances import circumstances
-from pd_helpers.runs.evaluation import evaluate
+from pd_helpers.runs.evaluation import check_agreement, evaluate
 from pd_helpers.runs.facts import Facts, check_metrics
 from pd_helpers.runs.folders import has_checkpoint, how_to_resume, new_folder
 from pd_helpers.runs.interrupts import WITHOUT_FOLDER, one_line
