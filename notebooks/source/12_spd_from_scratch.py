@@ -540,7 +540,7 @@ def best_of(seeds: range, first: int = 500) -> tuple[list[dict[str, float]], tup
         print(f"seed {seed}: loss after {first} steps {total(history):.5f}")
         candidates.append((total(history), run, history))
     _, run, history = min(candidates, key=lambda candidate: candidate[0])
-    rest = list(progress(run, total=steps - first, description="the best"))
+    rest = list(run)
     return history + [found for found, _ in rest], rest[-1][1]
 
 

@@ -714,10 +714,11 @@ def with_identity(seed: int) -> tuple[int, dict, str]:
     return seed, run.metrics, about_pieces(run)
 
 
+done_id = workers(joblib.delayed(with_identity)(seed) for seed in range(1, 5))
+bar = progress(done_id, total=4, description="seeds", unit="seed")
 scores_id = {0: run_id.metrics}
 print(f"seed 0: alive {list(run_id.metrics['n_alive'].values())}; {about_pieces(run_id)}")
-done_id = workers(joblib.delayed(with_identity)(seed) for seed in range(1, 5))
-for seed, of_spd, text in progress(done_id, total=4, description="seeds", unit="seed"):
+for seed, of_spd, text in bar:
     scores_id[seed] = of_spd
     print(f"seed {seed}: alive {list(of_spd['n_alive'].values())}; {text}")
 
