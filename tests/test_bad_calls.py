@@ -281,6 +281,7 @@ CALLS = {
     "figure negative": Call("width", lambda: plots.figure(-4, 3)),
     "losses without step": Call("history", lambda: plots.losses(ax(), pandas.DataFrame({"a": [1]}))),
     "halves of nothing": Call("additions", lambda: plots.halves({}, 0)),
+    "order beyond": Call("order", lambda: plots.importances(ax(), torch.zeros(3, 4), order=[9])),
     "grid of nothing": Call("columns", lambda: plots.importance_grid([])),
 }  # fmt: skip
 

@@ -85,3 +85,9 @@ def test_at_the_published_coefficient_the_order_shows_the_diagonal(runs):
 def test_the_importance_coefficient_lab_refuses_other_networks():
     with pytest.raises(ValueError, match="SPD runs on a residual MLP of one layer"):
         ImportanceCoefficientLab({1.0: pdh.shipped("spd/tms_5-2")})
+
+
+def test_importances_shows_the_columns_that_are_chosen_in_their_order():
+    g = torch.arange(12.0).view(3, 4) / 12
+    [image] = plots.importances(plots.figure(4, 3)[1][0, 0], g, order=[2, 0]).images
+    assert np.array_equal(image.get_array(), g[:, [2, 0]])

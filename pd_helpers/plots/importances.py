@@ -18,11 +18,11 @@ from pd_helpers.runs.calls import checked
 def importances(ax: Axes, g: Shaped[Tensor, "rows C"], *, order: Sequence[int] | None = None, title: str = "") -> Axes:
     """A causal importance matrix (SPD figure 8): a row for each input feature alone at 0.75, a column per subcomponent.
 
-    `order` permutes the columns.
+    `order` permutes the columns, or chooses some.
     """
     g = np.asarray(g.detach().cpu())
-    if order is not None and sorted(order) != list(range(g.shape[1])):
-        raise ValueError(f"order must name each of the {g.shape[1]} columns once, but is {shown(order)}; None works")
+    if order is not None and not all(0 <= c < g.shape[1] for c in order):
+        raise ValueError(f"order must be of columns from 0 to {g.shape[1] - 1}, but is {shown(order)}; None works")
     g = g if order is None else g[:, list(order)]
     image = ax.imshow(g, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
     ax.set(xlabel="subcomponent (permuted)", ylabel="input feature at 0.75", title=title)
