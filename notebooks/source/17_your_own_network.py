@@ -655,7 +655,7 @@ pd.DataFrame(shifted).T.round(3)
 # import pd_helpers as pdh
 # from pd_helpers import judging
 #
-# network = ...                                     # trained; pdh.fit freezes it
+# network = ...                                     # trained; it stays as it is
 # x_train, x_test, y_test = ...                     # (rows, d_in) and labels
 #
 # def data(batch_size, generator):

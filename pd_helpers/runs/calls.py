@@ -17,6 +17,7 @@ import re
 import types
 import typing
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
@@ -193,10 +194,9 @@ def _name(function: Callable) -> str:
 def _annotation(function: Callable, parameter: inspect.Parameter) -> Any:
     """The kind of an argument; those written as text are read once more, where pandas is known."""
     kind = parameter.annotation
-    if isinstance(kind, str):
-        import pandas
-
-        kind = eval(kind, {**inspect.unwrap(function).__globals__, "pandas": pandas})
+    if isinstance(kind, str):  # such as "pandas.DataFrame", so that importing the package does not import pandas
+        module, _, name = kind.rpartition(".")
+        kind = getattr(import_module(module), name) if module else Any
     return Any if kind is parameter.empty else kind
 
 
