@@ -117,7 +117,7 @@ def checked_layers(layers: Any, target: nn.Module, C: int) -> dict[str, int]:
 
     Paths without an order of their own, as in a set, come in the order in which the target lists its modules.
     """
-    if isinstance(layers, Mapping):
+    if isinstance(layers, Mapping) and all(isinstance(path, str) for path in layers):
         return dict(layers)
     if isinstance(layers, str):
         raise TypeError(f"layers must be a list of paths, but is the text {layers!r}; [{layers!r}] works")
