@@ -139,3 +139,8 @@ def test_usual_settings_are_no_reason_to_warn(recwarn):
     prepare()
     prepare("apd/tms_5-2", steps=10)
     assert [str(warning.message) for warning in recwarn if warning.category is UserWarning] == []
+
+
+def test_components_of_one_s_own_network(megabytes):
+    with pytest.raises(ValueError, match=r"C must fit into memory, .* but is 1000000000000, which takes at least"):
+        pdh.decompose(nn.Linear(3, 2), {"": 10**12})

@@ -22,6 +22,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from .known_network import KnownNetwork
+from .memory import check_sizes
 from .shortcuts.active_pairs import Pairs, worthwhile
 from .shortcuts.empty_rows import Batch, EmptyRows, independent
 from .target import TransposedLinear as TransposedLinear
@@ -313,7 +314,7 @@ def decompose(
 
     Raises:
         TypeError: if a path is not an `nn.Linear` that computes W x + b, or C or rank is not a whole number.
-        ValueError: if a path is unknown, C or rank is below 1, or weights are not finite.
+        ValueError: if a path is unknown, C or rank is below 1 or too large for the memory, or weights are not finite.
     """
     model = frozen(model)
     if not isinstance(C, Mapping):
@@ -328,6 +329,11 @@ def decompose(
             raise TypeError(f"{name} must be a whole number, but is {value!r}; 20 works")
         if value < 1:
             raise ValueError(f"{name} must be at least 1, but is {value}; 20 works")
+    check_layers(model, C)
+    for path, n in C.items():
+        d_out, d_in = model.get_submodule(path).weight.shape
+        numbers_of_each = (min(d_out, d_in) + 1 if rank is None else rank) * (d_out + d_in)
+        check_sizes(lambda C, each=numbers_of_each: C * each, C=n)
     components = ComponentModel(model, C, rank)
     for layer in components.layers.values():
         generator = generator or torch.Generator(layer.U.device).manual_seed(0)

@@ -20,6 +20,7 @@ from torch import Generator, Tensor, nn
 
 from . import losses
 from .components import ComponentModel
+from .config import shown
 from .shortcuts.threads import threads_for
 from .training import adamw, load_generator_state, load_optimizer_state, optimizer_state
 
@@ -213,4 +214,4 @@ def method_of(config: Any) -> type[Method]:
         if type(config) is method.Config:
             return method
     names = " or ".join(f"a {method.Config.__name__}" for method in methods().values())
-    raise TypeError(f"config must be {names}, but is a {type(config).__name__}")
+    raise TypeError(f"config must be {names}, but is {shown(config)}")
