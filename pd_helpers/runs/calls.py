@@ -194,10 +194,14 @@ def _name(function: Callable) -> str:
 def _annotation(function: Callable, parameter: inspect.Parameter) -> Any:
     """The kind of an argument; those written as text are read once more, where pandas is known."""
     kind = parameter.annotation
-    if isinstance(kind, str):  # such as "pandas.DataFrame", so that importing the package does not import pandas
-        module, _, name = kind.rpartition(".")
-        kind = getattr(import_module(module), name) if module else Any
+    if isinstance(kind, str):  # such as "pandas.DataFrame | None", so that importing the package spares pandas
+        kind = functools.reduce(operator.or_, map(_named, kind.split(" | ")))
     return Any if kind is parameter.empty else kind
+
+
+def _named(kind: str) -> type:
+    module, _, name = kind.rpartition(".")
+    return getattr(import_module(module), name) if module else type(None)
 
 
 def _example(function: Callable) -> str | None:
