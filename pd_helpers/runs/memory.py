@@ -1,7 +1,7 @@
-"""What a decomposition needs at least, found from its settings alone, so that nobody waits for what cannot end well.
+"""How much memory a decomposition needs at least, computed from its settings alone, before anything is built.
 
-U and V, and SPD's importance functions, each with gradient and Adam's two moments, for every initialisation
-the inputs of all layers, and a mask for every component and every input that is not all zero
+What counts is U and V and SPD's importance functions, each with its gradient and Adam's two moments, for every
+initialisation; the inputs of all layers; and a mask for every component and every input that is not all zero.
 """
 
 from collections.abc import Mapping, Sequence
