@@ -276,7 +276,9 @@ class TestMergeEmptyRows:
         assert counts[rows.any(dim=1)].tolist() == [1.0] * int(x.any(dim=1).sum())
 
     def test_is_off_where_a_bias_reaches_a_decomposed_layer(self):
-        model = decompose(MLP(d_in=2), {"fc1": 2, "fc2": 2})
+        network = MLP(d_in=2)
+        nn.init.ones_(network.fc1.bias)
+        model = decompose(network, {"fc1": 2, "fc2": 2})
         rows, counts, _ = model.merge_empty_rows(X)
         assert torch.equal(rows, X)
         assert counts.tolist() == [1.0] * 4

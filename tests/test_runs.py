@@ -433,7 +433,7 @@ def test_the_seed_of_a_target_is_remembered(apd_run):
     [
         ({"layers": {"0": 3, "2": 4}}, ValueError, "the same C for each"),
         ({"layers": "0"}, TypeError, r"\['0'\] works"),
-        ({"config": {"C": 3}}, TypeError, "config must be an? .*APDConfig.*, but is a dict"),
+        ({"config": {"C": 3}}, TypeError, "config must be an? .*APDConfig.*, but is {'C': 3}"),
         ({"seed": -1}, ValueError, "seed must be a whole number"),
         ({"data": lambda n, g: [[0.0] * 3] * n}, ValueError, "gave a list"),
         ({"data": lambda n, g: torch.zeros(n)}, ValueError, r"shape \(2,\)"),

@@ -285,7 +285,7 @@ class TestInterrupts:
         assert heard == [1]
 
     def test_without_a_folder_ctrl_c_is_immediate(self):
-        with pytest.raises(KeyboardInterrupt, match="stopped; with out=, a folder, a run leaves checkpoints"):
+        with pytest.raises(KeyboardInterrupt, match="stopped; with out=, a new folder, a run leaves checkpoints"):
             fit(CtrlC(17))
 
     def test_the_command_line_without_a_folder(self, monkeypatch, capsys):

@@ -130,6 +130,9 @@ class TestFinished:
             ("metrics.n_alive", {"embed": 77, "unembed": 0}, "metrics.n_alive.embed is 77, but there are 6 components"),
             ("metrics.l0", {"embed": 1.0}, "metrics.l0 must have one entry for each of embed, unembed"),
             ("metrics.faithfulness", 1.0, "metrics.faithfulness is 1.0, but the tensors give"),
+            ("metrics.mmcs_alive", 1e300, "metrics.mmcs_alive is 1e+300, but must be a number from -1.001 to 1.001"),
+            ("metrics.recon", {"a": 1}, "metrics.recon is {'a': 1}, but must be a number"),
+            ("metrics", {"mine": 1.0}, "metrics.faithfulness is missing"),
             ("metrics.mmcs", 0.01, "metrics.mmcs is 0.01, but the tensors give"),
             ("metrics.ml2r", 9.0, "metrics.ml2r is 9.0, but the tensors give"),
             ("mystery", 1, "'mystery' is not a field of a stored run"),
@@ -294,6 +297,8 @@ class TestUnfinished:
         [
             ("0.generator", torch.zeros(5056, dtype=torch.uint8)),
             ("0.generator", torch.zeros(8, dtype=torch.uint8)),
+            ("0.optimizer.0.step", torch.tensor(float("inf"))),
+            ("0.optimizer.0.step", torch.tensor(9.0)),
             ("0.lowest_loss", torch.zeros(2)),
             ("0.first_bad_step", torch.zeros(())),
             ("0.scores", torch.zeros(99)),

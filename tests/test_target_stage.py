@@ -121,6 +121,13 @@ class TestADamagedCheckpoint:
         with pytest.raises(ValueError, match=name):
             pdh.resume(folder)
 
+    @pytest.mark.parametrize("size", [{"C": 10**8}, {"d_gate": 10**8}, {"batch_size": 10**10}])
+    def test_sizes_that_cannot_fit(self, stored, size):
+        folder, tensors, facts = stored
+        files.write_checkpoint(folder, tensors, {**facts, "config": facts["config"] | size})
+        with pytest.raises(ValueError, match=f"run' cannot be resumed: {next(iter(size))} must fit into memory"):
+            pdh.resume(folder)
+
     def test_a_tensor_of_nothing(self, stored):
         folder, tensors, facts = stored
         files.write_checkpoint(folder, tensors | {"mystery": torch.zeros(1)}, facts)

@@ -13,7 +13,10 @@ is a vector in parameter space, so one mask switches it off in both uses at once
 matrix as a layer of its own, so that each use has its own importances and masks, while U and V stay shared.
 """
 
+import math
+import operator
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -26,7 +29,7 @@ from .memory import check_sizes
 from .shortcuts.active_pairs import Pairs, worthwhile
 from .shortcuts.empty_rows import Batch, EmptyRows, independent
 from .target import TransposedLinear as TransposedLinear
-from .target import an_example, check_layers, find_uses, frozen, replaced_forwards
+from .target import WeightWatch, an_example, check_layers, find_uses, frozen, replaced_forwards
 
 Masks = Mapping[str, Tensor] | Tensor | None
 """Use → mask (batch, C); or one mask for every use; or None, where all components are on.
@@ -141,6 +144,7 @@ class ComponentModel(nn.Module):
         self.layers = dict(zip(C, self._layers, strict=True))
         self._empty_rows = EmptyRows(self.entering, self.has_independent_rows)
         self._has_independent_rows: bool | None = None  # found out when it matters
+        self._learns = False  # whether gradients reach the components; found out in the first pass that records them
         self._writes: bool | None = None  # whether the network writes into its inputs; found out in the first pass
 
     def train(self, mode: bool = True) -> "ComponentModel":
@@ -214,7 +218,15 @@ class ComponentModel(nn.Module):
         for path in masks:
             if path not in self.uses:
                 raise ValueError(f"masks names {path!r}, which is not decomposed; {', '.join(self.uses)} are")
-        return self._run(x, masks, inner or {})
+        result = self._run(x, masks, inner or {})
+        if masks and not self._learns and torch.is_grad_enabled() and all(f.requires_grad for f in self.factors):
+            self._learns = result.output.requires_grad
+            if not self._learns:
+                raise ValueError(
+                    "the network's forward pass switches gradients off, so its components could not be trained; leave "
+                    "torch.no_grad and detach out of it"
+                )
+        return result
 
     @property
     def width(self) -> int:
@@ -245,23 +257,40 @@ class ComponentModel(nn.Module):
         counted = not torch.is_inference_mode_enabled()  # elsewhere torch counts what is written into a tensor
         apart = self._writes is not False or x.is_inference() or not counted
         x = x.clone() if apart else x
+        watch = WeightWatch(self.targets) if self._writes is None else None
         if counted:
             held.append((x, x._version))
 
         def layer(path: str, module: nn.Module) -> Callable[[Tensor], Tensor]:
             name, transposed = self.uses[path]
 
-            def forward(a: Tensor) -> Tensor:
+            def forward(input: Tensor) -> Tensor:
+                a = input
                 if path in inputs:
                     raise ValueError(f"one forward pass calls {path!r} twice; give each call a module of its own")
+                if a.ndim != 2:
+                    raise ValueError(
+                        f"layer {path!r} takes inputs of shape (rows, {self._width(path)}), but got {tuple(a.shape)}; "
+                        "a network that flattens all but the last dimension before the layer works"
+                    )
                 if a.shape[-1] != (width := self._width(path)):
                     raise ValueError(f"layer {path!r} takes inputs of width {width}, but got {a.shape[-1]}")
+                if a.dtype != (dtype := self.layers[name].U.dtype):
+                    raise ValueError(
+                        f"layer {path!r} computes in {str(dtype).removeprefix('torch.')}, but got "
+                        f"{str(a.dtype).removeprefix('torch.')}; inputs of the network's own type work"
+                    )
                 if counted:
                     held.append((a, a._version))
                 a = a.clone() if apart else a
                 if path not in masks:
                     inputs[path] = a
-                    return type(module).forward(module, a)
+                    if watch is None:
+                        return type(module).forward(module, a)
+                    watch.paused = True
+                    out = type(module).forward(module, a)
+                    watch.paused = False
+                    return out
                 first = not any(use in masks for use in inputs)
                 inputs[path] = a
                 out = self.layers[name](a, masks[path], transposed, inner.get(path) if first else None)
@@ -269,11 +298,12 @@ class ComponentModel(nn.Module):
 
             return forward
 
-        with replaced_forwards(self.target, {m: layer(path, m) for path, (_, m) in self._modules_by_use.items()}):
+        forwards = {m: layer(path, m) for path, (_, m) in self._modules_by_use.items()}
+        with replaced_forwards(self.target, forwards), watch or nullcontext():
             output = self.target(x)
         if missing := [path for path in self.uses if path not in inputs]:
             raise ValueError(
-                f"the forward pass never called {missing[0]!r}, so it cannot be decomposed; "
+                f"the forward pass never called {missing[0]!r} as a module of the network, so it cannot be decomposed; "
                 "decompose layers that the network calls as modules"
             )
         if held:
@@ -321,14 +351,12 @@ def decompose(
         raise TypeError(f"C must map paths to numbers of components, but is {C!r}; {an_example(model)} works")
     if not C:
         raise ValueError(f"C names no layer; {an_example(model)} works")
-    for name, value in [
-        *((f"C[{path!r}]", n) for path, n in C.items()),
-        ("rank", 1 if rank is None else rank),
-    ]:
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise TypeError(f"{name} must be a whole number, but is {value!r}; 20 works")
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, but is {value}; 20 works")
+    C = {path: _whole(f"C[{path!r}]", n) for path, n in C.items()}
+    rank = None if rank is None else _whole("rank", rank)
+    if std is not None and not (isinstance(std, int | float) and 0 < std < math.inf):
+        raise ValueError(f"std must be a finite number above 0, but is {std!r}; 0.1 works")
+    if generator is not None and not isinstance(generator, Generator):
+        raise TypeError(f"generator must be a torch.Generator, but is {generator!r}; torch.Generator() works")
     check_layers(model, C)
     for path, n in C.items():
         d_out, d_in = model.get_submodule(path).weight.shape
@@ -342,6 +370,19 @@ def decompose(
                 draw = torch.randn(factor.shape, generator=generator, device=generator.device)
                 factor.copy_(draw * (default_std if std is None else std))
     return components
+
+
+def _whole(name: str, value: Any) -> int:
+    """The value as an int; TypeError unless it is a whole number, and ValueError unless it is at least 1."""
+    try:
+        whole = operator.index(value)
+    except TypeError:
+        whole = None
+    if whole is None or isinstance(value, bool):
+        raise TypeError(f"{name} must be a whole number, but is {value!r}; 20 works")
+    if whole < 1:
+        raise ValueError(f"{name} must be at least 1, but is {whole}; 20 works")
+    return whole
 
 
 def checked_rows(x: Any, name: str = "x") -> Tensor:

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
+from torch.overrides import TorchFunctionMode
 
 _copies: WeakSet[nn.Module] = WeakSet()
 """Every copy that `frozen` made."""
@@ -45,6 +46,7 @@ def frozen(network: nn.Module, device: str | torch.device | None = None) -> nn.M
         if isinstance(module, nn.TransformerEncoderLayer):
             module.activation_relu_or_gelu = 0  # without this, evaluation mode would pass its layers by
     make_plain(frozen_copy)
+    frozen_copy.eval()  # for networks that do more than `training` says
     _copies.add(frozen_copy)
     return frozen_copy if device is None else frozen_copy.to(device)
 
@@ -64,9 +66,10 @@ def _copied(value: Any, known: dict[int, Any]) -> Any:
     if id(value) in known:
         return known[id(value)]
     if isinstance(value, torch.jit.ScriptModule):
-        known[id(value)] = script = copy.deepcopy(value).eval()
+        with torch.no_grad():
+            known[id(value)] = script = copy.deepcopy(value).eval()
         for parameter in script.parameters():
-            parameter.requires_grad_(False)
+            parameter.detach_()
     elif isinstance(value, nn.Module):
         known[id(value)] = module = object.__new__(type(value))
         vars(module).update((name, _copied(part, known)) for name, part in vars(value).items())
@@ -78,7 +81,8 @@ def _copied(value: Any, known: dict[int, Any]) -> Any:
     elif isinstance(value, nn.parameter.UninitializedTensorMixin):
         raise ValueError("the network has parameters without values; call it on one batch first, as in network(x)")
     elif isinstance(value, nn.Parameter):
-        known[id(value)] = nn.Parameter(value.detach(), requires_grad=False)
+        numbers = value.clone() if value.is_inference() else value.detach()
+        known[id(value)] = nn.Parameter(numbers, requires_grad=False)
     elif isinstance(value, Tensor):
         known[id(value)] = value.detach().clone()
     elif type(value) is list:
@@ -140,6 +144,8 @@ class Use(NamedTuple):
 
 def check_layers(network: nn.Module, layers: Mapping[str, int]) -> None:
     """Raise ValueError or TypeError unless each of these paths of a frozen network is a linear layer with a weight."""
+    if isinstance(network, torch.jit.ScriptModule):
+        raise TypeError("the network is compiled by torch.jit; the one that it was compiled from works")
     paths = {path for path, _ in network.named_modules()}
     for path in layers:
         if path not in paths:
@@ -215,6 +221,29 @@ def _kind(module: nn.Module) -> str:
     """The name of a module's class; with the place where it is defined, if torch has another class of that name."""
     kind = type(module)
     return f"{kind.__module__}.{kind.__name__}" if getattr(nn, kind.__name__, kind) is not kind else kind.__name__
+
+
+class WeightWatch(TorchFunctionMode):
+    """Within the block, a weight of these layers that is used other than by its layer raises ValueError.
+
+    Components would replace it in its layer only, as in `F.linear(h, self.embed.weight.T)`.
+    """
+
+    def __init__(self, weights: Mapping[str, Tensor]):
+        super().__init__()
+        self.layers = {id(weight): path for path, weight in weights.items()}
+        self.paused = False
+        """Whether a layer itself computes at the moment."""
+
+    def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        used = next((self.layers[id(a)] for a in (*args, *(kwargs or {}).values()) if id(a) in self.layers), None)
+        if used is not None and isinstance(result, Tensor) and not self.paused:  # a shape or a type may be read
+            raise ValueError(
+                f"the weight of layer {used!r} is also used outside of it, where components cannot act; a second use "
+                "of a matrix must be a module, as in self.unembed = pdh.TransposedLinear(self.embed)"
+            )
+        return result
 
 
 def lock_of(network: nn.Module) -> RLock:

@@ -143,6 +143,9 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str,
         parameter.copy_(value)
         parameter.grad = None
     compare_stored(optimizer_state(optimizer), stored)
+    for name, tensor in stored.items():
+        if name.endswith(".step") and tensor.numel() == 1 and (not tensor.isfinite() or tensor.item() % step):
+            raise ValueError(f"{name} is {tensor.item():g}, but {step} steps have been taken")
     memories: dict[int, dict[str, Tensor]] = {}
     for name, tensor in stored.items():
         _, i, key = name.split(".", 2)

@@ -24,8 +24,8 @@ from pd_helpers.core.method import Data, MethodConfig, method_of
 from pd_helpers.core.target import frozen
 from pd_helpers.core.training import checked_seed, generator, pick_device, undisturbed
 from pd_helpers.runs.calls import checked
-from pd_helpers.runs.folders import new_folder
-from pd_helpers.runs.interrupts import WITHOUT_FOLDER, one_line
+from pd_helpers.runs.folders import how_to_go_on, new_folder
+from pd_helpers.runs.interrupts import one_line
 from pd_helpers.runs.memory import check_layers, check_settings
 from pd_helpers.runs.presets import Preset, Settings, preset
 from pd_helpers.runs.run import Run
@@ -139,7 +139,7 @@ def fit(
     the loss blows up.
     """
     _check_method_and_data(config, data)
-    with new_folder(out) as folder:
+    with new_folder(out) as folder, one_line(lambda: how_to_go_on(folder, own_network=True)):
         check_repeatable(data, generator(checked_seed(seed), "data", pick_device(device)))
         run = begin(target, config, data, layers, seed=seed, device=device)
         return run.train_into(folder, show_progress=show_progress)
@@ -194,7 +194,7 @@ def _prepare(
     name, seconds = preset(name).name, 0.0
     if target is None:
         facts = run_facts(name, method_of(settings.config).name, seed, settings.config, settings.target, at.type)
-        with one_line(lambda: WITHOUT_FOLDER):
+        with one_line(lambda: how_to_go_on(folder)):
             stage = TargetStage(facts, settings.target, target_seed(settings.target, seed), at)
             target, seconds = stage.train(folder, show_progress=show_progress)
     return after_target(name, seed, settings, target, seconds, device=device, warm_up=warm_up)
@@ -284,7 +284,7 @@ def run(
     Raises ValueError or TypeError, before any work starts, for arguments that cannot work; FloatingPointError if
     the loss blows up.
     """
-    with new_folder(out) as folder:
+    with new_folder(out) as folder, one_line(lambda: how_to_go_on(folder)):
         run = _prepare(
             name, seed, overrides, folder, paper=paper, target=target, device=device, show_progress=show_progress
         )

@@ -5,7 +5,8 @@ built on torch's meta device, where a tensor has a shape and a type but no numbe
 is compared with them. Only then is anything built or read.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -143,8 +144,25 @@ def _target(facts: Facts, header: Header, target: nn.Module | None, *, whole: bo
     n_layers = getattr(config, "n_layers", 1)  # each is a module, and modules take time even without memory
     if n_layers > len(header):
         raise ValueError(f"target_config.n_layers is {n_layers}, but there are only {len(header)} tensors")
-    with WithoutMemory():
+    with WithoutMemory(), default_dtype(stored_dtype({name: entry.dtype for name, entry in header.items()})):
         return config.build_whole() if whole else config.build()
+
+
+def stored_dtype(dtypes: Mapping[str, torch.dtype]) -> torch.dtype:
+    """The type of the stored target's numbers, whatever torch's default is here."""
+    of_target = [dtype for name, dtype in dtypes.items() if name.startswith("target.") and dtype.is_floating_point]
+    return of_target[0] if of_target else torch.float32
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Within the block, new tensors have this type unless another is asked for."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _build(facts: Facts, header: Header, prefix: str, target: nn.Module | None) -> tuple[nn.Module, Method]:

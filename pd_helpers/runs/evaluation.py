@@ -30,6 +30,17 @@ LARGEST_COMPARED = 2**20
 """Numbers in the components of the first layer up to which MMCS and ML2R are compared, so that reading stays quick."""
 
 
+BOUNDS = {
+    "mmcs": (-1.001, 1.001),
+    "mmcs_alive": (-1.001, 1.001),
+    "ml2r": (0.0, math.inf),
+    "ml2r_alive": (0.0, math.inf),
+    "faithfulness": (0.0, math.inf),
+    "recon": (-1e-6, math.inf),
+}
+"""Metric → its least and its largest value, up to rounding."""
+
+
 @torch.no_grad()
 def evaluate(run: Decomposed) -> dict[str, Any]:
     """Measure a run on fresh data.
@@ -109,6 +120,15 @@ def check_agreement(measured: Mapping[str, Any], model: ComponentModel) -> None:
         for use, value in values.items():
             if not 0 <= value <= uses[use]:
                 raise ValueError(f"metrics.{name}.{use} is {value}, but there are {uses[use]} components")
+    for name in ("faithfulness", "recon", "n_alive", "l0"):
+        if name not in measured:
+            raise ValueError(f"metrics.{name} is missing")
+    for name, (low, high) in BOUNDS.items():
+        value = measured.get(name, 0.0)
+        if not (isinstance(value, int | float) and low <= value <= high):
+            raise ValueError(
+                f"metrics.{name} is {value}, but must be a number of at least {low:g} and at most {high:g}"
+            )
     for name, value in _of_parameters(model).items():
         stored = measured.get(name, value)
         if not (isinstance(stored, int | float) and math.isclose(stored, value, rel_tol=0.05, abs_tol=1e-6)):

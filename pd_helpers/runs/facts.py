@@ -106,6 +106,18 @@ def check_checkpoint(facts: Facts) -> None:
         _check_record(candidate, facts, f"candidates[{i}].")
 
 
+def plain(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Metrics with NumPy's and torch's numbers as Python's."""
+    return {
+        name: plain(value) if isinstance(value, Mapping) else value.item() if _is_scalar(value) else value
+        for name, value in metrics.items()
+    }
+
+
+def _is_scalar(value: Any) -> bool:
+    return hasattr(value, "item") and getattr(value, "ndim", None) == 0
+
+
 def check_metrics(metrics: Mapping[str, Any]) -> None:
     """Raise ValueError, which names the metric, for a value that could not be read back."""
     _check_each(metrics, METRIC, "metrics.")
@@ -130,7 +142,7 @@ def _check_layers(facts: Facts) -> None:
 
 def _check_each(values: Mapping[str, Any], kind: Kind, within: str) -> None:
     for name, value in values.items():
-        if not kind.accepts(value):
+        if not (isinstance(name, str) and kind.accepts(value)):
             raise ValueError(f"{within}{name} is {shortened(value)}, but must be {kind.words}")
 
 

@@ -102,6 +102,8 @@ def read_run(folder: Path, format: str = FORMAT, check: Check | None = None) -> 
     """Read a finished run; raises ValueError if the folder is not a run, is damaged, or fails the check."""
     facts = read_facts(folder, format)
     try:
+        if not (folder / TENSORS).is_file():  # opening a pipe would wait for ever
+            raise ValueError("it is missing")
         with (folder / TENSORS).open("rb") as file:
             header = _read_header(file)
             _apply(check, facts, header.entries)
@@ -110,15 +112,14 @@ def read_run(folder: Path, format: str = FORMAT, check: Check | None = None) -> 
             file.seek(0)
             return load(file.read()), facts
     except (OSError, ValueError, SafetensorError) as error:
-        reason = "it is missing" if isinstance(error, FileNotFoundError) else error
-        raise ValueError(f"the run in {str(folder)!r} is damaged: {TENSORS}: {reason}") from error
+        raise ValueError(f"the run in {str(folder)!r} is damaged: {TENSORS}: {error}") from error
 
 
 def write_checkpoint(folder: Path, tensors: Tensors, facts: Facts) -> None:
     """Write a checkpoint over the previous one. After an OSError the previous one is as it was."""
     text = _as_json({"format": FORMAT, **facts})
     with _partial(folder) as partial:
-        write_file(partial / CHECKPOINT, save(tensors, {"facts": text, "sha256": _digest(tensors, text)}))
+        write_file(partial / CHECKPOINT, save(tensors, {"facts": text, "sha256": digest(tensors, text)}))
         os.replace(partial / CHECKPOINT, folder / CHECKPOINT)
 
 
@@ -144,7 +145,7 @@ def read_checkpoint(folder: Path, check: Check | None = None) -> tuple[Tensors, 
             _apply(check, facts, entries)
             file.seek(0)
             tensors = {name: tensor.clone() for name, tensor in load(file.read()).items()}
-        if _digest(tensors, text) != checksum:
+        if digest(tensors, text) != checksum:
             raise ValueError("its checksum does not fit, so it was changed after it was written")
     except (OSError, ValueError, SafetensorError) as error:
         raise ValueError(f"{str(folder / CHECKPOINT)!r} is damaged ({error}); start the run again") from error
@@ -164,8 +165,14 @@ def sealed(facts: Facts) -> Facts:
 
 
 def stored_form(tensors: Tensors) -> Tensors:
-    """The tensors as files hold them: on the CPU, contiguous, without gradients."""
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    """The tensors as files hold them: on the CPU, contiguous, without gradients, each with memory of its own."""
+    stored, memory = {}, set()
+    for name, tensor in tensors.items():
+        stored[name] = plain = tensor.detach().cpu().contiguous()
+        if (place := plain.untyped_storage().data_ptr()) in memory:
+            stored[name] = plain.clone()
+        memory.add(place)
+    return stored
 
 
 def factors_to_store(layer: str, U: Tensor, V: Tensor) -> Tensors:
@@ -295,7 +302,7 @@ def _sha256(file: BinaryIO) -> str:
     return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _digest(tensors: Tensors, text: str) -> str:
+def digest(tensors: Tensors, text: str) -> str:
     """A checksum of tensors, their names and shapes, and a text."""
     digest = hashlib.sha256(text.encode())
     for name, tensor in sorted(tensors.items()):

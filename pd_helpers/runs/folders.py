@@ -123,7 +123,10 @@ def claimed(path: Path) -> Iterator[Path]:
 def clear_remnants(path: Path) -> None:
     """Remove what a killed process left half-written."""
     for remnant in path.glob(f"{PARTIAL}*"):
-        shutil.rmtree(remnant, ignore_errors=True)
+        if remnant.is_dir():
+            shutil.rmtree(remnant, ignore_errors=True)
+        else:
+            remnant.unlink(missing_ok=True)
 
 
 def is_remnant(path: Path) -> bool:
@@ -145,6 +148,13 @@ def how_to_resume(folder: str | os.PathLike, *, own_network: bool = False) -> st
     """The part of a message that says how to continue the run in this folder."""
     own = ", target=network, data=data" if own_network else ""
     return f"pdh.resume({str(folder)!r}{own}) continues it"
+
+
+def how_to_go_on(folder: Path | None, *, own_network: bool = False) -> str:
+    """What a message says after a Ctrl-C."""
+    if folder is not None and has_checkpoint(folder):
+        return how_to_resume(folder, own_network=own_network)
+    return "with out=, a new folder, a run leaves checkpoints, and pdh.resume continues it"
 
 
 def _short(value: Any) -> str:

@@ -6,9 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-WITHOUT_FOLDER = "with out=, a folder, a run leaves checkpoints, and pdh.resume continues it"
-"""How to go on after a Ctrl-C that left nothing."""
-
 
 class Stopped(KeyboardInterrupt):
     """A Ctrl-C that has been dealt with; the message says where training stopped and how to go on."""

@@ -20,11 +20,20 @@ from pd_helpers.core.target import frozen
 from pd_helpers.core.training import compare_stored, generator, pick_device, undisturbed
 from pd_helpers.runs import blueprint, files
 from pd_helpers.runs.api import after_target
-from pd_helpers.runs.blueprint import Unsuitable, stored_config, stored_rank, stored_target_config, target_tensors
+from pd_helpers.runs.blueprint import (
+    Unsuitable,
+    default_dtype,
+    stored_config,
+    stored_dtype,
+    stored_rank,
+    stored_target_config,
+    target_tensors,
+)
 from pd_helpers.runs.circumstances import CIRCUMSTANCES, circumstances, warn_of_differences
 from pd_helpers.runs.evaluation import check_agreement
 from pd_helpers.runs.facts import Facts
 from pd_helpers.runs.folders import checked_path, claimed, clear_remnants, is_finished
+from pd_helpers.runs.memory import check_layers, check_room
 from pd_helpers.runs.presets import Settings
 from pd_helpers.runs.recording import Record
 from pd_helpers.runs.run import Run
@@ -66,6 +75,7 @@ def _finished(facts: Facts, tensors: files.Tensors, target: nn.Module | None, at
     candidate.record = Record.unpack(tensors, facts, method)
     run = _run(facts, [candidate])
     run.metrics = facts["metrics"]
+    run.mark_measured()
     check_agreement(run.metrics, run.components)
     run.trained = {key: facts[key] for key in CIRCUMSTANCES if key in facts}
     return run
@@ -134,18 +144,29 @@ def _resume(path: Path, target: nn.Module | None, data: Data | None, show_progre
         ) from error
     run = None
     try:
+        _check_room(facts, target, at)
         warn_of_differences(facts, circumstances(facts["device"]))
         if facts["candidates"]:
             with _as_before(target):
                 run = _unfinished(facts, tensors, target, data, at)
         else:
             stage, settings = _target_stage(facts, tensors, at)
+            stage.begin()
     except Exception as error:  # the file is untrusted
         raise ValueError(f"the run in {str(path)!r} cannot be resumed: {error}") from error
     if run is None:
         trained, seconds = stage.train(path, show_progress=show_progress)
         run = after_target(facts["experiment"], facts["seed"], settings, trained, seconds, device=facts["device"])
     return run.train_into(path, show_progress=show_progress)
+
+
+def _check_room(facts: Facts, target: nn.Module | None, at: torch.device) -> None:
+    """Raise ValueError for sizes that this machine cannot hold."""
+    config, (_, own_config) = stored_target_config(facts), stored_config(facts)
+    if config is not None:
+        check_room(Settings(config, own_config), at)
+    elif target is not None:
+        check_layers(target, own_config, facts["layers"], at)
 
 
 def _unfinished(
@@ -227,6 +248,7 @@ def _run(facts: Facts, candidates: list[Candidate]) -> Run:
         candidates=candidates,
         target_seconds=facts["target_seconds"],
         first_batch=facts.get("first_batch"),
+        shipped=facts.get("shipped"),
     )
 
 
@@ -253,7 +275,8 @@ def _stored_target(facts: Facts, tensors: files.Tensors, target: nn.Module | Non
     """The target as it was: one of the papers' networks is built anew, a network of your own gets its weights back."""
     config = stored_target_config(facts)
     if config is not None:
-        target = config.build()
+        with default_dtype(stored_dtype({name: tensor.dtype for name, tensor in tensors.items()})):
+            target = config.build()
     _fill(target_tensors(target), tensors)
     return frozen(target, at)
 

@@ -28,6 +28,12 @@ def check_settings(experiment: Preset, settings: Settings, device: torch.device)
     if settings.config.rank not in (experiment.config.rank, experiment.paper.rank):
         _check_rank(settings.config, settings.target.matrices)
 
+    check_room(settings, device)
+
+
+def check_room(settings: Settings, device: torch.device) -> None:
+    """Raise ValueError if this machine cannot hold a target and its decomposition."""
+
     def floats(target: Any, config: Any) -> int:
         share = 1 - (1 - target.feature_probability) ** target.n_features if hasattr(target, "n_features") else 1
         return target.n_floats + _floats(config, target.matrices, config.C, int(share * config.batch_size))

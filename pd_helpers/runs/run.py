@@ -22,10 +22,10 @@ from pd_helpers.runs import files
 from pd_helpers.runs.blueprint import target_tensors
 from pd_helpers.runs.checkpoints import with_checkpoints
 from pd_helpers.runs.circumstances import circumstances
-from pd_helpers.runs.evaluation import check_agreement, evaluate
-from pd_helpers.runs.facts import Facts, check_metrics
-from pd_helpers.runs.folders import has_checkpoint, how_to_resume, new_folder
-from pd_helpers.runs.interrupts import WITHOUT_FOLDER, one_line
+from pd_helpers.runs.evaluation import evaluate
+from pd_helpers.runs.facts import Facts, check_metrics, plain
+from pd_helpers.runs.folders import check_new_folder, has_checkpoint, how_to_go_on, how_to_resume, new_folder
+from pd_helpers.runs.interrupts import one_line
 from pd_helpers.runs.recording import Snapshot
 from pd_helpers.runs.selection import Candidate, best
 from pd_helpers.runs.target_stage import run_facts
@@ -57,6 +57,10 @@ class Run:
     """Time the target took to train."""
     trained: dict[str, Any] = field(default_factory=dict)
     """Its `circumstances`: date, device, threads, versions; empty until training has ended."""
+    _measured: str | None = field(default=None, repr=False)
+    """The `_fingerprint` of the parameters that the metrics describe."""
+    shipped: dict[str, Any] | None = None
+    """What was left out of a run that comes with the package; None for all others."""
     first_batch: str | None = None
     """Checksum of the first inputs that `data` draws, by which `resume` knows a function of one's own again."""
 
@@ -173,15 +177,28 @@ class Run:
         """`train` into a folder that is this run's own and may hold its checkpoint already."""
         how = how_to_resume(folder or "", own_network=self.target_config is None)
         steps = with_checkpoints(self.steps(), folder, self.pack_checkpoint, how_to_go_on=how)
-        with one_line(lambda: how if folder is not None and has_checkpoint(folder) else WITHOUT_FOLDER):
+        with one_line(lambda: how_to_go_on(folder, own_network=self.target_config is None)):
             for _ in progress(steps, total=self.remaining, description=self.name or "run", show=show_progress):
                 pass
-            self.metrics = evaluate(self)
+            self._measure()
             check_metrics(self.metrics)
             self.trained = circumstances(self.device)
             if folder is not None:
                 self._finish(folder)
         return self
+
+    def _measure(self) -> None:
+        """Measure the run as it is; metrics of other names stay."""
+        self.metrics = {**self.metrics, **evaluate(self)}
+        self.mark_measured()
+
+    def mark_measured(self) -> None:
+        """Note that the metrics describe the parameters as they are now."""
+        self._measured = self._fingerprint()
+
+    def _fingerprint(self) -> str:
+        """A checksum of all parameters, by which `save` notices that they were edited."""
+        return files.digest(files.stored_form(self.method.parameters()), "")
 
     def _finish(self, folder: Path) -> None:
         """Put the finished run where its checkpoints were."""
@@ -202,11 +219,16 @@ class Run:
         Components that were edited after training are measured again. Raises ValueError if the folder exists and is
         not empty or cannot be made, or if metrics were added that are not numbers.
         """
+        if len(self.candidates) > 1 or self.step < self.config.steps:
+            raise ValueError(
+                f"the run is at step {self.step} of {self.config.steps}, and only finished runs can be saved; "
+                "run.train() finishes it, and run.train(out=...) leaves checkpoints on the way"
+            )
+        check_new_folder(folder, "folder")
         with new_folder(folder) as path:
-            try:
-                check_agreement(self.metrics, self.components)
-            except ValueError:
-                self.metrics = {**self.metrics, **evaluate(self)}
+            if not self.metrics or self._measured != self._fingerprint():
+                self._measure()
+            self.metrics = plain(self.metrics)
             check_metrics(self.metrics)
             files.write_run(path, *self.pack())
             return path
@@ -237,5 +259,6 @@ class Run:
             "layers": {path: layer.C for path, layer in self.components.layers.items()},
             "target_seconds": self.target_seconds,
             "first_batch": self.first_batch,
+            **({"shipped": self.shipped} if self.shipped is not None else {}),
             **self.trained,
         }

@@ -9,7 +9,7 @@ from torch import nn
 
 from pd_helpers.core.config import Config
 from pd_helpers.core.training import progress
-from pd_helpers.runs.blueprint import target_tensors
+from pd_helpers.runs.blueprint import default_dtype, stored_dtype, target_tensors
 from pd_helpers.runs.checkpoints import with_checkpoints
 from pd_helpers.runs.circumstances import circumstances
 from pd_helpers.runs.facts import Facts
@@ -39,6 +39,7 @@ class TargetStage:
     ):
         self.facts, self.config, self.seed, self.at = facts, config, seed, at
         self.stored = stored
+        self._begun: TargetTraining | None = None
 
     def train(self, folder: Path | None, *, show_progress: bool) -> tuple[nn.Module, float]:
         """Train to the end, with checkpoints in the folder; gives the target and the seconds that it took."""
@@ -46,7 +47,7 @@ class TargetStage:
         if not isinstance(self.config, TrainedConfig):  # written by hand, or made in a way of its own
             target = self.config.make(self.seed, self.at, show_progress=show_progress)
             return target, time.perf_counter() - began
-        training = self._training()
+        training = self.begin()
         if self.stored is not None:
             began -= self.stored[1]["target_seconds"]
 
@@ -62,11 +63,18 @@ class TargetStage:
             pass
         return training.model, time.perf_counter() - began
 
+    def begin(self) -> TargetTraining:
+        """The training where it stands; ValueError, which names the tensor, if what was stored cannot be continued."""
+        if self._begun is None:
+            self._begun = self._training()
+        return self._begun
+
     def _training(self) -> TargetTraining:
         if self.stored is None:
             return TargetTraining(self.config, self.config.new(self.seed, self.at), self.seed)
         tensors, facts = self.stored
-        model = self.config.build_whole()
+        with default_dtype(stored_dtype({name: tensor.dtype for name, tensor in tensors.items()})):
+            model = self.config.build_whole()
         with torch.no_grad():
             for name, tensor in target_tensors(model).items():
                 tensor.copy_(tensors[name])

@@ -59,11 +59,14 @@ def _same(x: Tensor, y: Tensor) -> bool:
 def check_data(target: nn.Module, data: Data, draw: Generator) -> None:
     """Raise ValueError unless data gives batches that the target takes and answers with finite numbers."""
     x = data(2, draw)
-    if not isinstance(x, Tensor) or x.ndim != 2 or len(x) != 2:
+    if isinstance(x, Tensor) and x.ndim == 2 and not len(x):
+        x = data(N_COMPARED, draw)  # it may give inputs by the dozen
+    if not isinstance(x, Tensor) or x.ndim != 2 or not len(x):
         result = f"a tensor of shape {tuple(x.shape)}" if isinstance(x, Tensor) else f"a {type(x).__name__}"
         raise ValueError(
             f"data(2, generator) must give a tensor of shape (2, d_in), one input per row, but gave {result}"
         )
+    x = x[:2]
     if not x.isfinite().all():
         raise ValueError("data gives numbers that are not finite; check what it is made from")
     if x.requires_grad:
