@@ -268,7 +268,7 @@ class ComponentModel(nn.Module):
                 a = input
                 if path in inputs:
                     raise ValueError(f"one forward pass calls {path!r} twice; give each call a module of its own")
-                if a.ndim != 2:
+                if a.ndim != 2 and path in masks:
                     raise ValueError(
                         f"layer {path!r} takes inputs of shape (rows, {self._width(path)}), but got {tuple(a.shape)}; "
                         "a network that flattens all but the last dimension before the layer works"

@@ -77,8 +77,12 @@ def begin(
     def initialise() -> Candidate:
         began = time.perf_counter()
         model = decompose(target, C, rank=config.rank, std=config.init_std, generator=init).to(at)
-        output = model.target_forward(data(2, generator(seed, "data", at))).output  # ValueError for an uncalled layer
+        x = data(2, generator(seed, "data", at))
+        output = model.target_forward(x).output  # ValueError for an uncalled layer
         OUTPUT_LOSSES[config.output_loss](output, output)  # ValueError for outputs that cannot be compared so
+        if target_config is None:
+            with torch.no_grad():
+                model(x)  # ValueError for activations of a shape that components cannot read
         decomposition = method(model, config, init=init, draw=generator(seed, "data", at))
         if warm_up:
             decomposition.warm_up()

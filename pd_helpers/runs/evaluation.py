@@ -126,9 +126,7 @@ def check_agreement(measured: Mapping[str, Any], model: ComponentModel) -> None:
     for name, (low, high) in BOUNDS.items():
         value = measured.get(name, 0.0)
         if not (isinstance(value, int | float) and low <= value <= high):
-            raise ValueError(
-                f"metrics.{name} is {value}, but must be a number of at least {low:g} and at most {high:g}"
-            )
+            raise ValueError(f"metrics.{name} is {value}, but must be a number from {low:g} to {high:g}")
     for name, value in _of_parameters(model).items():
         stored = measured.get(name, value)
         if not (isinstance(stored, int | float) and math.isclose(stored, value, rel_tol=0.05, abs_tol=1e-6)):
