@@ -21,7 +21,7 @@ from collections import Counter
 from pathlib import Path
 
 PRESETS = ("apd/tms_5-2", "spd/tms_5-2", "spd/tms_5-2_id", "apd/gated")
-SETTINGS = {"steps": 400, "selection_steps": 100, "n_init": 2, "target_steps": 400, "batch_size": 64}
+SETTINGS = {"steps": 1500, "selection_steps": 500, "n_init": 2, "target_steps": 3000, "batch_size": 64}
 PROGRAM = """
 import sys
 from pd_helpers.runs import files
