@@ -120,6 +120,21 @@ class TestRight:
         run = fit(shared(), ["a"])
         assert pdh.load(run.save(tmp_path / "run"), target=shared()).metrics == run.metrics
 
+    def test_buffers_of_every_type_are_stored(self, tmp_path):
+        def masked():
+            network = Of(lambda n, x: n.a(x), a=nn.Linear(8, 8))
+            network.register_buffer("mask", torch.full((8, 8), float("-inf")).triu(1))
+            network.register_buffer("rotation", torch.polar(torch.ones(4), torch.arange(4.0)))
+            network.register_buffer("places", torch.arange(3, dtype=torch.uint8).to(torch.uint16))
+            network.register_buffer("low", torch.zeros(3).to(torch.float8_e4m3fn))
+            return network
+
+        run = fit(masked(), ["a"])
+        target = masked()
+        target.rotation.zero_()
+        assert pdh.load(run.save(tmp_path / "run"), target=target).metrics == run.metrics
+        assert torch.equal(target.rotation, masked().rotation)
+
     @pytest.mark.parametrize(
         "sample",
         [

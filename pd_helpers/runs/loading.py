@@ -67,7 +67,7 @@ def _finished(facts: Facts, tensors: files.Tensors, target: nn.Module | None, at
     """The run that these facts and tensors are."""
     for layer in facts["layers"]:
         tensors = files.with_factors(layer, tensors)
-    _check_finite(tensors)
+    _check_finite(tensors, target)
     network = _stored_target(facts, tensors, target, at)
     method = _method(facts, tensors, network)
     method.step = method.config.steps
@@ -231,9 +231,11 @@ def _target_stage(facts: Facts, tensors: files.Tensors, at: torch.device) -> tup
     return TargetStage(own_facts, config, target_seed(config, seed), at, stored=(tensors, facts)), settings
 
 
-def _check_finite(tensors: files.Tensors) -> None:
+def _check_finite(tensors: files.Tensors, target: nn.Module | None) -> None:
+    """Raise ValueError for numbers that are not finite, but in buffers of a network of one's own: masks hold -inf."""
+    buffers = {} if target is None else {f"target.{name}" for name, _ in frozen(target).named_buffers()}
     for name, tensor in tensors.items():
-        if not tensor.isfinite().all():
+        if name not in buffers and not tensor.isfinite().all():
             raise ValueError(f"{files.TENSORS}: {name} holds numbers that are not finite")
 
 
