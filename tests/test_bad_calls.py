@@ -24,7 +24,7 @@ from pd_helpers import plots, widgets
 from pd_helpers.core.apd import APD
 from pd_helpers.core.method import Method
 from pd_helpers.core.spd import SPD
-from pd_helpers.targets.base import TrainedConfig
+from pd_helpers.targets.base import TargetTraining
 
 pytestmark = pytest.mark.usefixtures("as_a_user", "no_training")
 PACKAGE = str(Path(pdh.__file__).parent)
@@ -61,7 +61,7 @@ def no_training(runs, monkeypatch):
     def work(*_):
         pytest.fail("a bad call began to train")
 
-    for kind, name in ((TrainedConfig, "train"), (APD, "train"), (SPD, "train"), (Method, "warm_up")):
+    for kind, name in ((TargetTraining, "steps"), (APD, "train"), (SPD, "train"), (Method, "warm_up")):
         monkeypatch.setattr(kind, name, work)
 
 
@@ -116,7 +116,7 @@ def state() -> tuple:
     return *numbers, *settings, sorted(os.listdir())
 
 
-def refused(call: Call) -> None:
+def assert_refused(call: Call) -> None:
     """The call raises one sentence of ours, and changes nothing."""
     before = state()
     with pytest.raises((ValueError, TypeError)) as raised:
@@ -293,7 +293,7 @@ def in_an_empty_folder(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", CALLS)
 def test_a_bad_call_is_refused(name):
-    refused(CALLS[name])
+    assert_refused(CALLS[name])
 
 
 def shown_to_readers() -> dict[str, Callable]:
@@ -337,7 +337,7 @@ def test_labs_and_pictures_refuse_what_is_of_another_kind(name):
         if parameter.kind is not parameter.VAR_KEYWORD
     }
     is_many = inspect.signature(function).parameters[argument].kind is inspect.Parameter.VAR_POSITIONAL
-    refused(Call(argument, lambda: function(value) if is_many else function(**{argument: value}, **others)))
+    assert_refused(Call(argument, lambda: function(value) if is_many else function(**{argument: value}, **others)))
 
 
 # --- Drawn at random --------------------------------------------------------------------------------------
@@ -395,4 +395,4 @@ DRAWN: dict[str, tuple[str, Callable, st.SearchStrategy]] = {
 def test_whatever_is_no_value_of_an_argument_is_refused(name, drawn):
     argument, call, values = DRAWN[name]
     value = drawn.draw(values)
-    refused(Call(argument, lambda: call(value)))
+    assert_refused(Call(argument, lambda: call(value)))
