@@ -9,11 +9,10 @@ import pytest
 import torch
 
 import pd_helpers as pdh
-from pd_helpers.core.method import method_of
 from pd_helpers.core.training import pick_device
 from pd_helpers.runs import files
 from pd_helpers.runs.run import Run
-from pd_helpers.runs.target_stage import TargetStage, run_facts
+from pd_helpers.runs.target_stage import TargetStage
 
 COMMON = {"steps": 8, "n_init": 1, "batch_size": 16, "target_steps": 30}
 SMALL = {
@@ -142,9 +141,13 @@ class TestADamagedCheckpoint:
             pdh.resume(folder)
 
 
-def test_the_stage_says_what_the_run_will_be(tmp_path):
-    settings = pdh.preset("apd/tms_5-2").settings
-    facts = run_facts("apd/tms_5-2", method_of(settings.config).name, 0, settings.config, settings.target, "cpu")
-    assert facts["method"] == "apd"
-    assert facts["candidates"] == []
+def test_the_stage_says_what_the_run_will_be(tmp_path, monkeypatch):
+    name = "apd/tms_5-2"
+    stopped_after(3, name, tmp_path / "run", monkeypatch)
+    _, facts = files.read_checkpoint(tmp_path / "run")
+    settings = pdh.preset(name).replace(**SMALL[name])
+    assert (facts["experiment"], facts["method"], facts["seed"]) == (name, "apd", 3)
+    assert facts["config"] == settings.config.to_dict()
+    assert facts["target_config"] == settings.target.to_dict()
+    assert (facts["layers"], facts["candidates"], facts["discarded_seconds"]) == ({}, [], 0.0)
     assert pick_device(facts["device"]) == torch.device("cpu")

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+from pd_helpers.core.config import shown
+
 Facts = dict[str, Any]
 """Name → any value that JSON can hold."""
 
@@ -101,7 +103,7 @@ def check_checkpoint(facts: Facts) -> None:
         _check_layers(facts)
     for i, candidate in enumerate(facts["candidates"]):
         if not isinstance(candidate, dict):
-            raise ValueError(f"candidates[{i}] is {shortened(candidate)}, but must be a mapping")
+            raise ValueError(f"candidates[{i}] is {shown(candidate)}, but must be a mapping")
         _check(candidate, CANDIDATE, {}, f"candidates[{i}].")
         _check_record(candidate, facts, f"candidates[{i}].")
 
@@ -126,13 +128,13 @@ def check_metrics(metrics: Mapping[str, Any]) -> None:
 def _check(facts: Facts, required: Mapping[str, Kind], optional: Mapping[str, Kind], within: str = "") -> None:
     for name in facts:
         if name not in required and name not in optional:
-            raise ValueError(f"{within}{shortened(name)} is not a field of a stored run")
+            raise ValueError(f"{within}{shown(name)} is not a field of a stored run")
     for name, kind in {**required, **optional}.items():
         if name not in facts:
             if name in required:
                 raise ValueError(f"{within}{name} is missing; it must be {kind.words}")
         elif not kind.accepts(facts[name]):
-            raise ValueError(f"{within}{name} is {shortened(facts[name])}, but must be {kind.words}")
+            raise ValueError(f"{within}{name} is {shown(facts[name])}, but must be {kind.words}")
 
 
 def _check_layers(facts: Facts) -> None:
@@ -143,7 +145,7 @@ def _check_layers(facts: Facts) -> None:
 def _check_each(values: Mapping[str, Any], kind: Kind, within: str) -> None:
     for name, value in values.items():
         if not (isinstance(name, str) and kind.accepts(value)):
-            raise ValueError(f"{within}{name} is {shortened(value)}, but must be {kind.words}")
+            raise ValueError(f"{within}{name} is {shown(value)}, but must be {kind.words}")
 
 
 def _check_record(record: Facts, facts: Facts, within: str = "") -> None:
@@ -154,10 +156,10 @@ def _check_record(record: Facts, facts: Facts, within: str = "") -> None:
     if len(lengths) > 1:
         raise ValueError(f"{within}history has columns of different lengths, {lengths[0]} and {lengths[-1]}")
     if not _are_steps(history.get("step", [])):
-        raise ValueError(f"{within}history.step is {shortened(history['step'])}, but must be {STEPS.words}")
+        raise ValueError(f"{within}history.step is {shown(history['step'])}, but must be {STEPS.words}")
     last = facts["config"].get("steps")
     if not _is_whole(last, 1):
-        raise ValueError(f"config.steps is {shortened(last)}, but must be {POSITIVE.words}")
+        raise ValueError(f"config.steps is {shown(last)}, but must be {POSITIVE.words}")
     for name, steps in (
         ("snapshot_steps", record["snapshot_steps"]),
         ("history.step", record["history"].get("step", [])),
@@ -165,14 +167,3 @@ def _check_record(record: Facts, facts: Facts, within: str = "") -> None:
     ):
         if steps and steps[-1] > last:
             raise ValueError(f"{within}{name} ends with {steps[-1]}, but config.steps is {last}")
-
-
-def shortened(value: Any) -> str:
-    """The value as an error message shows it, cut where it would be long."""
-    if isinstance(value, list | dict) and len(value) > 4:
-        return f"a {'list' if isinstance(value, list) else 'mapping'} of {len(value)} entries"
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # a number of too many digits, or too many levels
-        return "a value that is too large to show"
-    return text if len(text) <= 80 else f"{text[:60]}… ({len(text)} characters)"

@@ -14,6 +14,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from pd_helpers.core.config import shown
+
 RUN, TENSORS, CHECKPOINT = "run.json", "tensors.safetensors", "checkpoint.safetensors"
 PARTIAL, LOCK = ".partial-", ".lock"
 """What a process that was killed can leave: folders with files that were being written, and the file of its lock."""
@@ -25,7 +27,7 @@ def checked_path(folder: Any, argument: str = "folder") -> Path:
     Raises TypeError for what is no path, and ValueError for a path that no file system takes.
     """
     if not isinstance(folder, str | os.PathLike) or isinstance(path := os.fspath(folder), bytes):
-        raise TypeError(f"{argument} must be the path of a folder, but is {_short(folder)}; 'runs/1' works")
+        raise TypeError(f"{argument} must be the path of a folder, but is {shown(folder)}; 'runs/1' works")
     if not path.strip():
         raise ValueError(f"{argument} is {path!r}, which names no folder; 'runs/1' works")
     try:
@@ -34,7 +36,7 @@ def checked_path(folder: Any, argument: str = "folder") -> Path:
             os.stat(resolved)
     except (OSError, RuntimeError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise ValueError(f"{argument} is {_short(path)}, which cannot be a folder ({reason}); 'runs/1' works") from None
+        raise ValueError(f"{argument} is {shown(path)}, which cannot be a folder ({reason}); 'runs/1' works") from None
     return resolved
 
 
@@ -155,9 +157,3 @@ def how_to_go_on(folder: Path | None, *, own_network: bool = False) -> str:
     if folder is not None and has_checkpoint(folder):
         return how_to_resume(folder, own_network=own_network)
     return "with out=, a new folder, a run leaves checkpoints, and pdh.resume continues it"
-
-
-def _short(value: Any) -> str:
-    """The value as an error message shows it, cut where it would be long."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:60]}… ({len(text)} characters)"

@@ -237,10 +237,7 @@ class Run:
         """The finished run, as it is stored."""
         tensors, facts = self.candidates[0].record.pack()
         tensors |= target_tensors(self.target) | self.method.parameters()
-        rest = {**facts, "seconds": self.seconds, "metrics": self.metrics}
-        of_checkpoints = ("candidates", "discarded_seconds")
-        common = {name: value for name, value in self._facts().items() if name not in of_checkpoints}
-        return files.stored_form(tensors), {**common, **rest}
+        return files.stored_form(tensors), {**self._facts(), **facts, "seconds": self.seconds, "metrics": self.metrics}
 
     def pack_checkpoint(self) -> tuple[files.Tensors, Facts]:
         """All that is needed to continue, as it is stored: what belongs to a candidate under its number."""

@@ -53,8 +53,8 @@ class TargetStage:
 
         def pack() -> tuple[Tensors, Facts]:
             tensors = {**target_tensors(training.model), **training.state()}
-            seconds = time.perf_counter() - began
-            return stored_form(tensors), {**self.facts, "target_seconds": seconds, "target_step": training.step}
+            progress_so_far = {"target_seconds": time.perf_counter() - began, "target_step": training.step}
+            return stored_form(tensors), {**self.facts, **progress_so_far, "discarded_seconds": 0.0, "candidates": []}
 
         how = how_to_resume(folder or "")
         steps = with_checkpoints(training.steps(), folder, pack, of=" of the target", how_to_go_on=how)
@@ -92,7 +92,7 @@ def target_seed(config: TargetConfig, seed: int) -> int:
 def run_facts(
     name: str | None, method: str, seed: int, config: Config, target_config: TargetConfig | None, device: str
 ) -> dict[str, Any]:
-    """What a run is before it has components: the facts that all of its checkpoints share."""
+    """What a run is before it has components: the facts that it and all of its checkpoints share."""
     return {
         "experiment": name,
         "method": method,
@@ -101,8 +101,5 @@ def run_facts(
         "target_kind": target_config.kind if target_config else None,
         "target_config": target_config.to_dict() if target_config else None,
         "layers": {},
-        "target_seconds": 0.0,
-        "discarded_seconds": 0.0,
-        "candidates": [],
         **circumstances(device),
     }
