@@ -1,0 +1,53 @@
+"""What a network takes: a tensor, or several tensors in a tuple or a dictionary.
+
+    network(x)                  x is a tensor, of numbers or of tokens; or anything else that the network takes
+    network(*x)                 x is a tuple
+    network(**x)                x is a mapping from names to values
+
+The first dimension of every tensor counts the inputs. Whatever is not a tensor, such as `use_cache=False`, goes along.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+Inputs = Any
+"""One batch, as the network takes it."""
+
+
+def call(network: nn.Module, x: Inputs) -> Any:
+    """What the network answers."""
+    if isinstance(x, tuple):
+        return network(*x)
+    return network(**x) if isinstance(x, Mapping) else network(x)
+
+
+def tensors(x: Inputs) -> Iterator[Tensor]:
+    """All tensors of a batch, in order."""
+    if isinstance(x, Tensor):
+        yield x
+    elif isinstance(x, tuple | list | Mapping):
+        for part in x.values() if isinstance(x, Mapping) else x:
+            yield from tensors(part)
+
+
+def mapped(function: Callable[[Tensor], Tensor], x: Inputs) -> Inputs:
+    """The batch with each of its tensors replaced by what the function makes of it."""
+    if isinstance(x, Tensor):
+        return function(x)
+    if isinstance(x, tuple | list):
+        parts = [mapped(function, part) for part in x]
+        return type(x)(*parts) if hasattr(x, "_fields") else type(x)(parts)
+    return {name: mapped(function, part) for name, part in x.items()} if isinstance(x, Mapping) else x
+
+
+def n_inputs(x: Inputs) -> int:
+    """The number of inputs: the length of the first tensor."""
+    return next((len(tensor) if tensor.ndim else 1 for tensor in tensors(x)), 0)
+
+
+def select(x: Inputs, which: Any) -> Inputs:
+    """Some of the inputs, by a slice or a list of numbers; tensors of another length stay whole."""
+    n = n_inputs(x)
+    return mapped(lambda tensor: tensor[which] if tensor.ndim and len(tensor) == n else tensor, x)
