@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from pd_helpers.analysis.decomposed import Decomposed
-from pd_helpers.core.target import make_plain
+from pd_helpers.core.networks.frozen import make_plain
 
 
 def with_identity(network: nn.Sequential, before: str, name: str = "identity") -> nn.Sequential:

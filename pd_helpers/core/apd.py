@@ -14,7 +14,7 @@ chosen, s_c(x) = |A_c(x)|^p_A everywhere, and minimality is Σ_c s_c(x), so no s
 `APD.train` is the method; `attributions` and `losses` hold the equations.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -24,9 +24,13 @@ from torch import Generator, Tensor
 
 from . import losses
 from .attributions import attributions, batch_top_k
-from .components import ComponentModel, Forward, checked_rows
-from .config import FLATTEST, SLOWEST, Config, choice, number, switch, whole
+from .components import ComponentModel, checked_rows, spread
+from .config import FLATTEST, SLOWEST, Config, choice, choice_or_function, number, switch, whole
+from .known_network import KnownNetwork
 from .method import Data, Method
+from .networks.batches import Inputs
+from .networks.batches import n_inputs as count
+from .networks.passes import Forward
 from .shortcuts.empty_rows import Batch
 from .training import adam, learning_rate, set_learning_rate
 
@@ -55,6 +59,12 @@ class APDConfig(Config):
     """λ_M (the paper's β)."""
     simplicity_coeff: float = number(0.7)
     """λ_S (the paper's α)."""
+    output_loss: str | Callable[[Tensor, Tensor], Tensor] = choice_or_function(  # noqa: RUF009
+        "mse", *losses.OUTPUT_LOSSES
+    )
+    """How outputs are compared in the minimality loss: "mse", mean squared error, as the paper does; "kl",
+    Kullback-Leibler divergence for a classifier's logits; or a function of your own, called as
+    output_loss(output, target_output), that gives a mean over the batch."""
     hidden_coeff: float = number(0.0)
     """λ_H, coefficient of the reconstruction of hidden activations."""
     schatten_p: float = number(1.0, open=True, least=FLATTEST, high=2.0)
@@ -97,11 +107,6 @@ class APDConfig(Config):
                     f"ever be active, but is {value:g}; {1 / self.batch_size:g} works"
                 )
 
-    @property
-    def output_loss(self) -> str:
-        """Outputs are compared by their mean squared error."""
-        return "mse"
-
     def n_active(self, step: int, n_inputs: int | None = None) -> int:
         """Number of active (input, component) pairs at that step, in a batch of `n_inputs` (default `batch_size`)."""
         rest = max(0.0, 1 - step / (self.steps / 2)) if self.top_k_start else 0.0
@@ -131,9 +136,9 @@ class APD(Method):
         """Train the components in place, one step for each item taken; yields the step's losses without gradients."""
         model, config = self.model, self.config
         while self.step < config.steps:
-            x = data(config.batch_size, self.generator)  # (batch, d_in)
-            batch = model.merge_empty_rows(x)  # .rows (rows, d_in)
-            target = model.target_forward(batch.rows)  # .output (rows, d_output), .inputs: use → (rows, d_in)
+            x = data(config.batch_size, self.generator)  # (batch, d_in), or whatever the network takes
+            batch = self.merged(x)  # .rows (rows, d_in)
+            target = model.target_forward(batch.rows)  # .output (rows, d_output), .inputs: use → (*rows, d_in)
 
             loss = self._losses(batch, target, config.n_active(self.step, batch.n_inputs))
             total = (
@@ -155,6 +160,7 @@ class APD(Method):
     def _losses(self, batch: Batch, target: Forward, n_active: int) -> Losses:
         """The equations, on a batch with `n_active` active (input, component) pairs."""
         model, config, x, n_inputs = self.model, self.config, batch.rows, batch.n_inputs
+        compare = losses.output_loss(config.output_loss)
         norms, n_parameters = schatten_norms(model, config.schatten_p)  # (C,)
         faithfulness = losses.faithfulness(model.targets, model.sums, model.n_all_parameters)
         hidden = faithfulness.new_zeros(())
@@ -164,17 +170,15 @@ class APD(Method):
         else:
             active = active_components(model, x, config, n_active)  # (rows, C), Boolean
             sparse = model(x, active)
-            minimality = losses.recon(sparse.output, target.output, n_inputs)
+            minimality = compare(sparse.output, target.output, batch.divisor)
             if config.hidden_coeff:
-                hidden = losses.hidden_recon(sparse.inputs, target.inputs, model.hidden, n_inputs)
+                hidden = losses.hidden_recon(sparse.inputs, target.inputs, model.hidden, batch.divisor)
         return Losses(faithfulness, minimality, losses.simplicity(active, norms, n_parameters, n_inputs), hidden)
 
-    def batch_losses(
-        self, x: Float[Tensor, "batch d_in"], generator: Generator | None = None, step: int | None = None
-    ) -> Losses:
+    def batch_losses(self, x: Inputs, generator: Generator | None = None, step: int | None = None) -> Losses:
         """The losses of one batch, with gradients; APD draws no masks, so `generator` is not used."""
-        batch = self.model.merge_empty_rows(x)
-        n_active = self.config.n_active(self.step if step is None else step, len(x))
+        batch = self.merged(x)
+        n_active = self.config.n_active(self.step if step is None else step, batch.n_inputs)
         return self._losses(batch, self.model.target_forward(batch.rows), n_active)
 
     def build(self, init: Generator) -> None:
@@ -206,22 +210,27 @@ class APD(Method):
         return losses.minimality
 
     @torch.no_grad()
-    def attributions(self, x: Float[Tensor, "rows d_in"]) -> Float[Tensor, "rows C"]:
+    def attributions(self, x: Inputs) -> Float[Tensor, "inputs C"]:
         """A_c(x) at the parameters that the configuration says."""
         return component_attributions(self.model, x, self.config)
 
     @torch.no_grad()
-    def importances(
-        self, x: Float[Tensor, "rows d_in"], n_inputs: int | None = None
-    ) -> dict[str, Float[Tensor, "rows _"]]:
-        """Use → 1 for the components that the batch top-k over these rows keeps active, 0 for the others."""
-        n_inputs = n_inputs or len(checked_rows(x))
+    def importances(self, x: Inputs, n_inputs: int | None = None) -> dict[str, Float[Tensor, "*rows _"]]:
+        """Use → 1 for the components that the batch top-k over these inputs keeps active, 0 for the others.
+
+        A component spans layers, so it is active on an input or not; it then is at every row that the input has.
+        """
+        n_inputs = n_inputs or count(checked_rows(x))
         active = active_components(self.model, x, self.config, round(self.config.top_k * n_inputs))
-        return dict.fromkeys(self.model.uses, active.to(x.dtype))
+        active = active.to(self.model.factors[0].dtype)  # (inputs, C)
+        if isinstance(self.model.target, KnownNetwork):  # whose rows are the inputs
+            return dict.fromkeys(self.model.uses, active)
+        rows = self.model.rows(x)
+        return {use: spread(active, rows[use]).expand(-1, *rows[use][1:], -1) for use in self.model.uses}
 
     def sample_masks(
-        self, importances: dict[str, Float[Tensor, "rows _"]], generator: Generator
-    ) -> dict[str, Float[Tensor, "rows _"]]:
+        self, importances: dict[str, Float[Tensor, "*rows _"]], generator: Generator
+    ) -> dict[str, Float[Tensor, "*rows _"]]:
         """The active components themselves: nothing is random."""
         return importances
 
@@ -234,20 +243,16 @@ def normalise_(model: ComponentModel) -> None:
 
 
 @torch.no_grad()
-def active_components(
-    model: ComponentModel, x: Float[Tensor, "rows d_in"], config: APDConfig, n_active: int
-) -> Bool[Tensor, "rows C"]:
-    """s_c(x): which components the batch top-k keeps active; `n_active` (row, component) pairs in all."""
+def active_components(model: ComponentModel, x: Inputs, config: APDConfig, n_active: int) -> Bool[Tensor, "inputs C"]:
+    """s_c(x): which components the batch top-k keeps active; `n_active` (input, component) pairs in all."""
     return batch_top_k(component_attributions(model, x, config), n_active)
 
 
-def component_attributions(
-    model: ComponentModel, x: Float[Tensor, "rows d_in"], config: APDConfig
-) -> Float[Tensor, "rows C"]:
+def component_attributions(model: ComponentModel, x: Inputs, config: APDConfig) -> Float[Tensor, "inputs C"]:
     """A_c(x) at the parameters that the configuration says, which are held fixed when it is differentiated."""
     factors = {path: (layer.U, layer.V) for path, layer in model.layers.items()}
     weights = model.sums if config.attribute_at == "components" else model.targets
-    return attributions(model.target, x, factors, {path: W.detach() for path, W in weights.items()})
+    return attributions(model.target, x, factors, {path: W.detach() for path, W in weights.items()}, model.output)
 
 
 def schatten_norms(model: ComponentModel, p: float) -> tuple[Float[Tensor, " C"], int]:

@@ -6,12 +6,19 @@ The inner sum is the derivative of output o as the parameters move in the direct
 product gives it for all outputs at once, where public code runs one backward pass per output.
 """
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .known_network import KnownNetwork
-from .target import lock_of
+from .networks.batches import Inputs, arguments, mapped
+from .networks.frozen import lock_of
+from .networks.layers import kind_of
+from .networks.passes import picked
 
 Directions = dict[str, Float[Tensor, "C d_out d_in"]]
 """Layer → C changes of its weight matrix, which are C directions in parameter space."""
@@ -21,46 +28,68 @@ Weights = dict[str, Float[Tensor, "d_out d_in"]]
 """Layer → weight matrix."""
 
 
+LARGEST = 2**26
+"""Numbers in the directions that are differentiated along at the same time; of larger ones, a few at a time."""
+
+
 def tangents(
-    model: nn.Module, x: Float[Tensor, "batch d"], directions: Directions, weights: Weights | None = None
+    model: nn.Module,
+    x: Inputs,
+    directions: Directions | Factors,
+    weights: Weights | None = None,
+    output: Callable[[Any], Tensor] | None = None,
 ) -> Float[Tensor, "C batch *d_output"]:
     """Derivative of every output along each direction P_c, taken at `weights`, by default the model's own.
 
     This is forward-mode differentiation, which works for any network: one Jacobian–vector product per direction.
+    `output` picks what is compared from what the network returns. Directions may be given as factors (U, V).
     """
-    weights = weights or {path: model.get_submodule(path).weight for path in directions}
-    parameters = {f"{path}.weight": weight.detach() for path, weight in weights.items()}
+    layers = {path: kind_of(module)(module) for path in directions for module in [model.get_submodule(path)]}
+    weights = weights or {path: layer.matrix for path, layer in layers.items()}
+    parameters = {f"{path}.weight": layers[path].as_weight(weight.detach()) for path, weight in weights.items()}
 
     def f(parameters: dict[str, Tensor]) -> Tensor:  # a tied weight changes in all its uses
-        return torch.func.functional_call(model, parameters, (x.clone(),))  # the network may write into its input
+        positional, named = arguments(mapped(torch.clone, x))  # the network may write into its input
+        return picked(torch.func.functional_call(model, parameters, positional, named), output)
 
-    def along(*direction: Tensor) -> Tensor:
-        return torch.func.jvp(f, (parameters,), (dict(zip(parameters, direction, strict=True)),))[1]
+    def along(direction: Mapping[str, Tensor | tuple[Tensor, Tensor]]) -> Tensor:
+        P = {path: part if isinstance(part, Tensor) else part[0] @ part[1] for path, part in direction.items()}
+        tangent = {f"{path}.weight": layers[path].as_weight(P[path]) for path in weights}
+        return torch.func.jvp(f, (parameters,), (tangent,))[1]
 
-    with lock_of(model):
-        return torch.func.vmap(along)(*(directions[path] for path in weights))
+    size = sum(weight.numel() for weight in weights.values())
+    C = len(next(part if isinstance(part, Tensor) else part[0] for part in directions.values()))
+    at_once = None if C * size <= LARGEST else max(1, LARGEST // size)
+    with lock_of(model), sdpa_kernel(SDPBackend.MATH):  # the other kernels have no forward mode
+        try:
+            return torch.func.vmap(along, chunk_size=at_once)(directions)
+        except RuntimeError:  # the network does something that vmap cannot, such as to count its calls
+            each = [mapped(lambda part, c=c: part[c], directions) for c in range(C)]
+            return torch.stack([along(direction) for direction in each])
 
 
 def attributions(
-    model: nn.Module, x: Float[Tensor, "batch d"], directions: Directions | Factors, weights: Weights | None = None
+    model: nn.Module,
+    x: Inputs,
+    directions: Directions | Factors,
+    weights: Weights | None = None,
+    output: Callable[[Any], Tensor] | None = None,
 ) -> Float[Tensor, "batch C"]:
     """A_c(x) of eq. 8, in units of the output: root mean square over outputs of the derivative along P_c.
 
-    Directions may be given as factors (U, V) with P = U V. The closed form of a `KnownNetwork` is used where there is
-    one; a test makes sure that both ways give the same numbers.
+    Directions may be given as factors (U, V) with P = U V. All numbers of an input's output count as outputs, those of
+    all positions too. The closed form of a `KnownNetwork` is used where there is one; a test makes sure that both ways
+    give the same numbers.
     """
-    weights = weights or {path: model.get_submodule(path).weight for path in directions}
-    factored = not any(isinstance(P, Tensor) for P in directions.values())
     if isinstance(model, KnownNetwork):
         factors = directions
-        if not factored:
+        if any(isinstance(P, Tensor) for P in directions.values()):
             factors = {path: (P, torch.eye(P.shape[2]).to(P).expand(len(P), -1, -1)) for path, P in directions.items()}
-        closed_form = model.closed_form_attributions(x, factors, weights)
+        known = weights or {path: model.get_submodule(path).weight for path in directions}
+        closed_form = model.closed_form_attributions(x, factors, known)
         if closed_form is not None:
             return closed_form
-    if factored:
-        directions = {path: U @ V for path, (U, V) in directions.items()}
-    along = tangents(model, x, directions, weights)
+    along = tangents(model, x, directions, weights, output)
     along = along.reshape(*along.shape[:2], -1)  # (C, batch, numbers of an input's output)
     return torch.linalg.vector_norm(along, dim=-1).T / along.shape[-1] ** 0.5
 

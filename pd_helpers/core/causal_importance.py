@@ -8,6 +8,7 @@ A subcomponent with importance 1 is therefore always on, and one with importance
 """
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -59,10 +60,23 @@ class ImportanceMLP(nn.Module):
         return gates(h, *self.parameters())
 
 
+class Table(NamedTuple):
+    """Numbers of every row and every subcomponent, for uses whose rows have the same shape."""
+
+    uses: dict[str, int]
+    """Use → its number of columns C, in order."""
+    values: Float[Tensor, "*rows sum_C"]
+
+    def split(self, values: Float[Tensor, "*rows sum_C"] | None = None) -> dict[str, Float[Tensor, "*rows _"]]:
+        """Use → its columns, of the table's values or of others of the same shape."""
+        values = self.values if values is None else values
+        return dict(zip(self.uses, values.split(list(self.uses.values()), dim=-1), strict=True))
+
+
 class CausalImportance(nn.Module):
     """The importance functions of a whole decomposition: an `ImportanceMLP` for every use of every matrix.
 
-    They are all computed at once, as the columns of a table (rows, ΣC), which `Method.split` divides by use.
+    Those of uses whose rows have the same shape are computed at once, as the columns of one table.
 
     Attributes: mlps (use → ImportanceMLP).
     """
@@ -76,11 +90,19 @@ class CausalImportance(nn.Module):
         self.mlps = dict(zip(model.uses, self._mlps, strict=True))
         self.to(model.factors[0])  # device and dtype
 
-    def forward(self, inner: Mapping[str, Float[Tensor, "rows _ 1"]]) -> Float[Tensor, "rows sum_C"]:
-        """Γ_c(h_c) of every subcomponent in every use, before any sigmoid; `inner` maps use → V_c x (rows, C, 1)."""
-        h = torch.cat([inner[path].squeeze(-1) for path in self.mlps], dim=-1)
-        weights = zip(*(mlp.parameters() for mlp in self._mlps), strict=True)
-        return gates(h, *map(torch.cat, weights))
+    def forward(self, inner: Mapping[str, Float[Tensor, "*_ C 1"]]) -> list[Table]:
+        """Γ_c(h_c) of every subcomponent in every use, before any sigmoid; `inner` maps use → V_c x (*rows, C, 1)."""
+        by_rows: dict[tuple[int, ...], dict[str, Tensor]] = {}
+        for path in self.mlps:
+            h = inner[path].squeeze(-1)  # (*rows, C)
+            by_rows.setdefault(h.shape[:-1], {})[path] = h
+        tables = []
+        for rows, parts in by_rows.items():
+            h = torch.cat(list(parts.values()), dim=-1)  # (*rows, ΣC)
+            weights = zip(*(self.mlps[path].parameters() for path in parts), strict=True)
+            values = gates(h.flatten(0, -2), *map(torch.cat, weights)).reshape(*rows, -1)
+            tables.append(Table({path: part.shape[-1] for path, part in parts.items()}, values))
+        return tables
 
 
 def sample_masks(g: Float[Tensor, "*rows C"], generator: Generator) -> Float[Tensor, "*rows C"]:

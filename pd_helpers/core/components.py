@@ -1,4 +1,4 @@
-"""Components of any network's linear layers, and forward passes with some of them masked out.
+"""Components of any network's layers, and forward passes with some of them masked out.
 
 A weight matrix W (d_out, d_in) becomes a sum of C components of rank at most R,
 
@@ -16,8 +16,7 @@ matrix as a layer of its own, so that each use has its own importances and masks
 import math
 import operator
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,16 +25,24 @@ from torch import Generator, Tensor, nn
 
 from .known_network import KnownNetwork
 from .memory import check_sizes
+from .networks.batches import Inputs, n_inputs, select, tensors
+from .networks.frozen import frozen
+from .networks.layers import EmbeddingLayer, Layer, kind_of
+from .networks.layers import TransposedLinear as TransposedLinear
+from .networks.passes import Compute, Forward, Passes
+from .networks.uses import an_example, check_layers, find_uses
 from .shortcuts.active_pairs import Pairs, worthwhile
 from .shortcuts.empty_rows import Batch, EmptyRows, independent
-from .target import TransposedLinear as TransposedLinear
-from .target import WeightWatch, an_example, check_layers, find_uses, frozen, replaced_forwards
 
 Masks = Mapping[str, Tensor] | Tensor | None
-"""Use → mask (batch, C); or one mask for every use; or None, where all components are on.
+"""Use → mask; or one mask for every use; or None, where all components are on.
 
-Of a single Boolean mask only the True entries are computed.
+A mask is (*rows, C), one number for every row that enters the layer and every component; or (inputs, C), one for every
+input, that holds for all of its rows. Of a single Boolean mask only the True entries are computed.
 """
+
+Read = Callable[[Tensor, Tensor], Tensor]
+"""What a matrix (n, d) reads off every row of x (*rows, d): (*rows, n); see `networks.layers`."""
 
 
 class Components(nn.Module):
@@ -78,74 +85,89 @@ class Components(nn.Module):
         self.V[:, :n] = root.unsqueeze(2) * V[:, :n]
         return self
 
-    def inner(self, x: Float[Tensor, "batch d"], transposed: bool = False) -> Float[Tensor, "batch C R"]:
-        """What each component reads off the layer's input: V_c x, or U_cᵀ x where the matrix is used transposed."""
+    def inner(self, x: Float[Tensor, "*rows d"], transposed: bool = False, read: Read = F.linear) -> Tensor:
+        """What each component reads off the layer's input, (*rows, C, R): V_c x, or U_cᵀ x if transposed."""
         reads = self.U.mT if transposed else self.V  # (C, R, d)
-        return F.linear(x, reads.reshape(-1, reads.shape[-1])).unflatten(-1, (self.C, self.rank))
+        return read(x, reads.reshape(-1, reads.shape[-1])).unflatten(-1, (self.C, self.rank))
 
     def forward(
         self,
-        x: Float[Tensor, "batch d"],
-        mask: Float[Tensor, "batch C"] | Pairs | None = None,
+        x: Float[Tensor, "*rows d"],
+        mask: Float[Tensor, "*rows C"] | Pairs | None = None,
         transposed: bool = False,
-        inner: Float[Tensor, "batch C R"] | None = None,
-    ) -> Float[Tensor, "batch d2"]:
+        inner: Float[Tensor, "*rows C R"] | None = None,
+        read: Read = F.linear,
+    ) -> Float[Tensor, "*rows d2"]:
         """Σ_c m_c P_c x, or Σ_c m_c P_cᵀ x where the matrix is used transposed; without a mask all m_c are 1.
 
-        The mask scales the inner activations (batch, C, R), so nothing of size (batch, C, d_out) is ever built. Inner
+        The mask scales the inner activations (*rows, C, R), so nothing of size (*rows, C, d_out) is ever built. Inner
         activations that are known already can be passed as `inner`. A mask given as active pairs is computed for
-        those pairs alone, each with the factors of its own component.
+        those pairs alone, each with the factors of its own component. `read` is how the layer reads its rows.
 
-        Raises ValueError for a mask of another shape than (batch, C).
+        Raises ValueError for a mask of a shape other than those that `Masks` says.
         """
         if mask is None:
-            return F.linear(x, self.weight.T if transposed else self.weight)
+            return read(x, self.weight.T if transposed else self.weight)
         if isinstance(mask, Pairs):
             reads, writes = (self.U, self.V) if transposed else (self.V.mT, self.U.mT)
             return mask.add(mask.gather(x) @ mask.of(reads) @ mask.of(writes))
-        if mask.shape != (*x.shape[:-1], self.C):
+        inner = self.inner(x, transposed, read) if inner is None else inner
+        if mask.shape[-1:] != (self.C,):
             raise ValueError(
-                f"a mask must have shape {(*x.shape[:-1], self.C)}, one value per input and component, "
-                f"but has {tuple(mask.shape)}"
+                f"a mask must have shape {tuple(inner.shape[:-1])}, one value per row and component, but has "
+                f"{tuple(mask.shape)}"
             )
-        inner = self.inner(x, transposed) if inner is None else inner
         writes = self.V if transposed else self.U.mT  # (C, R, d2)
-        return (inner * mask.unsqueeze(-1)).flatten(1) @ writes.flatten(0, 1)
+        return (inner * spread(mask, inner.shape[:-2]).unsqueeze(-1)).flatten(-2) @ writes.flatten(0, 1)
 
 
-class Forward(NamedTuple):
-    """The result of a forward pass."""
+def spread(mask: Tensor, rows: tuple[int, ...]) -> Tensor:
+    """A mask (*rows, C), or one (inputs, C) with a dimension of one for each of those that the rows have besides.
 
-    output: Tensor
-    """The network's output (batch, d_output)."""
-    inputs: dict[str, Tensor]
-    """Use → the activation (batch, d_in) that entered it."""
+    Raises ValueError for a mask of another shape.
+    """
+    if mask.shape[:-1] == rows:
+        return mask
+    if mask.ndim != 2 or len(rows) < 2 or rows[0] not in (1, len(mask)):
+        raise ValueError(
+            f"a mask must have shape {(*rows, 'C')}, one value per row and component, but has {tuple(mask.shape)}"
+        )
+    return mask.reshape(len(mask), *(1 for _ in rows[1:]), -1)
 
 
 class ComponentModel(nn.Module):
-    """A frozen network together with the components of some of its linear layers; `decompose` makes one.
+    """A frozen network together with the components of some of its layers; `decompose` makes one.
 
-    Attributes: target, the copy that is decomposed (see `target.frozen`); layers (path → Components); uses (path → Use,
-    for every place where a decomposed matrix acts).
+    Attributes: target, the copy that is decomposed (see `networks.frozen`); layers (path → Components); uses (path →
+    Use, for every place where a decomposed matrix acts); kinds (path → Layer, how each use reads and writes).
     """
 
-    def __init__(self, target: nn.Module, C: Mapping[str, int], rank: int | None):
+    def __init__(
+        self,
+        target: nn.Module,
+        C: Mapping[str, int],
+        rank: int | None,
+        output: Callable[[Any], Tensor] | None = None,
+    ):
         super().__init__()
         self.target = target = frozen(target)
         check_layers(target, C)
-        self._modules_by_use = find_uses(target, C)
-        self.uses = {path: use for path, (use, _) in self._modules_by_use.items()}
+        places = find_uses(target, C)
+        self.uses = {path: use for path, (use, _) in places.items()}
+        self.kinds: dict[str, Layer] = {path: kind for path, (_, kind) in places.items()}
+        self._passes = Passes(target, self.kinds, output)
         self._layers = nn.ModuleList()
         for path, n in C.items():
-            weight = target.get_submodule(path).weight
+            weight = self.kinds[path].matrix
             (d_out, d_in), full = weight.shape, min(weight.shape) + 1
             layer = Components(C=n, d_out=d_out, d_in=d_in, rank=full if rank is None else rank)
             self._layers.append(layer.to(weight))  # device and dtype
         self.layers = dict(zip(C, self._layers, strict=True))
+        self.rows_per_input = 1
+        """The largest number of rows that one input has in any layer, such as positions; known after the first pass."""
         self._empty_rows = EmptyRows(self.entering, self.has_independent_rows)
         self._has_independent_rows: bool | None = None  # found out when it matters
         self._learns = False  # whether gradients reach the components; found out in the first pass that records them
-        self._writes: bool | None = None  # whether the network writes into its inputs; found out in the first pass
 
     def train(self, mode: bool = True) -> "ComponentModel":
         """Training mode, or evaluation mode, of everything but the target, which stays in evaluation mode."""
@@ -156,7 +178,12 @@ class ComponentModel(nn.Module):
     @property
     def targets(self) -> dict[str, Float[Tensor, "d_out d_in"]]:
         """Layer → the target's weight matrix."""
-        return {path: self.target.get_submodule(path).weight for path in self.layers}
+        return {path: self.kinds[path].matrix for path in self.layers}
+
+    @property
+    def output(self) -> Callable[[Any], Tensor] | None:
+        """What is compared, from what the network returns; None for a network that returns one tensor."""
+        return self._passes.output
 
     @property
     def n_parameters(self) -> dict[str, int]:
@@ -172,9 +199,13 @@ class ComponentModel(nn.Module):
 
     @property
     def hidden(self) -> list[str]:
-        """Uses whose entering activations APD's hidden reconstruction compares: all, unless the target names some."""
+        """Uses whose entering activations APD's hidden reconstruction compares: all, unless the target names some.
+
+        Tokens, which enter an embedding, are no activations.
+        """
         names = self.target.hidden_layers if isinstance(self.target, KnownNetwork) else None
-        return [path for path in (self.uses if names is None else names) if path in self.uses]
+        numeric = [path for path, kind in self.kinds.items() if not isinstance(kind, EmbeddingLayer)]
+        return [path for path in (numeric if names is None else names) if path in numeric]
 
     @property
     def sums(self) -> dict[str, Float[Tensor, "d_out d_in"]]:
@@ -186,22 +217,32 @@ class ComponentModel(nn.Module):
         """U and V of the first layer, then of the second, and so on."""
         return list(self._layers.parameters())
 
-    def target_forward(self, x: Tensor) -> Forward:
+    def target_forward(self, x: Inputs) -> Forward:
         """The target's own output and the activations entering each use; no gradients."""
         with torch.no_grad():
-            return self._run(x, {}, {})
+            forward = self._run(x, {}, {})
+        if n := n_inputs(x):
+            rows = max(a.numel() // a.shape[-1] if a.ndim and a.shape[-1] else 1 for a in forward.inputs.values())
+            self.rows_per_input = max(1, rows // n)
+        return forward
 
-    def entering(self, x: Tensor) -> dict[str, Tensor]:
-        """Use → the activation (batch, d_in) that enters it in the target's own forward pass; no gradients."""
+    def entering(self, x: Inputs) -> dict[str, Tensor]:
+        """Use → the activation (*rows, d_in) that enters it in the target's own forward pass; no gradients."""
         return self.target_forward(x).inputs
 
-    def inner(self, inputs: Mapping[str, Tensor]) -> dict[str, Float[Tensor, "batch C R"]]:
-        """Use → what its components read off the activations that enter it; see `Components.inner`."""
+    @torch.no_grad()
+    def rows(self, x: Inputs) -> dict[str, tuple[int, ...]]:
+        """Use → the shape of its rows: all dimensions but the last of what its components read."""
+        return {path: tuple(h.shape[:-2]) for path, h in self.inner(self.entering(x)).items()}
+
+    def inner(self, inputs: Mapping[str, Tensor]) -> dict[str, Float[Tensor, "*_ C R"]]:
+        """Use → what its components read off the activations that enter it, (*rows, C, R); see `Components.inner`."""
         return {
-            path: self.layers[layer].inner(inputs[path], transposed) for path, (layer, transposed) in self.uses.items()
+            path: self.layers[layer].inner(inputs[path], transposed, self.kinds[path].read)
+            for path, (layer, transposed) in self.uses.items()
         }
 
-    def forward(self, x: Tensor, masks: Masks = None, inner: Mapping[str, Tensor] | None = None) -> Forward:
+    def forward(self, x: Inputs, masks: Masks = None, inner: Mapping[str, Tensor] | None = None) -> Forward:
         """The network with its decomposed matrices replaced by masked sums of their components.
 
         `masks` may name a few uses only: the others then keep the target's own weights, as a layerwise reconstruction
@@ -211,8 +252,6 @@ class ComponentModel(nn.Module):
         Raises ValueError if `masks` names a use that is not decomposed, if the forward pass does not call a decomposed
         layer exactly once, or if an activation of the wrong width enters a layer.
         """
-        if isinstance(masks, Tensor) and masks.dtype == torch.bool:
-            masks = Pairs(masks) if worthwhile(masks) else masks.to(x.dtype)
         if not isinstance(masks, Mapping):
             masks = dict.fromkeys(self.uses, masks)
         for path in masks:
@@ -228,97 +267,52 @@ class ComponentModel(nn.Module):
                 )
         return result
 
+    def _run(self, x: Inputs, masks: Mapping[str, Tensor | None], inner: Mapping[str, Tensor]) -> Forward:
+        pairs: dict[int, Pairs] = {}  # of Boolean masks
+
+        def compute(path: str) -> Compute:
+            name, transposed = self.uses[path]
+            layer, kind, mask = self.layers[name], self.kinds[path], masks[path]
+
+            def masked(a: Tensor, first: bool) -> Tensor:
+                m = mask
+                if m is not None and m.dtype == torch.bool:
+                    of_rows = kind.reads_vectors and a.ndim == 2 and len(a) == len(m)
+                    if of_rows and worthwhile(m):
+                        m = pairs.setdefault(id(m), pairs.get(id(m)) or Pairs(m))
+                    else:
+                        m = m.to(layer.U.dtype)
+                return kind.write(layer(a, m, transposed, inner.get(path) if first else None, kind.read))
+
+            return masked
+
+        dtypes = {path: self.layers[use.layer].U.dtype for path, use in self.uses.items()}
+        return self._passes.run(x, {path: compute(path) for path in masks}, dtypes)
+
     @property
     def width(self) -> int:
         """The largest number C R of inner activations that a row has in any layer; the cost of a row grows with it."""
         return max(layer.C * layer.rank for layer in self.layers.values())
 
-    def merge_empty_rows(self, x: Float[Tensor, "batch d_in"]) -> Batch:
+    def merge_empty_rows(self, x: Inputs) -> Batch:
         """The rows of a batch that must be computed; see `shortcuts.empty_rows`."""
         return self._empty_rows.merge(checked_rows(x, "a batch"))
 
-    def chunks(self, x: Float[Tensor, "rows d_in"], n_rows: int) -> tuple[Float[Tensor, "_ d_in"], ...]:
-        """The inputs, `n_rows` at a time; all at once if the target computes a row from others too."""
-        small = len(checked_rows(x)) <= n_rows
-        return x.split(n_rows) if small or self.has_independent_rows(x[:n_rows]) else (x,)
+    def chunks(self, x: Inputs, n_rows: int) -> tuple[Inputs, ...]:
+        """The inputs, about `n_rows` rows at a time; all at once if the target computes an input from others too."""
+        n, size = n_inputs(checked_rows(x)), max(1, n_rows // self.rows_per_input)
+        if n <= size or not self.has_independent_rows(select(x, slice(size))):
+            return (x,)
+        return tuple(select(x, slice(i, i + size)) for i in range(0, n, size))
 
-    def has_independent_rows(self, x: Float[Tensor, "batch d_in"]) -> bool:
-        """Whether the target computes each row from that row alone, as it does for the first batch with other rows."""
+    def has_independent_rows(self, x: Inputs) -> bool:
+        """Whether the target computes each input from that one alone, as it does for the first batch with others."""
         if self._has_independent_rows is not None:
             return self._has_independent_rows
         found = independent(self.target_forward, x)
-        if x.any():
+        if any(tensor.any() for tensor in tensors(x)):
             self._has_independent_rows = found
         return found
-
-    def _run(self, x: Tensor, masks: Mapping[str, Tensor | Pairs | None], inner: Mapping[str, Tensor]) -> Forward:
-        inputs: dict[str, Tensor] = {}
-        held: list[tuple[Tensor, int]] = []  # tensors that the network holds, and their versions
-        counted = not torch.is_inference_mode_enabled()  # elsewhere torch counts what is written into a tensor
-        apart = self._writes is not False or x.is_inference() or not counted
-        x = x.clone() if apart else x
-        watch = WeightWatch(self.targets) if self._writes is None else None
-        if counted:
-            held.append((x, x._version))
-
-        def layer(path: str, module: nn.Module) -> Callable[[Tensor], Tensor]:
-            name, transposed = self.uses[path]
-
-            def forward(input: Tensor) -> Tensor:
-                a = input
-                if path in inputs:
-                    raise ValueError(f"one forward pass calls {path!r} twice; give each call a module of its own")
-                if a.ndim != 2 and path in masks:
-                    raise ValueError(
-                        f"layer {path!r} takes inputs of shape (rows, {self._width(path)}), but got {tuple(a.shape)}; "
-                        "a network that flattens all but the last dimension before the layer works"
-                    )
-                if a.shape[-1] != (width := self._width(path)):
-                    raise ValueError(f"layer {path!r} takes inputs of width {width}, but got {a.shape[-1]}")
-                if a.dtype != (dtype := self.layers[name].U.dtype):
-                    raise ValueError(
-                        f"layer {path!r} computes in {str(dtype).removeprefix('torch.')}, but got "
-                        f"{str(a.dtype).removeprefix('torch.')}; inputs of the network's own type work"
-                    )
-                if counted:
-                    held.append((a, a._version))
-                a = a.clone() if apart else a
-                if path not in masks:
-                    inputs[path] = a
-                    if watch is None:
-                        return type(module).forward(module, a)
-                    watch.paused = True
-                    out = type(module).forward(module, a)
-                    watch.paused = False
-                    return out
-                first = not any(use in masks for use in inputs)
-                inputs[path] = a
-                out = self.layers[name](a, masks[path], transposed, inner.get(path) if first else None)
-                return out if module.bias is None else out + module.bias
-
-            return forward
-
-        forwards = {m: layer(path, m) for path, (_, m) in self._modules_by_use.items()}
-        with replaced_forwards(self.target, forwards), watch or nullcontext():
-            output = self.target(x)
-        if missing := [path for path in self.uses if path not in inputs]:
-            raise ValueError(
-                f"the forward pass never called {missing[0]!r} as a module of the network, so it cannot be decomposed; "
-                "decompose layers that the network calls as modules"
-            )
-        if held:
-            writes = any(a._version != version for a, version in held)
-            if writes and self._writes is False:
-                raise ValueError(
-                    "the network changed an activation in place, but not in its first pass; h = h + y works"
-                )
-            self._writes = writes if self._writes is None else self._writes
-        return Forward(output, inputs)
-
-    def _width(self, path: str) -> int:
-        name, transposed = self.uses[path]
-        layer = self.layers[name]
-        return layer.d_out if transposed else layer.d_in
 
 
 def decompose(
@@ -328,8 +322,9 @@ def decompose(
     rank: int | None = None,
     std: float | None = None,
     generator: Generator | None = None,
+    output: Callable[[Any], Tensor] | None = None,
 ) -> ComponentModel:
-    """Start a decomposition of some of a network's `nn.Linear` layers into C components each.
+    """Start a decomposition of some of a network's layers into C components each.
 
     Args:
         model: any network, which stays as it is: a frozen copy of it in evaluation mode is decomposed.
@@ -338,12 +333,15 @@ def decompose(
         std: standard deviation of the initial factors, which are normally distributed; None means 1/√C for U and
             1/√d_out for V, as in public SPD code.
         generator: source of the initial factors; None means a new generator with seed 0.
+        output: what is compared, from what the network returns, as `lambda out: out.logits`; None for a network that
+            returns one tensor.
 
     >>> components = decompose(model, {"mlp.in": 100, "mlp.out": 50}, rank=1)
     >>> components(x, masks={"mlp.in": mask}).output
 
     Raises:
-        TypeError: if a path is not an `nn.Linear` that computes W x + b, or C or rank is not a whole number.
+        TypeError: if a path is not a layer of a kind that can be decomposed (`networks.layers`), or C or rank is not a
+            whole number.
         ValueError: if a path is unknown, C or rank is below 1 or too large for the memory, or weights are not finite.
     """
     model = frozen(model)
@@ -359,10 +357,11 @@ def decompose(
         raise TypeError(f"generator must be a torch.Generator, but is {generator!r}; torch.Generator() works")
     check_layers(model, C)
     for path, n in C.items():
-        d_out, d_in = model.get_submodule(path).weight.shape
+        module = model.get_submodule(path)
+        d_out, d_in = kind_of(module)(module).matrix.shape
         numbers_of_each = (min(d_out, d_in) + 1 if rank is None else rank) * (d_out + d_in)
         check_sizes(lambda C, each=numbers_of_each: C * each, C=n)
-    components = ComponentModel(model, C, rank)
+    components = ComponentModel(model, C, rank, output)
     for layer in components.layers.values():
         generator = generator or torch.Generator(layer.U.device).manual_seed(0)
         for factor, default_std in ((layer.U, layer.C**-0.5), (layer.V, layer.d_out**-0.5)):
@@ -385,12 +384,14 @@ def _whole(name: str, value: Any) -> int:
     return whole
 
 
-def checked_rows(x: Any, name: str = "x") -> Tensor:
-    """The inputs themselves; TypeError unless they are a tensor, and ValueError unless it has rows."""
-    if not isinstance(x, Tensor):
+def checked_rows(x: Any, name: str = "x") -> Inputs:
+    """The inputs themselves; TypeError unless there is a tensor in them, and ValueError unless it has rows."""
+    first = next(tensors(x), None)
+    if first is None:
         raise TypeError(
             f"{name} must be a tensor with one input per row, but is a {type(x).__name__}; torch.rand(3, 8) is one"
         )
-    if x.ndim < 2 or not len(x):
-        raise ValueError(f"{name} must have one input per row, but has shape {tuple(x.shape)}; (3, 8) works")
+    least = 2 if first.is_floating_point() else 1
+    if first.ndim < least or not len(first):
+        raise ValueError(f"{name} must have one input per row, but has shape {tuple(first.shape)}; (3, 8) works")
     return x

@@ -42,6 +42,11 @@ def choice(default: str, *values: str) -> Any:
     return dataclasses.field(default=default, metadata={"kind": str, "values": values})
 
 
+def choice_or_function(default: str, *values: str) -> Any:
+    """A field for one of these words, or for a function."""
+    return dataclasses.field(default=default, metadata={"kind": str, "values": values, "function": True})
+
+
 def switch(default: bool) -> Any:
     """A field that is True or False."""
     return dataclasses.field(default=default, metadata={"kind": bool})
@@ -78,7 +83,7 @@ class Config(metaclass=_Fields):
 
     def to_dict(self) -> dict[str, Any]:
         """Field name → value."""
-        return dataclasses.asdict(self)
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     def replace(self, /, **changes: Any) -> "Config":
         """A copy with some fields changed; an unknown field raises a ValueError that names the nearest one."""
@@ -118,6 +123,8 @@ def _checked(field: dataclasses.Field, value: Any) -> Any:
     rule, optional = field.metadata, field.default is None
     if value is None and optional:
         return None
+    if rule.get("function") and callable(value) and not isinstance(value, type):
+        return value
     if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:  # a numpy or torch number
         value = value.item()
     kind = rule["kind"]
@@ -147,7 +154,7 @@ def _requirement(rule: Mapping[str, Any], value: Any) -> str:
     if rule["kind"] is bool:
         return "True or False"
     if rule["kind"] is str:
-        return " or ".join(map(repr, rule["values"]))
+        return " or ".join([*map(repr, rule["values"]), *(["a function"] if rule.get("function") else [])])
     if rule["kind"] is int:
         too_large = isinstance(value, int) and value > rule["high"]
         return f"a whole number of at most {rule['high']}" if too_large else f"a whole number of at least {rule['low']}"

@@ -5,7 +5,7 @@ differ where all-zero inputs have been merged into one row (see `shortcuts.empty
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -65,6 +65,16 @@ OUTPUT_LOSSES = {"mse": recon, "kl": kl_divergence}
 """Name in a configuration → the loss that compares the output of a masked network with the target's."""
 
 
+def output_loss(which: str | Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor, int], Tensor]:
+    """The loss (output, target_output, n_inputs) → scalar that a configuration names, or gives as a function.
+
+    Such a function of one's own takes output and target_output, and gives a mean over the batch.
+    """
+    if isinstance(which, str):
+        return OUTPUT_LOSSES[which]
+    return lambda output, target, n_inputs=None: which(output, target)
+
+
 def hidden_recon(
     inputs: Mapping[str, Float[Tensor, "rows ..."]],
     targets: Mapping[str, Float[Tensor, "rows ..."]],
@@ -105,13 +115,15 @@ def powers(A: Float[Tensor, "rows C"], p: float) -> Float[Tensor, "rows C"]:
 
 
 def importance_minimality(
-    g: Float[Tensor, "rows C"], p: float, weights: Float[Tensor, " rows"], n_inputs: int
+    g: Float[Tensor, "*rows C"], p: float, weights: Float[Tensor, " inputs"], n_inputs: int
 ) -> Float[Tensor, ""]:
     """Σ_l Σ_c g_c(x)^p, mean over the batch (SPD section 2), with g from the upper-leaky sigmoid.
 
-    `g` holds the subcomponents of all layers; `weights` says how many inputs of the batch each row stands for.
+    `g` holds the subcomponents of all layers whose rows have this shape; the mean is over positions too. `weights` says
+    how many inputs of the batch each row stands for, where the rows are the inputs.
     """
-    return weights @ (g + 1e-12).pow(p).sum(dim=-1) / n_inputs
+    of_rows = (g + 1e-12).pow(p).sum(dim=-1)  # (*rows)
+    return weights @ of_rows / n_inputs if of_rows.shape == weights.shape else of_rows.mean()
 
 
 def layerwise(losses: list[Float[Tensor, ""]]) -> Float[Tensor, ""]:

@@ -21,11 +21,13 @@ from torch import Generator, Tensor, nn
 from . import losses
 from .components import ComponentModel
 from .config import shown
+from .networks.batches import Inputs
+from .shortcuts.empty_rows import Batch
 from .shortcuts.threads import threads_for
 from .training import adamw, load_generator_state, load_optimizer_state, optimizer_state
 
-Data = Callable[[int, Generator], Tensor]
-"""(batch_size, generator) → a batch (batch, d_in), drawn on the generator's device."""
+Data = Callable[[int, Generator], Inputs]
+"""(batch_size, generator) → a batch, as the network takes it (`networks.batches`), on the generator's device."""
 
 
 @runtime_checkable
@@ -48,8 +50,8 @@ class MethodConfig(Protocol):
     """Initialisations that are tried."""
     selection_steps: int
     """Steps after which they are compared."""
-    output_loss: str
-    """How outputs are compared, a key of `losses.OUTPUT_LOSSES`."""
+    output_loss: str | Callable[[Tensor, Tensor], Tensor]
+    """How outputs are compared: a key of `losses.OUTPUT_LOSSES`, or a function (output, target_output) → mean."""
 
 
 class Method(ABC):
@@ -98,7 +100,7 @@ class Method(ABC):
         """
 
     @abstractmethod
-    def batch_losses(self, x: Float[Tensor, "batch d_in"], generator: Generator, step: int | None = None) -> Any:
+    def batch_losses(self, x: Inputs, generator: Generator, step: int | None = None) -> Any:
         """The unweighted losses of one batch, with gradients, as a training step would compute them.
 
         `generator` draws masks, if there are any; `step` is the training step for settings that change, by default
@@ -106,25 +108,23 @@ class Method(ABC):
         """
 
     @abstractmethod
-    def importances(
-        self, x: Float[Tensor, "rows d_in"], n_inputs: int | None = None
-    ) -> dict[str, Float[Tensor, "rows _"]]:
-        """Use → importance (rows, C) in [0, 1] of every component for every input.
+    def importances(self, x: Inputs, n_inputs: int | None = None) -> dict[str, Float[Tensor, "*rows _"]]:
+        """Use → importance (*rows, C) in [0, 1] of every component for every row that enters the use.
 
-        `n_inputs` is the number of inputs that the rows stand for, where empty ones were merged.
+        `n_inputs` is the number of inputs that the inputs given stand for, where empty ones were merged.
         """
 
     @abstractmethod
     def sample_masks(
-        self, importances: dict[str, Float[Tensor, "rows _"]], generator: Generator
-    ) -> dict[str, Float[Tensor, "rows _"]]:
-        """Use → masks (rows, C) under which the method promises that the output stays as it is."""
+        self, importances: dict[str, Float[Tensor, "*rows _"]], generator: Generator
+    ) -> dict[str, Float[Tensor, "*rows _"]]:
+        """Use → masks (*rows, C) under which the method promises that the output stays as it is."""
 
     def score(self, losses: Any) -> Float[Tensor, ""]:
         """Score of one step for choosing an initialisation, lower being better: the weighted sum of its losses."""
         return self.total_loss
 
-    def attributions(self, x: Float[Tensor, "rows d_in"]) -> Float[Tensor, "rows C"]:
+    def attributions(self, x: Inputs) -> Float[Tensor, "inputs C"]:
         """A_c(x), for methods that have attributions; others raise TypeError."""
         raise TypeError(
             f"run must be an APD run, but is one of {self.name.upper()}, whose components have importances and no "
@@ -132,6 +132,10 @@ class Method(ABC):
         )
 
     # What is the same for all
+
+    def merged(self, x: Inputs) -> Batch:
+        """The inputs of a batch that must be computed; all of them where the user's own function compares outputs."""
+        return Batch.whole(x) if callable(self.config.output_loss) else self.model.merge_empty_rows(x)
 
     def warm_up(self) -> None:
         """What happens before step 0: some steps on the faithfulness loss alone, as `faithfulness_warmup_steps` says.
@@ -147,6 +151,8 @@ class Method(ABC):
 
     def split(self, table: Float[Tensor, "*rows n"]) -> dict[str, Float[Tensor, "*rows _"]]:
         """Use → its columns of a table with one column for each component, numbered over all uses.
+
+        The rows of all uses must be the same, as those of inputs that are vectors are.
 
         A component that spans layers has one column, which all uses share.
         """

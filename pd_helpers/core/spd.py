@@ -12,7 +12,7 @@
 `SPD.train` is the method; `causal_importance` and `losses` hold the equations.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -22,9 +22,10 @@ from torch import Generator, Tensor, nn
 
 from . import losses
 from .causal_importance import CausalImportance, hard_sigmoid, lower_leaky, sample_masks, upper_leaky
-from .components import Forward
-from .config import FLATTEST, SLOWEST, Config, choice, number, whole
+from .config import FLATTEST, SLOWEST, Config, choice, choice_or_function, number, whole
 from .method import Data, Method
+from .networks.batches import Inputs, joined
+from .networks.passes import Forward
 from .shortcuts.empty_rows import Batch
 from .training import adam, learning_rate, set_learning_rate
 
@@ -43,8 +44,11 @@ class SPDConfig(Config):
     """β1."""
     recon_layerwise_coeff: float = number(1.0)
     """β2."""
-    output_loss: str = choice("mse", *losses.OUTPUT_LOSSES)
-    """How outputs are compared: mean squared error, or Kullback-Leibler divergence for a classifier's logits."""
+    output_loss: str | Callable[[Tensor, Tensor], Tensor] = choice_or_function(  # noqa: RUF009
+        "mse", *losses.OUTPUT_LOSSES
+    )
+    """How outputs are compared: "mse", mean squared error; "kl", Kullback-Leibler divergence for a classifier's logits;
+    or a function of your own, called as output_loss(output, target_output), that gives a mean over the batch."""
     importance_coeff: float = number(3e-3)
     """β3."""
     importance_p: float = number(1.0, open=True, least=FLATTEST, high=4.0)
@@ -96,9 +100,9 @@ class SPD(Method):
         """Train in place, one step for each item taken; yields the step's losses without gradients."""
         model, config = self.model, self.config
         while self.step < config.steps:
-            x = data(config.batch_size, self.generator)  # (batch, d_in)
-            batch = model.merge_empty_rows(x)  # .rows (rows, d_in), .counts (rows,)
-            target = model.target_forward(batch.rows)  # .output (rows, d_output), .inputs: use → (rows, d_in)
+            x = data(config.batch_size, self.generator)  # (batch, d_in), or whatever the network takes
+            batch = self.merged(x)  # .rows (rows, d_in), .counts (rows,)
+            target = model.target_forward(batch.rows)  # .output (rows, d_output), .inputs: use → (*rows, d_in)
 
             loss = self._losses(batch, target, self.generator)
             total = (
@@ -117,27 +121,33 @@ class SPD(Method):
 
     def _losses(self, batch: Batch, target: Forward, generator: Generator) -> Losses:
         """The equations, with masks drawn from `generator`."""
-        model, config, x, n_inputs = self.model, self.config, batch.rows, batch.n_inputs
-        inner = model.inner(target.inputs)  # use → V_c x (rows, C, 1)
-        gates = self.importance(inner)  # Γ_c(V_c x) (rows, ΣC), before any sigmoid
-        g = lower_leaky(gates)
-        masks, layerwise_masks = map(self.split, sample_masks(g.expand(2, -1, -1), generator))
+        model, config, x = self.model, self.config, batch.rows
+        inner = model.inner(target.inputs)  # use → V_c x (*rows, C, 1)
+        gates = self.importance(inner)  # tables of Γ_c(V_c x) (*rows, ΣC), before any sigmoid
+        masks, layerwise_masks = {}, {}
+        for table in gates:
+            g = lower_leaky(table.values)
+            both = sample_masks(g.expand(2, *g.shape), generator)
+            masks, layerwise_masks = masks | table.split(both[0]), layerwise_masks | table.split(both[1])
 
-        compare = losses.OUTPUT_LOSSES[config.output_loss]
+        compare = losses.output_loss(config.output_loss)
         faithfulness = losses.faithfulness(model.targets, model.sums, model.n_all_parameters)
-        recon = compare(model(x, masks, inner).output, target.output, n_inputs)
+        recon = compare(model(x, masks, inner).output, target.output, batch.divisor)
         recon_layerwise = losses.layerwise(
             [
-                compare(model(x, {use: mask}, inner).output, target.output, n_inputs)
+                compare(model(x, {use: mask}, inner).output, target.output, batch.divisor)
                 for use, mask in layerwise_masks.items()
             ]
         )
-        minimality = losses.importance_minimality(upper_leaky(gates), config.importance_p, batch.counts, n_inputs)
+        minimality = sum(
+            losses.importance_minimality(upper_leaky(table.values), config.importance_p, batch.counts, batch.n_inputs)
+            for table in gates
+        )
         return Losses(faithfulness, recon, recon_layerwise, minimality)
 
-    def batch_losses(self, x: Float[Tensor, "batch d_in"], generator: Generator, step: int | None = None) -> Losses:
+    def batch_losses(self, x: Inputs, generator: Generator, step: int | None = None) -> Losses:
         """The losses of one batch, with gradients and with masks drawn from `generator`; the same at every step."""
-        batch = self.model.merge_empty_rows(x)
+        batch = self.merged(x)
         return self._losses(batch, self.model.target_forward(batch.rows), generator)
 
     def build(self, init: Generator) -> None:
@@ -157,17 +167,18 @@ class SPD(Method):
         }
 
     @torch.no_grad()
-    def importances(
-        self, x: Float[Tensor, "rows d_in"], n_inputs: int | None = None
-    ) -> dict[str, Float[Tensor, "rows _"]]:
-        """Use → causal importances g (rows, C) in [0, 1]."""
-        chunks = self.model.chunks(x, CHUNK)
-        gates = [self.importance(self.model.inner(self.model.target_forward(rows).inputs)) for rows in chunks]
-        return self.split(hard_sigmoid(torch.cat(gates)))
+    def importances(self, x: Inputs, n_inputs: int | None = None) -> dict[str, Float[Tensor, "*rows _"]]:
+        """Use → causal importances g (*rows, C) in [0, 1]."""
+        return joined([self._importances(part) for part in self.model.chunks(x, CHUNK)], x)
+
+    def _importances(self, x: Inputs) -> dict[str, Float[Tensor, "*rows _"]]:
+        tables = self.importance(self.model.inner(self.model.target_forward(x).inputs))
+        found = {use: g for table in tables for use, g in table.split(hard_sigmoid(table.values)).items()}
+        return {use: found[use] for use in self.model.uses}
 
     def sample_masks(
-        self, importances: dict[str, Float[Tensor, "rows _"]], generator: Generator
-    ) -> dict[str, Float[Tensor, "rows _"]]:
+        self, importances: dict[str, Float[Tensor, "*rows _"]], generator: Generator
+    ) -> dict[str, Float[Tensor, "*rows _"]]:
         """Stochastic masks: m = g + (1 - g) r."""
         return {use: sample_masks(g, generator) for use, g in importances.items()}
 

@@ -21,7 +21,7 @@ from pd_helpers.core.components import decompose
 from pd_helpers.core.config import shown
 from pd_helpers.core.losses import OUTPUT_LOSSES
 from pd_helpers.core.method import Data, MethodConfig, method_of
-from pd_helpers.core.target import frozen
+from pd_helpers.core.networks.frozen import frozen
 from pd_helpers.core.training import checked_seed, generator, pick_device, undisturbed
 from pd_helpers.runs.calls import checked
 from pd_helpers.runs.folders import how_to_go_on, new_folder

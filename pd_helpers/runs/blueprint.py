@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from pd_helpers.core.components import ComponentModel
 from pd_helpers.core.method import Method, MethodConfig, method_named
-from pd_helpers.core.target import frozen
+from pd_helpers.core.networks.frozen import frozen
 from pd_helpers.runs.facts import Facts
 from pd_helpers.targets.base import TargetConfig, target_config_of
 

@@ -16,7 +16,7 @@ from torch import Generator, Tensor, nn
 
 from pd_helpers.core.components import decompose
 from pd_helpers.core.method import Data, Method
-from pd_helpers.core.target import frozen
+from pd_helpers.core.networks.frozen import frozen
 from pd_helpers.core.training import compare_stored, generator, pick_device, undisturbed
 from pd_helpers.runs import blueprint, files
 from pd_helpers.runs.api import after_target

@@ -9,7 +9,8 @@ import torch
 from torch import Generator, Tensor, nn
 
 from pd_helpers.core.method import Data
-from pd_helpers.core.target import an_example, frozen
+from pd_helpers.core.networks.frozen import frozen
+from pd_helpers.core.networks.uses import an_example
 from pd_helpers.core.training import generator
 
 

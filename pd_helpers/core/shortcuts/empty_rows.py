@@ -14,16 +14,34 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from ..networks.batches import Inputs, n_inputs, select, tensors
+
 
 class Batch(NamedTuple):
     """The inputs of a batch that need computing."""
 
-    rows: Float[Tensor, "rows d_in"]
+    rows: Inputs
     """Different inputs; where empty rows were merged, the last one is all zero and stands for all of them."""
     counts: Float[Tensor, " rows"]
     """How many inputs of the batch each row stands for."""
     n_inputs: int
-    """Number of inputs in the batch, which is what means divide by."""
+    """Number of inputs in the batch, which is what means over inputs divide by."""
+
+    @classmethod
+    def whole(cls, x: Inputs) -> "Batch":
+        """A batch of which every input is computed."""
+        n = n_inputs(x)
+        first = next(tensors(x))
+        counts = torch.ones(n, device=first.device, dtype=first.dtype if first.is_floating_point() else None)
+        return cls(x, counts, n)
+
+    @property
+    def divisor(self) -> int | None:
+        """What a mean over rows divides by where some were merged; None where it divides by the number of rows.
+
+        A network may give more rows than inputs, for instance one for every position; such rows are never merged.
+        """
+        return self.n_inputs if len(self.counts) != self.n_inputs else None
 
 
 class EmptyRows:
@@ -37,36 +55,43 @@ class EmptyRows:
         self._entering, self._independent = entering, independent
         self._are_inert: bool | None = None  # found out on the first batch
 
-    def merge(self, x: Float[Tensor, "batch d_in"]) -> Batch:
+    def merge(self, x: Inputs) -> Batch:
         """The batch with its all-zero rows merged into one, the last.
 
-        All rows are returned where rows depend on one another or have more dimensions, where an all-zero row does not
-        reach every layer as zeros, and on GPUs, where a changing number of rows costs more than it saves.
+        All inputs are returned where they are not vectors of numbers, or enter a layer as several rows; where they
+        depend on one another; where an all-zero one does not reach every layer as zeros; and on GPUs, where a changing
+        number of rows costs more than it saves.
         """
+        if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim != 2 or x.device.type != "cpu":
+            return Batch.whole(x)
         if self._are_inert is None:
-            self._are_inert = not any(a.any() for a in self._entering(torch.zeros_like(x[:2])).values())
-        if x.device.type != "cpu" or x.ndim != 2 or not self._are_inert or not self._independent(x):
-            return Batch(x, x.new_ones(len(x)), len(x))
+            n = len(x[:2])
+            entering = self._entering(torch.zeros_like(x[:2])).values()
+            self._are_inert = all(a.ndim == 2 and len(a) == n and not a.any() for a in entering)
+        if not self._are_inert or not self._independent(x):
+            return Batch.whole(x)
         rows = x[x.any(dim=-1)]
         counts = x.new_ones(len(rows) + 1)
         counts[-1] = len(x) - len(rows)
         return Batch(F.pad(rows, (0, 0, 0, 1)), counts, len(x))
 
 
-def independent(forward: Callable[[Tensor], Any], x: Float[Tensor, "batch d_in"]) -> bool:
-    """Whether a few rows give the same by themselves as among all the others, up to rounding.
+def independent(forward: Callable[[Inputs], Any], x: Inputs) -> bool:
+    """Whether a few inputs give the same by themselves as among all the others, up to rounding.
 
-    `forward(x)` gives `output` and `inputs`, a mapping, as `ComponentModel.target_forward` does. A row by itself is
+    `forward(x)` gives `output` and `inputs`, a mapping, as `ComponentModel.target_forward` does. An input by itself is
     computed twice over, because a network may treat a batch of one in another way.
     """
-    rows = x.flatten(1).any(dim=1).nonzero().squeeze(1) if x.any() else torch.arange(len(x))
+    first, n = next(tensors(x)), n_inputs(x)
+    rows = first.reshape(n, -1).any(dim=1).nonzero().squeeze(1) if first.any() else torch.arange(n)
     together = forward(x)
     for row in {int(rows[i]) for i in (0, len(rows) // 2, -1)}:
-        alone = forward(x[[row, row]])
+        alone = forward(select(x, [row, row]))
         for a, b in zip(
             [together.output, *together.inputs.values()], [alone.output, *alone.inputs.values()], strict=True
         ):
+            a, b = (t if t.is_floating_point() else t.double() for t in (a, b))
             tolerance = torch.finfo(a.dtype).eps ** 0.5 * a.abs().max()
-            if len(a) != len(x) or not (a[row] - b[0]).abs().max() <= tolerance:  # a NaN is no proof
+            if len(a) != n or not (a[row] - b[0]).abs().max() <= tolerance:  # a NaN is no proof
                 return False
     return True

@@ -56,8 +56,11 @@ class _Gates(torch.autograd.Function):
         return grad * along_h.squeeze(1), grad_in, grad_bias, into_gelu[:, 1]
 
 
-BLOCK = 2**19
-"""Largest number of entries in each of the three arrays of `_blocks`: 2 MB in single precision."""
+BLOCK = {"cpu": 2**19}
+"""Type of a device → the largest number of entries in each array of `_blocks`: 2 MB on a CPU, so that they stay in its
+cache."""
+LARGEST_BLOCK = 2**27
+"""The same on all other devices, where blocks only limit the memory."""
 
 
 def _blocks(
@@ -68,7 +71,7 @@ def _blocks(
     All three arrays are (n, d_gate, rows), and every block reuses their memory.
     """
     (C, rows), d_gate = h.shape, w_in.shape[1]
-    n = min(C, max(1, BLOCK // (rows * d_gate))) if h.device.type == "cpu" else C
+    n = min(C, max(1, BLOCK.get(h.device.type, LARGEST_BLOCK) // (rows * d_gate)))
     arrays = h.new_empty(3, n, d_gate, rows)
     for start in range(0, C, n):
         block = slice(start, min(start + n, C))
