@@ -50,15 +50,17 @@ def own_columns(P: Float[Tensor, "C d_out d_in"], W: Float[Tensor, "d_out d_in"]
     return int(((column_shares(P, W) > 0.5).sum(dim=1) == 1).sum())
 
 
-def alive(g: Float[Tensor, "rows C"]) -> Bool[Tensor, " C"]:
+def alive(g: Float[Tensor, "*rows C"]) -> Bool[Tensor, " C"]:
     """Which components are active, that is above 0.1, on some row; for APD `g` is the 0/1 mask of active components."""
-    return (g > ALIVE).any(dim=0)
+    return (g > ALIVE).flatten(0, -2).any(dim=0)
 
 
-def l0(g: Float[Tensor, "rows C"], weights: Float[Tensor, " rows"] | None = None) -> float:
-    """Mean number of active components per row, where row i stands for `weights[i]` rows."""
-    active = (g > ALIVE).sum(dim=1).to(g.dtype)
-    return (active.mean() if weights is None else active @ weights / weights.sum()).item()
+def l0(g: Float[Tensor, "*rows C"], weights: Float[Tensor, " inputs"] | None = None) -> float:
+    """Mean number of active components per row, where row i stands for `weights[i]` rows if the rows are the inputs."""
+    active = (g > ALIVE).sum(dim=-1).to(g.dtype)
+    if weights is None or active.shape != weights.shape:
+        return active.mean().item()
+    return (active @ weights.to(active) / weights.sum()).item()
 
 
 def identity_ci_error(g: Float[Tensor, "d_in C"], dense_rank: int | None = None) -> int:

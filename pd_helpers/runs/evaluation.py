@@ -1,11 +1,11 @@
 """What is measured of a finished run, on fresh data."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import Generator
+from torch import Generator, Tensor
 
 from pd_helpers.analysis import metrics
 from pd_helpers.analysis.decomposed import Decomposed, first_layer
@@ -14,14 +14,18 @@ from pd_helpers.analysis.importance_matrices import hungarian_order, importance_
 from pd_helpers.analysis.neuron_contributions import contributions, doubled, feature_components
 from pd_helpers.analysis.scrubbing import scrub
 from pd_helpers.core.components import ComponentModel
-from pd_helpers.core.losses import OUTPUT_LOSSES, faithfulness
+from pd_helpers.core.known_network import KnownNetwork
+from pd_helpers.core.losses import faithfulness, output_loss
+from pd_helpers.core.networks.batches import Inputs, n_inputs
 from pd_helpers.core.training import generator
 from pd_helpers.targets.gated_functions import GatedNetwork
 from pd_helpers.targets.residual_mlp import ResidualMLP
 from pd_helpers.targets.tms import TMS
 
 N_EVALUATION = 4096
-"""Inputs on which a finished run is measured: one batch of SPD's size."""
+"""Rows on which a finished run is measured: one batch of SPD's size."""
+FEWEST = 256
+"""Inputs on which it is measured at least, however many rows each has."""
 N_SCRUBBED = 8192
 """Inputs on which `known_target_metrics` measures what ablation does."""
 
@@ -45,34 +49,71 @@ BOUNDS = {
 def evaluate(run: Decomposed) -> dict[str, Any]:
     """Measure a run on fresh data.
 
-    Keys: `mmcs` and `ml2r` of the first layer as published, `mmcs_alive` and `ml2r_alive` of its alive components
-    only; `faithfulness`; `recon`, the error against the target's output (squared, or what `config.output_loss` says)
-    with APD's active components or SPD's stochastic masks; `n_alive` and `l0`, each use → number; and what
-    `known_target_metrics` adds. Raises ValueError for a run without data.
+    Keys: `faithfulness`; `recon`, the error against the target's output (squared, or what `config.output_loss` says)
+    with APD's active components or SPD's stochastic masks; `n_alive` and `l0`, each use → number, where `l0` is a mean
+    over rows; for networks of the papers `mmcs` and `ml2r` of the first layer as published, `mmcs_alive` and
+    `ml2r_alive` of its alive components only, and what `known_target_metrics` adds. Raises ValueError for a run without
+    data.
     """
     if run.data is None:
         raise ValueError("this run was loaded without its data; set run.data to the function that draws a batch")
     model = run.components
     draw = generator(run.seed, "evaluation", model.factors[0].device)
-    batch = model.merge_empty_rows(run.data(N_EVALUATION, draw))
-    g = run.importances(batch.rows, batch.n_inputs)
-    masks = run.method.sample_masks(g, draw)
-    output, target_output = model(batch.rows, masks).output, model.target_forward(batch.rows).output
-    compare = OUTPUT_LOSSES[run.method.config.output_loss]
-    P, W = first_layer(model)
-    alive = {use: metrics.alive(values) for use, values in g.items()}
-    P_alive = P[next(iter(alive.values()))]
+    compare = output_loss(run.method.config.output_loss)
+    alive: dict[str, Tensor] = {}
+    sizes: list[int] = []
+    recon: list[float] = []
+    l0: dict[str, list[float]] = {use: [] for use in model.uses}
+    for x in _fresh_batches(run, draw):
+        batch = run.method.merged(x)
+        g = run.method.importances(batch.rows, batch.n_inputs)
+        masks = run.method.sample_masks(g, draw)
+        output, target_output = model(batch.rows, masks).output, model.target_forward(batch.rows).output
+        sizes.append(batch.n_inputs)
+        recon.append(compare(output, target_output, batch.divisor).item())
+        for use, values in g.items():
+            alive[use] = metrics.alive(values) | alive.get(use, False)
+            l0[use].append(metrics.l0(values, batch.counts))
+    shares = [n / sum(sizes) for n in sizes]
     results = {
+        "faithfulness": faithfulness(model.targets, model.sums, model.n_all_parameters).item(),
+        "recon": _mean(recon, shares),
+        "n_alive": {use: int(values.sum()) for use, values in alive.items()},
+        "l0": {use: _mean(values, shares) for use, values in l0.items()},
+    }
+    return _of_the_first_layer(model, alive) | results | known_target_metrics(run, draw)
+
+
+def _mean(values: list[float], shares: list[float]) -> float:
+    return sum(value * share for value, share in zip(values, shares, strict=True))
+
+
+def _fresh_batches(run: Decomposed, draw: Generator) -> Iterator[Inputs]:
+    """Inputs with about `N_EVALUATION` rows in all, and at least `FEWEST`.
+
+    Where an input has many rows, they come in batches of a size that training could hold.
+    """
+    rows = run.components.rows_per_input
+    left = N_EVALUATION if rows == 1 else max(FEWEST, N_EVALUATION // rows)
+    size = left if rows == 1 else min(left, run.method.config.batch_size)
+    while left > 0:
+        x = run.data(min(size, left), draw)
+        yield x
+        left -= n_inputs(x) if rows > 1 else left
+
+
+def _of_the_first_layer(model: ComponentModel, alive: dict[str, Tensor]) -> dict[str, float]:
+    """MMCS and ML2R, for a network of the papers: elsewhere the columns of W are no mechanisms that one looks for."""
+    if not isinstance(model.target, KnownNetwork):
+        return {}
+    P, W = first_layer(model)
+    P_alive = P[next(iter(alive.values()))]
+    return {
         "mmcs": metrics.mmcs(P, W),
         "ml2r": metrics.ml2r(P, W),
         "mmcs_alive": metrics.mmcs(P_alive, W) if len(P_alive) else 0.0,
         "ml2r_alive": metrics.ml2r(P_alive, W) if len(P_alive) else 0.0,
-        "faithfulness": faithfulness(model.targets, model.sums, model.n_all_parameters).item(),
-        "recon": compare(output, target_output, batch.n_inputs).item(),
-        "n_alive": {use: int(values.sum()) for use, values in alive.items()},
-        "l0": {use: metrics.l0(values, batch.counts) for use, values in g.items()},
     }
-    return results | known_target_metrics(run, draw)
 
 
 def known_target_metrics(run: Decomposed, generator: Generator) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pd_helpers.analysis import metrics
 from pd_helpers.analysis.decomposed import first_layer
+from pd_helpers.core.known_network import KnownNetwork
 from pd_helpers.core.method import Method
 
 N_RECORDS = 80
@@ -35,7 +36,8 @@ class Record:
     """History rows and snapshots of one training."""
 
     rows: list[dict[str, float | int]] = field(default_factory=list)
-    """For each recorded step: `step`, the unweighted losses, and MMCS and ML2R of the first layer."""
+    """For each recorded step: `step`, the unweighted losses, and for networks of the papers MMCS and ML2R of the first
+    layer."""
     snapshots: list[Snapshot] = field(default_factory=list)
     """U and V at recorded steps, from the initial ones to the last."""
 
@@ -46,9 +48,11 @@ class Record:
 
     def add(self, method: Method, losses: Any) -> None:
         """Record the step just taken, with its losses."""
-        P, W = first_layer(method.model)
         values = {name: value.item() for name, value in losses._asdict().items()}
-        scores = {"mmcs": metrics.mmcs(P, W), "ml2r": metrics.ml2r(P, W)}
+        scores = {}
+        if isinstance(method.model.target, KnownNetwork):
+            P, W = first_layer(method.model)
+            scores = {"mmcs": metrics.mmcs(P, W), "ml2r": metrics.ml2r(P, W)}
         self.rows.append({"step": method.step, **values, **scores})
         if method.step in snapshot_steps(method):
             self.take_snapshot(method)

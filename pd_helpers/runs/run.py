@@ -96,7 +96,7 @@ class Run:
 
     @property
     def history(self) -> "pandas.DataFrame":
-        """One row per recorded step: unweighted losses of the latest batch, and MMCS and ML2R of the first layer."""
+        """One row per recorded step: unweighted losses of the latest batch; for the papers' networks also MMCS and ML2R."""
         import pandas
 
         return pandas.DataFrame(self.candidates[0].record.rows)
