@@ -94,7 +94,7 @@ def masks(kind, batch, extra=0):
 MASKS = ["none", "bool 2", "bool 3", "float 2", "float 3", "padding", "float padding", "both", "both 3"]
 
 
-@settings(max_examples=120, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(
     options=st.fixed_dictionaries(
         {name: st.booleans() for name in ("bias", "add_bias_kv", "add_zero_attn", "batch_first")}
@@ -658,8 +658,13 @@ def test_splits_that_are_refused(as_a_user):
 def test_networks_that_are_refused(as_a_user):
     with pytest.raises(TypeError, match="network must be an nn.Module, but is 'gpt2'"):
         pdh.unpack("gpt2")
-    with pytest.raises(TypeError, match="compiled by torch.compile"):
-        pdh.unpack(torch.compile(nn.MultiheadAttention(4, 2)))
+    compiled = torch.compile(nn.MultiheadAttention(4, 2))
+    with pytest.raises(TypeError, match="network is compiled by torch.compile"):
+        pdh.unpack(compiled)
+    with pytest.raises(TypeError, match="layer '0' is compiled by torch.compile"):
+        pdh.unpack(nn.Sequential(compiled))
+    with pytest.raises(TypeError, match="compiled by torch.jit"):
+        pdh.unpack(torch.jit.trace(nn.Linear(4, 12), torch.rand(1, 4)))
     network = nn.Sequential(nn.MultiheadAttention(4, 2))
     network.seen = network[0].in_proj_weight * 2
     with pytest.raises(TypeError, match="network must be one that copy.deepcopy copies"):

@@ -48,10 +48,11 @@ def unpack(network: nn.Module, splits: Splits | None = None) -> nn.Module:
     places does so in the copy. Recurrent layers, quantised layers, and subclasses with a forward of their own stay as
     they are.
 
-    Raises TypeError if the network is not an `nn.Module`, is compiled, or cannot be copied, or if `splits` is not such
-    a mapping; ValueError if there is nothing to unpack, if `splits` names no layer or parts that do not add up, and if
-    a packed layer has hooks, computed weights, or a matrix that another layer shares; AssertionError if a new module
-    should not be equal, which would be a fault of this function.
+    Raises TypeError if the network is not an `nn.Module`, cannot be copied, or is compiled, as a whole or in part, or if
+    `splits` is not such a mapping; ValueError if there is nothing to unpack, if parameters have no values yet, if
+    `splits` names no layer or parts that do not add up, and if a packed layer has hooks, computed weights, or a matrix
+    that another layer shares; AssertionError if a new module should not be equal, which would be a fault of this
+    function.
     """
     _check_network(network)
     plan = _plan(network, splits)
@@ -79,9 +80,12 @@ def unpack(network: nn.Module, splits: Splits | None = None) -> nn.Module:
 def _check_network(network: nn.Module) -> None:
     if not isinstance(network, nn.Module):
         raise TypeError(f"network must be an nn.Module, but is {shown(network)}; nn.MultiheadAttention(8, 2) works")
-    if isinstance(network, torch.jit.ScriptModule) or "_torchdynamo_orig_callable" in vars(network):
-        how = "torch.jit" if isinstance(network, torch.jit.ScriptModule) else "torch.compile"
-        raise TypeError(f"network is compiled by {how}; the one that it was compiled from works")
+    if isinstance(network, torch.jit.ScriptModule):
+        raise TypeError("network is compiled by torch.jit; the one that it was compiled from works")
+    for path, module in network.named_modules():
+        if "_torchdynamo_orig_callable" in vars(module):  # it would go on to call what it was made from
+            what = f"layer {path!r}" if path else "network"
+            raise TypeError(f"{what} is compiled by torch.compile; the one that it was compiled from works")
     if any(isinstance(p, nn.parameter.UninitializedTensorMixin) for p in network.parameters()):
         raise ValueError("network has parameters without values; call it on one batch first, as in network(x)")
 
