@@ -48,7 +48,7 @@ def unpack(network: nn.Module, splits: Splits | None = None) -> nn.Module:
     places does so in the copy. Recurrent layers, quantised layers, and subclasses with a forward of their own stay as
     they are.
 
-    Raises TypeError if the network is not an `nn.Module`, cannot be copied, or is compiled, as a whole or in part, or if
+    Raises TypeError if the network is not an `nn.Module`, cannot be copied, or is compiled, even in part, or if
     `splits` is not such a mapping; ValueError if there is nothing to unpack, if parameters have no values yet, if
     `splits` names no layer or parts that do not add up, and if a packed layer has hooks, computed weights, or a matrix
     that another layer shares; AssertionError if a new module should not be equal, which would be a fault of this
