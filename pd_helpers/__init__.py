@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from pd_helpers import former
 from pd_helpers.core.apd import APDConfig
 from pd_helpers.core.components import TransposedLinear, decompose
+from pd_helpers.core.networks.unpacked import unpack
 from pd_helpers.core.spd import SPDConfig
 from pd_helpers.runs.api import fit, prepare, run
 from pd_helpers.runs.loading import load, resume
@@ -43,7 +44,7 @@ former.install()
 __all__ = [
     "PRESETS", "TMS", "APDConfig", "GatedConfig", "GatedNetwork", "ResidualMLP", "ResidualMLPConfig", "Run",
     "SPDConfig", "TMSConfig", "TransposedLinear", "checks", "decompose", "end_state", "fit", "load", "make_target",
-    "plots", "prepare", "preset", "resume", "run", "shipped", "shipped_sweep", "show", "sweep", "widgets",
+    "plots", "prepare", "preset", "resume", "run", "shipped", "shipped_sweep", "show", "sweep", "unpack", "widgets",
 ]  # fmt: skip
 
 
