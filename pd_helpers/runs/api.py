@@ -7,24 +7,27 @@
 All arguments are checked before any work starts.
 """
 
-import inspect
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pd_helpers.core.components import decompose
 from pd_helpers.core.config import shown
-from pd_helpers.core.losses import OUTPUT_LOSSES
-from pd_helpers.core.method import Data, MethodConfig, method_of
+from pd_helpers.core.losses import output_loss
+from pd_helpers.core.method import Data, Method, MethodConfig, method_of
+from pd_helpers.core.networks.batches import Inputs
 from pd_helpers.core.networks.frozen import frozen
 from pd_helpers.core.training import checked_seed, generator, pick_device, undisturbed
 from pd_helpers.runs.calls import checked
+from pd_helpers.runs.data import as_source
+from pd_helpers.runs.examples import example_of
 from pd_helpers.runs.folders import how_to_go_on, new_folder
+from pd_helpers.runs.inputs import Feed, taken_by
 from pd_helpers.runs.interrupts import one_line
 from pd_helpers.runs.memory import check_layers, check_settings
 from pd_helpers.runs.presets import Preset, Settings, preset
@@ -34,14 +37,13 @@ from pd_helpers.runs.target_stage import TargetStage, run_facts, target_seed
 from pd_helpers.runs.validation import (
     batch_fingerprint,
     check_data,
+    check_loss,
     check_repeatable,
     checked_layers,
+    first_inputs,
     warn_of_the_pointless,
 )
 from pd_helpers.targets.base import TargetConfig
-
-A_SAMPLER = "lambda n, generator: torch.rand(n, 8, generator=generator)"
-"""What `data` can be, for a network with eight inputs."""
 
 
 @undisturbed()
@@ -49,10 +51,11 @@ def begin(
     target: nn.Module,
     config: MethodConfig,
     data: Data,
-    layers: Mapping[str, int] | Iterable[str],
+    layers: Mapping[str, int] | Iterable[str] | None,
     *,
     seed: int = 0,
     device: str | torch.device = "auto",
+    output: Callable[[Any], Tensor] | None = None,
     name: str | None = None,
     target_config: TargetConfig | None = None,
     warm_up: bool = True,
@@ -71,19 +74,17 @@ def begin(
     if target_config is None:  # otherwise `prepare` has checked them
         check_layers(target, config, C, at)
     warn_of_the_pointless(config, target_config)
-    check_data(target, data, generator(seed, "data", at))
+    check_data(target, data, generator(seed, "data", at), output)
     init = generator(seed, "init")
 
     def initialise() -> Candidate:
         began = time.perf_counter()
-        model = decompose(target, C, rank=config.rank, std=config.init_std, generator=init).to(at)
-        x = data(2, generator(seed, "data", at))
-        output = model.target_forward(x).output  # ValueError for an uncalled layer
-        OUTPUT_LOSSES[config.output_loss](output, output)  # ValueError for outputs that cannot be compared so
-        if target_config is None:
-            with torch.no_grad():
-                model(x)  # ValueError for activations of a shape that components cannot read
+        model = decompose(target, C, rank=config.rank, std=config.init_std, generator=init, output=output).to(at)
+        x = first_inputs(data, generator(seed, "data", at))
+        check_loss(output_loss(config.output_loss), model.target_forward(x).output)  # ValueError for an uncalled layer
         decomposition = method(model, config, init=init, draw=generator(seed, "data", at))
+        if target_config is None:
+            _try(decomposition, x)
         if warm_up:
             decomposition.warm_up()
         return Candidate(decomposition, seconds=time.perf_counter() - began)
@@ -91,34 +92,42 @@ def begin(
     run = Run(name, seed, target_config, data, [initialise() for _ in range(config.n_init)])
     if target_config is None:
         run.first_batch = batch_fingerprint(data, seed, at)
+        run.example = example_of(run.components, first_inputs(data, generator(seed, "data", at)))
     return run
 
 
-def _check_method_and_data(config: Any, data: Any) -> None:
-    """Raise TypeError for what is no configuration of a method, or no function of a batch size and a generator."""
+@torch.no_grad()
+def _try(decomposition: Method, x: Inputs) -> None:
+    """Raise ValueError where the method cannot compute what it needs of this network."""
+    try:
+        masks = decomposition.importances(x)
+    except NotImplementedError as error:
+        raise ValueError(
+            f"{decomposition.name.upper()} cannot differentiate the network's forward pass: "
+            f"{str(error).splitlines()[0]}; pdh.SPDConfig(C=30), which does without, may work"
+        ) from error
+    decomposition.model(x, masks)
+
+
+def _check_method(config: Any) -> None:
+    """Raise TypeError for what is no configuration of a method."""
     try:
         method_of(config)
     except TypeError as error:
         what = f"config must be an object, but is {shown(config)}" if isinstance(config, type) else error
         raise TypeError(f"{what}; pdh.SPDConfig(C=30) works") from None
-    try:
-        inspect.signature(data).bind(config, None)
-    except TypeError as error:
-        raise TypeError(
-            f"data must take a batch size and a generator, but there are {error}; {A_SAMPLER} works"
-        ) from None
-    except ValueError:
-        pass  # a function that does not say what it takes
 
 
-@checked("layers", "seed", "device", data=A_SAMPLER)
+@checked("layers", "seed", "device", "data", "output", "inputs")
 @undisturbed()
 def fit(
     target: nn.Module,
     config: MethodConfig,
-    data: Data,
-    layers: Mapping[str, int] | Iterable[str],
+    data: Any,
+    layers: Mapping[str, int] | Iterable[str] | None = None,
     *,
+    output: Callable[[Any], Tensor] | None = None,
+    inputs: Callable[[Any], Inputs] | None = None,
     seed: int = 0,
     device: str | torch.device = "auto",
     show_progress: bool = True,
@@ -130,9 +139,16 @@ def fit(
         target: any trained network, which stays as it is. What is decomposed is `run.target`, a frozen copy in
             evaluation mode on the device, which shares its parameters where it can: train it further only as a copy.
         config: `APDConfig` or `SPDConfig`, or that of a method of your own; says which method.
-        data: called as data(batch_size, generator), gives a batch (batch, d_in) on the generator's device, the same for
-            the same seed of the generator.
-        layers: paths of `nn.Linear` layers, each with `config.C` components; or path → number of components.
+        data: its inputs: a tensor (n, …), a Dataset, a DataLoader or an iterable of batches, which may hold labels
+            besides; or a function, called as data(batch_size, generator), that draws a batch on the generator's device,
+            the same for the same seed of the generator. A loader's batches come in the loader's own size.
+        layers: paths of layers, or patterns such as "blocks.*.mlp" for all layers at or below, each with `config.C`
+            components; or path → number of components. None means every layer of the network that can be decomposed,
+            but for embeddings, which must be named.
+        output: what is compared, from what the network returns, as in `lambda out: out.logits[:, -1]`; None for a
+            network that returns one tensor.
+        inputs: what the network takes, from a batch as data give it, as in `lambda batch: batch["image"]`; None where
+            the network's forward says it: a tensor, the first entries of a tuple, or the entries of a dict by name.
         seed: seed of initial factors, data and masks.
         device: auto, cpu, cuda or mps.
         out: a new folder, for checkpoints on the way (see `resume`) and the finished run.
@@ -142,11 +158,26 @@ def fit(
     Raises ValueError or TypeError, before any work starts, for arguments that cannot work; FloatingPointError if
     the loss blows up.
     """
-    _check_method_and_data(config, data)
+    _check_method(config)
+    _check_picker("output", output, "lambda out: out.logits")
+    feed = Feed(as_source(data), taken_by(target, inputs))
+    if feed.one_pass and config.n_init > 1:
+        raise ValueError(
+            f"n_init is {config.n_init}, but data is an iterator, which can be read only once; n_init=1 works, or a "
+            "DataLoader"
+        )
+    if feed.batch_size is not None:
+        config = config.replace(batch_size=feed.batch_size)
     with new_folder(out) as folder, one_line(lambda: how_to_go_on(folder, own_network=True)):
-        check_repeatable(data, generator(checked_seed(seed), "data", pick_device(device)))
-        run = begin(target, config, data, layers, seed=seed, device=device)
+        at, seed = pick_device(device), checked_seed(seed)
+        check_repeatable(feed, lambda: generator(seed, "data", at))
+        run = begin(target, config, feed, layers, seed=seed, device=device, output=output)
         return run.train_into(folder, show_progress=show_progress)
+
+
+def _check_picker(name: str, function: Any, works: str) -> None:
+    if function is not None and not callable(function):
+        raise TypeError(f"{name} must be a function or None, but is {shown(function)}; {works} works")
 
 
 @checked("seed", "device", name="'apd/tms_5-2'", target="pdh.make_target(pdh.TMSConfig())")

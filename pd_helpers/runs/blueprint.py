@@ -5,6 +5,7 @@ built on torch's meta device, where a tensor has a shape and a type but no numbe
 is compared with them. Only then is anything built or read.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -16,11 +17,14 @@ from torch.overrides import TorchFunctionMode
 from pd_helpers.core.components import ComponentModel
 from pd_helpers.core.method import Method, MethodConfig, method_named
 from pd_helpers.core.networks.frozen import frozen
+from pd_helpers.runs.examples import LARGEST
 from pd_helpers.runs.facts import Facts
 from pd_helpers.targets.base import TargetConfig, target_config_of
 
 MAKERS = {torch.zeros, torch.ones, torch.empty, torch.full, torch.rand, torch.randn, torch.eye, torch.arange}
 """Functions that make tensors out of nothing."""
+FUNCTION = "function "
+"""What the stored value of a field begins with that holds a function of the user's own; its name follows."""
 UNPACKED = 200
 """Largest ratio of the size of factors to the size in which `factors_to_store` stores them."""
 
@@ -66,7 +70,7 @@ def check_finished(facts: Facts, header: Header, target: nn.Module | None = None
     """
     network, method = _build(facts, header, "", target)
     _compare_network(facts, header, network)
-    expected = {**_entries(target_tensors(network)), **_entries(method.parameters())}
+    expected = {**_entries(target_tensors(network)), **_entries(method.parameters()), **_example(facts, header)}
     for path in facts["layers"]:
         if f"used.{path}" in header:
             expected |= _packed(path, header, expected)
@@ -87,6 +91,7 @@ def check_checkpoint(facts: Facts, header: Header, target: nn.Module | None) -> 
         expected |= _entries(target_tensors(network))
         own = {**_entries(method.parameters()), **_snapshots(candidate, header, method, f"{i}.")}
         expected |= {f"{i}.{name}": entry for name, entry in own.items()}
+    expected |= _example(facts, header)
     own = tuple(f"{i}." for i in range(len(facts["candidates"]))) or ("generator", "optimizer.")
     _compare({name: header[name] for name in header if name in expected or not name.startswith(own)}, expected)
 
@@ -117,9 +122,24 @@ def stored_config(facts: Facts) -> tuple[type[Method], MethodConfig]:
     except ValueError as error:
         raise Unsuitable(str(error)) from error
     try:
-        return method, method.Config(**facts["config"])
+        return method, method.Config(**{name: _own_function(name, v) for name, v in facts["config"].items()})
     except (TypeError, ValueError) as error:
         raise ValueError(f"config: {error}") from error
+
+
+def _own_function(name: str, value: Any) -> Any:
+    """A stand-in for a function of the user's own, of which only the name is stored; other values as they are."""
+    if not isinstance(value, str) or not value.startswith(FUNCTION):
+        return value
+
+    def missing(*_: Any) -> Any:
+        raise ValueError(
+            f"the run has a function of your own, {value.removeprefix(FUNCTION)!r}, as its {name}, which is not stored; "
+            f"pdh.load(..., {name}=...) takes it"
+        )
+
+    missing.__name__ = value.removeprefix(FUNCTION)
+    return missing
 
 
 def _compare_network(facts: Facts, header: Header, network: nn.Module) -> None:
@@ -198,6 +218,16 @@ def stored_rank(facts: Facts, shapes: Mapping[str, tuple[int, ...]], prefix: str
 
 def _entries(tensors: Mapping[str, Tensor]) -> dict[str, Entry]:
     return {name: Entry(tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
+
+
+def _example(facts: Facts, header: Header) -> dict[str, Entry]:
+    """Entries of the example, which may be of any type and shape."""
+    stored = (
+        {name: entry for name, entry in header.items() if name.startswith("example.")} if "example" in facts else {}
+    )
+    if sum(math.prod(entry.shape) for entry in stored.values()) > LARGEST:
+        raise ValueError(f"example has more than {LARGEST} numbers")
+    return stored
 
 
 def _packed(path: str, header: Header, expected: Mapping[str, Entry]) -> dict[str, Entry]:

@@ -76,7 +76,7 @@ COMMON = {
     "versions": Kind(lambda value: _is_mapping(value, TEXT.accepts), "a mapping from names to texts"),
 }
 RECORD = {"snapshot_steps": STEPS, "history": MAPPING, "seconds": SECONDS}
-OPTIONAL = {"instruction_set": TEXT, "first_batch": TEXT.or_none()}
+OPTIONAL = {"instruction_set": TEXT, "first_batch": TEXT.or_none(), "example": MAPPING}
 FINISHED = {**COMMON, **RECORD, "metrics": MAPPING, "sha256": TEXT}
 CHECKPOINT = {**COMMON, "discarded_seconds": SECONDS, "candidates": Kind(lambda v: isinstance(v, list), "a list")}
 CANDIDATE = {
@@ -104,7 +104,7 @@ def check_checkpoint(facts: Facts) -> None:
     for i, candidate in enumerate(facts["candidates"]):
         if not isinstance(candidate, dict):
             raise ValueError(f"candidates[{i}] is {shown(candidate)}, but must be a mapping")
-        _check(candidate, CANDIDATE, {}, f"candidates[{i}].")
+        _check(candidate, CANDIDATE, {"batches": COUNT}, f"candidates[{i}].")
         _check_record(candidate, facts, f"candidates[{i}].")
 
 

@@ -15,10 +15,11 @@ from collections.abc import Callable, Mapping
 from inspect import Parameter, signature
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from pd_helpers.core.config import shown
 from pd_helpers.core.networks.batches import Inputs
+from pd_helpers.runs.sources import Source
 
 WRAPPED = ("_orig_mod", "module")
 """Where torch.compile, and nn.DataParallel and its kin, keep the network that they wrap."""
@@ -113,3 +114,27 @@ def _shown(parameters: list[Parameter]) -> str:
     """The forward as a sentence can show it."""
     shortened = [str(p.replace(annotation=Parameter.empty)) for p in parameters[:N_SHOWN]]
     return f"forward({', '.join(shortened)}{', ...' if len(parameters) > N_SHOWN else ''})"
+
+
+class Feed(Source):
+    """Data of a network: what a source gives, as the network takes it."""
+
+    def __init__(self, source: Source, taken: Callable[[Any], Inputs]):
+        super().__init__(source.data)
+        self.source, self.taken = source, taken
+        self.batch_size, self.one_pass = source.batch_size, source.one_pass
+
+    def __call__(self, batch_size: int, generator: Generator) -> Inputs:
+        return self.taken(self.source(batch_size, generator))
+
+    def position(self, generator: Generator) -> int:
+        return self.source.position(generator)
+
+    def set_position(self, generator: Generator, n: int) -> None:
+        self.source.set_position(generator, n)
+
+    def begin(self, generator: Generator) -> None:
+        self.source.begin(generator)
+
+    def close(self, generator: Generator) -> None:
+        self.source.close(generator)

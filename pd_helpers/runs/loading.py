@@ -6,16 +6,18 @@ is built; whatever is wrong ends in a ValueError that names the folder, the file
 
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
 
 from pd_helpers.core.components import decompose
 from pd_helpers.core.method import Data, Method
+from pd_helpers.core.networks.batches import Inputs
 from pd_helpers.core.networks.frozen import frozen
 from pd_helpers.core.training import compare_stored, generator, pick_device, undisturbed
 from pd_helpers.runs import blueprint, files
@@ -30,9 +32,12 @@ from pd_helpers.runs.blueprint import (
     target_tensors,
 )
 from pd_helpers.runs.circumstances import CIRCUMSTANCES, circumstances, warn_of_differences
+from pd_helpers.runs.data import as_source
 from pd_helpers.runs.evaluation import check_agreement
+from pd_helpers.runs.examples import Example
 from pd_helpers.runs.facts import Facts
 from pd_helpers.runs.folders import checked_path, claimed, clear_remnants, is_finished
+from pd_helpers.runs.inputs import Feed, taken_by
 from pd_helpers.runs.memory import check_layers, check_room
 from pd_helpers.runs.presets import Settings
 from pd_helpers.runs.recording import Record
@@ -43,37 +48,73 @@ from pd_helpers.runs.validation import batch_fingerprint, check_data, check_repe
 
 
 @undisturbed()
-def load(folder: str | os.PathLike, *, target: nn.Module | None = None, device: str = "cpu") -> Run:
+def load(
+    folder: str | os.PathLike,
+    *,
+    target: nn.Module | None = None,
+    data: Any = None,
+    output: Callable[[Any], Tensor] | None = None,
+    inputs: Callable[[Any], Inputs] | None = None,
+    output_loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+    device: str = "cpu",
+) -> Run:
     """Read a run written by `Run.save`.
 
-    `target` is needed for a run on a network of your own: a module of the same architecture, whose parameters are
-    overwritten by the stored ones. Raises ValueError for a folder that is not a run, or one that is damaged or was
-    changed after it was written, and then leaves `target` as it was.
+    Args:
+        folder: where it was written.
+        target: for a run on a network of your own, a module of the same architecture, whose parameters are overwritten
+            by the stored ones.
+        data, output, inputs: for such a run, what `fit` was given; data are needed for new measurements only.
+        output_loss: the function that compares outputs, if the run has one of your own.
+        device: cpu, cuda or mps.
+
+    >>> run = pdh.load("runs/1")
+
+    Raises ValueError for a folder that is not a run, or one that is damaged or was changed after it was written, and
+    then leaves `target` as it was.
     """
     path, at = checked_path(folder), pick_device(device)
     _check_target(target)
+    own = Own(target, data, output, inputs, output_loss)
     try:
         tensors, facts = files.read_run(path, check=partial(blueprint.check_finished, target=target))
     except Unsuitable as reason:
         raise ValueError(f"the run in {str(path)!r} cannot be read: {reason}") from None
     try:
         with _as_before(target):
-            return _finished(facts, tensors, target, at)
+            run = _finished(facts, tensors, own, at)
     except Exception as error:  # the file is untrusted
         raise ValueError(f"the run in {str(path)!r} cannot be read: {error}") from error
+    run.data = own.feed(run.target) or run.data
+    return run
 
 
-def _finished(facts: Facts, tensors: files.Tensors, target: nn.Module | None, at: torch.device) -> Run:
+class Own(NamedTuple):
+    """What of a run on a network of the user's own is not stored, but given again."""
+
+    target: nn.Module | None
+    data: Any
+    output: Callable[[Any], Tensor] | None
+    inputs: Callable[[Any], Inputs] | None
+    output_loss: Callable[[Tensor, Tensor], Tensor] | None
+
+    def feed(self, network: nn.Module) -> Feed | None:
+        """The data as the network takes them; None if none were given."""
+        return None if self.data is None else Feed(as_source(self.data), taken_by(network, self.inputs))
+
+
+def _finished(facts: Facts, tensors: files.Tensors, own: Own, at: torch.device) -> Run:
     """The run that these facts and tensors are."""
+    target = own.target
     for layer in facts["layers"]:
         tensors = files.with_factors(layer, tensors)
     _check_finite(tensors, target)
     network = _stored_target(facts, tensors, target, at)
-    method = _method(facts, tensors, network)
+    method = _method(facts, tensors, network, own)
     method.step = method.config.steps
     candidate = Candidate(method, facts["seconds"])
     candidate.record = Record.unpack(tensors, facts, method)
-    run = _run(facts, [candidate])
+    run = _run(facts, [candidate], tensors)
     run.metrics = facts["metrics"]
     run.mark_measured()
     check_agreement(run.metrics, run.components)
@@ -86,7 +127,10 @@ def resume(
     folder: str | os.PathLike,
     *,
     target: nn.Module | None = None,
-    data: Data | None = None,
+    data: Any = None,
+    output: Callable[[Any], Tensor] | None = None,
+    inputs: Callable[[Any], Inputs] | None = None,
+    output_loss: Callable[[Tensor, Tensor], Tensor] | None = None,
     show_progress: bool = True,
 ) -> Run:
     """Continue a run that was stopped, from the last checkpoint in the folder it had as `out`.
@@ -98,7 +142,8 @@ def resume(
     Args:
         folder: what was `out`.
         target: for a network of your own, one of the same architecture; its parameters are overwritten.
-        data: for a network of your own, the same function as before.
+        data: for a network of your own, the same data as before; batches that were drawn already are passed over.
+        output, inputs, output_loss: for a network of your own, the same functions as before, if there were any.
 
     >>> run = pdh.resume("runs/1")
 
@@ -107,27 +152,28 @@ def resume(
     """
     path = checked_path(folder)
     _check_target(target)
+    own = Own(target, data, output, inputs, output_loss)
     if is_finished(path):
-        run = load(path, target=target)
+        run = load(path, target=target, data=data, output=output, inputs=inputs, output_loss=output_loss)
         with suppress(OSError):  # what is left if the process ended just then; the folder may be read-only
             files.discard_checkpoint(path)
             clear_remnants(path)
-        run.data = data or run.data
         return run
     if not path.is_dir():
         files.read_checkpoint(path)  # ValueError
     with claimed(path):
-        return _resume(path, target, data, show_progress)
+        return _resume(path, own, show_progress)
 
 
-def _resume(path: Path, target: nn.Module | None, data: Data | None, show_progress: bool) -> Run:
+def _resume(path: Path, own: Own, show_progress: bool) -> Run:
     """`resume` in a folder that is this run's own."""
+    target = own.target
 
     def check(facts: Facts, header: blueprint.Header) -> None:
-        if facts["target_config"] is None and (target is None or data is None):
+        if facts["target_config"] is None and (target is None or own.data is None):
             raise Unsuitable(
                 "it decomposes a network of your own, so pdh.resume needs target=, a module of the same architecture, "
-                "and data=, the function that draws its batches"
+                "and data=, what its batches were drawn from"
             )
         blueprint.check_checkpoint(facts, header, target)
 
@@ -148,7 +194,7 @@ def _resume(path: Path, target: nn.Module | None, data: Data | None, show_progre
         warn_of_differences(facts, circumstances(facts["device"]))
         if facts["candidates"]:
             with _as_before(target):
-                run = _unfinished(facts, tensors, target, data, at)
+                run = _unfinished(facts, tensors, own, at)
         else:
             stage, settings = _target_stage(facts, tensors, at)
             stage.begin()
@@ -169,22 +215,21 @@ def _check_room(facts: Facts, target: nn.Module | None, at: torch.device) -> Non
         check_layers(target, own_config, facts["layers"], at)
 
 
-def _unfinished(
-    facts: Facts, tensors: files.Tensors, target: nn.Module | None, data: Data | None, at: torch.device
-) -> Run:
+def _unfinished(facts: Facts, tensors: files.Tensors, own: Own, at: torch.device) -> Run:
     """The run that these facts and tensors are, with its candidates where they stood."""
-    network = _stored_target(facts, tensors, target, at)
+    network = _stored_target(facts, tensors, own.target, at)
+    feed = own.feed(network)
+    if feed is not None:
+        check_repeatable(feed, lambda: generator(facts["seed"], "data", at))
+        check_data(network, feed, generator(facts["seed"], "data", at), own.output)
+        _check_same_data(feed, facts, at)
     candidates = [
-        _candidate(facts, own_facts, _below(f"{i}.", tensors), network)
+        _candidate(facts, own_facts, _below(f"{i}.", tensors), network, own, feed)
         for i, own_facts in enumerate(facts["candidates"])
     ]
-    run = _run(facts, candidates)
-    run.data = data or run.data
+    run = _run(facts, candidates, tensors)
+    run.data = feed or run.data
     run.discarded_seconds = facts["discarded_seconds"]
-    if data is not None:
-        check_repeatable(data, generator(run.seed, "data", at))
-        check_data(network, data, generator(run.seed, "data", at))
-        _check_same_data(data, facts, at)
     return run
 
 
@@ -235,12 +280,15 @@ def _check_finite(tensors: files.Tensors, target: nn.Module | None) -> None:
     """Raise ValueError for numbers that are not finite, but in buffers of a network of one's own: masks hold -inf."""
     buffers = {} if target is None else {f"target.{name}" for name, _ in frozen(target).named_buffers()}
     for name, tensor in tensors.items():
-        if name not in buffers and not tensor.isfinite().all():
+        if name not in buffers and not name.startswith("example.") and not tensor.isfinite().all():
             raise ValueError(f"{files.TENSORS}: {name} holds numbers that are not finite")
 
 
-def _run(facts: Facts, candidates: list[Candidate]) -> Run:
-    """A run of these candidates, with what the facts say of it."""
+def _run(facts: Facts, candidates: list[Candidate], tensors: files.Tensors) -> Run:
+    """A run of these candidates, with what the facts say of it; ValueError if its network answers otherwise."""
+    example = Example.unpack(tensors, facts["example"]) if "example" in facts else None
+    if example is not None:
+        example.check(candidates[0].method.model)
     target_config = stored_target_config(facts)
     return Run(
         name=facts["experiment"],
@@ -249,24 +297,29 @@ def _run(facts: Facts, candidates: list[Candidate]) -> Run:
         data=target_config.features() if target_config else None,
         candidates=candidates,
         target_seconds=facts["target_seconds"],
+        example=example,
         first_batch=facts.get("first_batch"),
         shipped=facts.get("shipped"),
     )
 
 
-def _candidate(facts: Facts, own_facts: Facts, tensors: files.Tensors, target: nn.Module) -> Candidate:
+def _candidate(
+    facts: Facts, own_facts: Facts, tensors: files.Tensors, target: nn.Module, own: Own, feed: Feed | None
+) -> Candidate:
     """A candidate as it was when the checkpoint was written; `facts` are the run's, the rest is its own."""
-    candidate = Candidate(_method(facts, tensors, target), own_facts["seconds"])
+    candidate = Candidate(_method(facts, tensors, target, own), own_facts["seconds"])
     candidate.record = Record.unpack(tensors, own_facts, candidate.method)
-    candidate.unpack(tensors, own_facts)
+    candidate.unpack(tensors, own_facts, feed)
     return candidate
 
 
-def _method(facts: Facts, tensors: files.Tensors, target: nn.Module) -> Method:
+def _method(facts: Facts, tensors: files.Tensors, target: nn.Module, own: Own) -> Method:
     """The method with its stored parameters, at step 0."""
     method, config = stored_config(facts)
+    if own.output_loss is not None:
+        config = config.replace(output_loss=own.output_loss)
     rank = stored_rank(facts, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, "", config.rank)
-    model = decompose(target, facts["layers"], rank=rank)
+    model = decompose(target, facts["layers"], rank=rank, output=own.output)
     at = model.factors[0].device
     decomposition = method(model, config, init=Generator(), draw=generator(facts["seed"], "data", at))
     _fill(decomposition.parameters(), tensors)

@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pd_helpers.core.config import shown
 from pd_helpers.core.memory import check_memory
 from pd_helpers.core.method import MethodConfig, method_of
+from pd_helpers.core.networks.layers import kind_of, refusal
 from pd_helpers.runs.calls import fits
 from pd_helpers.runs.presets import Preset, Settings
 
@@ -43,10 +44,9 @@ def check_room(settings: Settings, device: torch.device) -> None:
 
 def check_layers(target: nn.Module, config: MethodConfig, C: Mapping[str, int], device: torch.device) -> None:
     """The same for layers of any network, with C[path] components each."""
-    weights = {
-        path: getattr(module, "weight", None) for path, module in target.named_modules() if fits(C.get(path), int)
-    }
-    shapes = {path: (1, *W.shape) for path, W in weights.items() if isinstance(W, Tensor) and W.ndim == 2}
+    layers = {path: module for path, module in target.named_modules() if fits(C.get(path), int)}
+    kinds = {path: kind_of(module)(module) for path, module in layers.items() if refusal(path, module) is None}
+    shapes = {path: (1, *kind.matrix.shape) for path, kind in kinds.items()}
     if not shapes:
         return  # `decompose` says what is wrong with them
     _check_rank(config, list(shapes.values()))

@@ -17,14 +17,17 @@ from pd_helpers.analysis.decomposed import first_layer
 from pd_helpers.core.components import ComponentModel
 from pd_helpers.core.config import Config
 from pd_helpers.core.method import Data, Method
+from pd_helpers.core.networks.batches import Inputs, mapped
 from pd_helpers.core.training import progress, undisturbed
 from pd_helpers.runs import files
 from pd_helpers.runs.blueprint import target_tensors
 from pd_helpers.runs.checkpoints import with_checkpoints
 from pd_helpers.runs.circumstances import circumstances
 from pd_helpers.runs.evaluation import evaluate
+from pd_helpers.runs.examples import Example
 from pd_helpers.runs.facts import Facts, check_metrics, plain
 from pd_helpers.runs.folders import check_new_folder, has_checkpoint, how_to_go_on, how_to_resume, new_folder
+from pd_helpers.runs.inputs import taken_by
 from pd_helpers.runs.interrupts import one_line
 from pd_helpers.runs.recording import Snapshot
 from pd_helpers.runs.selection import Candidate, best
@@ -61,6 +64,8 @@ class Run:
     """The `_fingerprint` of the parameters that the metrics describe."""
     shipped: dict[str, Any] | None = None
     """What was left out of a run that comes with the package; None for all others."""
+    example: Example | None = None
+    """Some inputs of a network of your own and its answer, by which `load` and `resume` know it again."""
     first_batch: str | None = None
     """Checksum of the first inputs that `data` draws, by which `resume` knows a function of one's own again."""
 
@@ -96,7 +101,7 @@ class Run:
 
     @property
     def history(self) -> "pandas.DataFrame":
-        """One row per recorded step: unweighted losses of the latest batch; for the papers' networks also MMCS and ML2R."""
+        """One row per recorded step: unweighted losses of the latest batch, and for the papers' networks MMCS, ML2R."""
         import pandas
 
         return pandas.DataFrame(self.candidates[0].record.rows)
@@ -122,15 +127,20 @@ class Run:
         return first_layer(self.components)
 
     @torch.no_grad()
-    def importances(
-        self, x: Float[Tensor, "rows d_in"], n_inputs: int | None = None
-    ) -> dict[str, Float[Tensor, "rows _"]]:
-        """Use → g (rows, C) in [0, 1]: SPD's causal importances, or 1 for APD's active components and 0 for others.
+    def importances(self, x: Inputs, n_inputs: int | None = None) -> dict[str, Float[Tensor, "*rows _"]]:
+        """Use → g (*rows, C) in [0, 1]: SPD's causal importances, or 1 for APD's active components and 0 for others.
 
-        APD's active components are the batch top-k over the rows given, which stand for `n_inputs` inputs if some
+        `x` is a batch as the network takes it, or as data give it if the network's forward says what of it to take. A
+        row is everything but the last dimension of what enters a layer, so that g[i, t] belongs to position t of input
+        i. APD's active components are the batch top-k over the inputs given, which stand for `n_inputs` inputs if some
         all-zero ones were merged.
         """
-        return self.method.importances(x, n_inputs)
+        return self.method.importances(self.taken(x), n_inputs)
+
+    def taken(self, x: Any) -> Inputs:
+        """What the network takes of a batch, on the run's device."""
+        at = self.components.factors[0].device
+        return mapped(lambda tensor: tensor.to(at), taken_by(self.target)(x) if isinstance(x, tuple | list) else x)
 
     def steps(self) -> Iterator[int]:
         """Train, one step for each item taken, recording along the way; gives the steps done.
@@ -236,18 +246,21 @@ class Run:
     def pack(self) -> tuple[files.Tensors, Facts]:
         """The finished run, as it is stored."""
         tensors, facts = self.candidates[0].record.pack()
-        tensors |= target_tensors(self.target) | self.method.parameters()
+        tensors |= target_tensors(self.target) | self.method.parameters() | self._example_tensors()
         return files.stored_form(tensors), {**self._facts(), **facts, "seconds": self.seconds, "metrics": self.metrics}
 
     def pack_checkpoint(self) -> tuple[files.Tensors, Facts]:
         """All that is needed to continue, as it is stored: what belongs to a candidate under its number."""
-        tensors = target_tensors(self.target)
+        tensors = target_tensors(self.target) | self._example_tensors()
         facts = {**self._facts(), "discarded_seconds": self.discarded_seconds, "candidates": []}
         for i, candidate in enumerate(self.candidates):
-            own_tensors, own_facts = candidate.pack()
+            own_tensors, own_facts = candidate.pack(self.data)
             tensors |= {f"{i}.{name}": tensor for name, tensor in own_tensors.items()}
             facts["candidates"].append(own_facts)
         return files.stored_form(tensors), facts
+
+    def _example_tensors(self) -> files.Tensors:
+        return self.example.pack()[0] if self.example else {}
 
     def _facts(self) -> Facts:
         """What the run is."""
@@ -256,6 +269,7 @@ class Run:
             "layers": {path: layer.C for path, layer in self.components.layers.items()},
             "target_seconds": self.target_seconds,
             "first_batch": self.first_batch,
+            **({"example": self.example.pack()[1]} if self.example else {}),
             **({"shipped": self.shipped} if self.shipped is not None else {}),
             **self.trained,
         }

@@ -14,6 +14,7 @@ from pd_helpers.core.shortcuts.threads import threads_for
 from pd_helpers.core.training import compare_stored
 from pd_helpers.runs.divergence import DivergenceWatch
 from pd_helpers.runs.recording import Record, record_steps
+from pd_helpers.runs.sources import Source
 
 
 class Candidate:
@@ -36,6 +37,8 @@ class Candidate:
         """
         method, steps_to_record = self.method, record_steps(self.method.config.steps)
         self.record.begin(method)
+        if isinstance(data, Source):
+            data.begin(method.generator)
         began = time.perf_counter() - self.seconds
         work = method.config.batch_size * method.model.width
         training = method.train(data)
@@ -44,6 +47,8 @@ class Candidate:
             with threads_for(work), torch.inference_mode(False), torch.enable_grad():
                 losses = next(training, None)
             if losses is None:
+                if isinstance(data, Source):
+                    data.close(method.generator)
                 break
             self.watch.see(method.total_loss, method.step - 1)
             if method.step in steps_to_record:
@@ -73,15 +78,18 @@ class Candidate:
         """Steps after which candidates are compared."""
         return min(self.method.config.selection_steps, self.method.config.steps)
 
-    def pack(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    def pack(self, data: Data) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """All that is needed to continue, as tensors and facts."""
         tensors, facts = self.record.pack()
         tensors |= self.method.parameters() | self.method.state() | self.watch.state()
         if self.scores:
             tensors["scores"] = torch.stack(self.scores)
-        return tensors, {**facts, "seconds": self.seconds, "step": self.method.step, "score": self.score}
+        facts |= {"seconds": self.seconds, "step": self.method.step, "score": self.score}
+        if isinstance(data, Source) and (n := data.position(self.method.generator)):
+            facts["batches"] = n
+        return tensors, facts
 
-    def unpack(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    def unpack(self, tensors: dict[str, Tensor], facts: dict[str, Any], data: Data) -> None:
         """Continue from what `pack` packed; the method's parameters are in place already.
 
         Raises ValueError, which names the tensor, for tensors that such a candidate would not pack.
@@ -91,7 +99,9 @@ class Candidate:
         self.watch.load_state({name: t.to(at) for name, t in tensors.items() if name in self.watch.state()})
         self.scores = list(tensors["scores"].to(at)) if "scores" in tensors else []
         self.score = facts["score"]
-        compare_stored(self.pack()[0], {**self.watch.state(), **tensors})
+        if isinstance(data, Source):
+            data.set_position(self.method.generator, facts.get("batches", 0))
+        compare_stored(self.pack(data)[0], {**self.watch.state(), **tensors})
         if self.scores and len(self.scores) != (n := min(facts["step"], self.steps_to_compete)):
             raise ValueError(f"scores has {len(self.scores)} entries, but {n} steps have been scored")
 

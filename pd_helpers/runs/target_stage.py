@@ -9,7 +9,7 @@ from torch import nn
 
 from pd_helpers.core.config import Config
 from pd_helpers.core.training import progress
-from pd_helpers.runs.blueprint import default_dtype, stored_dtype, target_tensors
+from pd_helpers.runs.blueprint import FUNCTION, default_dtype, stored_dtype, target_tensors
 from pd_helpers.runs.checkpoints import with_checkpoints
 from pd_helpers.runs.circumstances import circumstances
 from pd_helpers.runs.facts import Facts
@@ -89,6 +89,11 @@ def target_seed(config: TargetConfig, seed: int) -> int:
     return seed if config.target_seed is None else config.target_seed
 
 
+def stored_value(value: Any) -> Any:
+    """The value of a field, as it is stored: of a function, its name."""
+    return f"{FUNCTION}{getattr(value, '__name__', type(value).__name__)}" if callable(value) else value
+
+
 def run_facts(
     name: str | None, method: str, seed: int, config: Config, target_config: TargetConfig | None, device: str
 ) -> dict[str, Any]:
@@ -97,7 +102,7 @@ def run_facts(
         "experiment": name,
         "method": method,
         "seed": seed,
-        "config": config.to_dict(),
+        "config": {name: stored_value(value) for name, value in config.to_dict().items()},
         "target_kind": target_config.kind if target_config else None,
         "target_config": target_config.to_dict() if target_config else None,
         "layers": {},
