@@ -158,7 +158,6 @@ class OnePass(Source):
 
     def begin(self, generator: Generator) -> None:
         self._training = ref(generator)
-        self._forget(self.position(generator))
 
     def _batch(self, n: int) -> Inputs:
         """Batch number n, which is not forgotten."""
