@@ -15,6 +15,7 @@ from torch.utils.data import (
     DistributedSampler,
     IterableDataset,
     RandomSampler,
+    Sampler,
     Subset,
     TensorDataset,
     WeightedRandomSampler,
@@ -96,6 +97,13 @@ class Batches:
             yield torch.full((self.size, 2), float(i))
 
 
+class Unknown(Sampler):
+    """A sampler that shuffles with Python's random numbers, and does not know its length."""
+
+    def __iter__(self):
+        return iter(random.sample(range(20), 20))
+
+
 Pair = namedtuple("Pair", "x label")
 WITHOUT_MEMORY = {
     "function": lambda n, generator: X[torch.randint(20, (n,), generator=generator)],
@@ -117,13 +125,14 @@ STREAMS = {
     "shuffled by a generator": lambda: DataLoader(TensorDataset(X), batch_size=4, shuffle=True, generator=seeded(9)),
     "sampler with a generator": lambda: DataLoader(X, batch_size=4, sampler=RandomSampler(X, True, 20, seeded(9))),
     "weighted": lambda: DataLoader(X, batch_size=4, sampler=WeightedRandomSampler(torch.ones(20), 20)),
+    "sampler without a length": lambda: DataLoader(X, batch_size=4, sampler=Unknown()),
     "distributed": lambda: DataLoader(X, batch_size=4, sampler=DistributedSampler(X, num_replicas=1, rank=0)),
     "without automatic batches": lambda: DataLoader(X.view(5, 4, 2), batch_size=None, shuffle=True),
     "loader of an iterable": lambda: DataLoader(Numbers(), batch_size=4),
     "IterableDataset": Numbers,
     "iterable": Batches,
 }
-SHUFFLED = ("shuffled", "shuffled by a generator", "sampler with a generator", "weighted", "without automatic batches")
+SHUFFLED = set(STREAMS) - {"DataLoader", "distributed", "loader of an iterable", "IterableDataset", "iterable"}
 
 
 @pytest.mark.parametrize("name", WITHOUT_MEMORY)

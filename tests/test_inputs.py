@@ -126,11 +126,11 @@ def same(one, other):
             (X, Y, Y),
             r"could take 2, as a, b, or more, as a, b, mask; inputs=lambda batch: tuple\(batch\[:2\]\) works",
         ),
-        (TWO, (X,), r"of 1 entry, but forward\(a, b\) takes 2; data that give \(a, b\) work"),
+        (TWO, (X,), r"of 1 entry, but forward\(a, b\) takes 2; data that gives \(a, b\) works"),
         (
             ONE,
             {"x": X, "labels": Y},
-            r"data give 'labels', which forward\(x\) does not take; inputs=lambda batch: {'x': batch\['x'\]} works",
+            r"data gives 'labels', which forward\(x\) does not take; inputs=lambda batch: {'x': batch\['x'\]} works",
         ),
         (
             TWO,

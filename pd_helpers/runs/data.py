@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from pd_helpers.core.networks.batches import Inputs
 from pd_helpers.runs.sources import Examples, Sampler, Source, Table, refusal
@@ -39,7 +39,7 @@ def as_source(data: Any) -> Source:
         return data
     if isinstance(data, type | nn.Module | str | bytes | set | frozenset):
         raise refusal(data)
-    if isinstance(data, Tensor | np.ndarray | tuple | Mapping):
+    if isinstance(data, Tensor | np.ndarray | tuple | Mapping) or type(data) is TensorDataset:
         return Table(data)
     if isinstance(data, DataLoader):
         return Loader(data)

@@ -1,6 +1,6 @@
 """What of a batch goes into the network: all of it, or as much as its `forward` asks for.
 
-    data give           forward            the network is called with
+    data gives          forward            the network is called with
     x                   any                x
     (x,)                (x)                x
     (x, labels)         (x)                x
@@ -28,7 +28,7 @@ N_SHOWN = 4
 
 
 def taken_by(network: nn.Module, inputs: Callable[[Any], Inputs] | None = None) -> Callable[[Any], Inputs]:
-    """The function from a batch, as data give it, to what the network takes: x, or (a, b), or {"x": …}.
+    """The function from a batch, as data gives it, to what the network takes: x, or (a, b), or {"x": …}.
 
     It is `inputs`, if that is given; TypeError if that is no function. Otherwise the names and number of parameters of
     the network's forward decide, and where they cannot, the function raises a ValueError that names them. A network
@@ -37,7 +37,7 @@ def taken_by(network: nn.Module, inputs: Callable[[Any], Inputs] | None = None) 
     if inputs is not None:
         if not callable(inputs):
             raise TypeError(
-                f"inputs must be a function from what data give to what the network takes, but is {shown(inputs)}; "
+                f"inputs must be a function from what data gives to what the network takes, but is {shown(inputs)}; "
                 "lambda batch: batch[0] works"
             )
         return inputs
@@ -73,12 +73,12 @@ def _by_order(entries: tuple, parameters: list[Parameter]) -> Inputs:
     names = [f"*{p.name}" if p.kind is Parameter.VAR_POSITIONAL else p.name for p in positional]
     if n < n_required:
         raise ValueError(
-            f"data give batches of {n} {'entry' if n == 1 else 'entries'}, but {_shown(parameters)} takes "
-            f"{n_required}; data that give ({', '.join(names[:n_required])}) work"
+            f"data gives batches of {n} {'entry' if n == 1 else 'entries'}, but {_shown(parameters)} takes "
+            f"{n_required}; data that gives ({', '.join(names[:n_required])}) works"
         )
     if n > n_taken and len(positional) > n_taken:
         raise ValueError(
-            f"data give batches of {n} entries, of which {_shown(parameters)} could take {n_taken}, as "
+            f"data gives batches of {n} entries, of which {_shown(parameters)} could take {n_taken}, as "
             f"{', '.join(names[:n_taken])}, or more, as {', '.join(names[: n_taken + 1])}; inputs=lambda batch: "
             f"{'batch[0]' if n_taken == 1 else f'tuple(batch[:{n_taken}])'} works"
         )
@@ -99,7 +99,7 @@ def _by_name(batch: dict, parameters: list[Parameter]) -> Inputs:
         if known:
             example = "{" + ", ".join(f"{name!r}: batch[{name!r}]" for name in known) + "}"
         raise ValueError(
-            f"data give {', '.join(map(repr, unknown))}, which {_shown(parameters)} does not take; "
+            f"data gives {', '.join(map(repr, unknown))}, which {_shown(parameters)} does not take; "
             f"inputs=lambda batch: {example} works"
         )
     return batch

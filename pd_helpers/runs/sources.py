@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Generator, Tensor
-from torch.utils.data import default_collate
+from torch.utils.data import TensorDataset, default_collate
 
 from pd_helpers.core.config import shown
 from pd_helpers.core.networks.batches import Inputs, mapped, tensors
@@ -78,7 +78,7 @@ class Sampler(Source):
 class Table(Source):
     """Tensors or arrays of one length, whose rows belong together: rows are drawn with replacement."""
 
-    def __init__(self, data: Tensor | np.ndarray | tuple | Mapping):
+    def __init__(self, data: Tensor | np.ndarray | tuple | Mapping | TensorDataset):
         super().__init__(data)
         self.table = _table(data)
         if not any(True for _ in tensors(self.table)):
@@ -154,6 +154,8 @@ def _with_tensors(example: Any) -> Any:
 
 def _table(data: Any) -> Any:
     """The data with arrays made tensors; what is no tensor but a setting, such as True, goes along with every batch."""
+    if type(data) is TensorDataset:
+        return _table(data.tensors)
     if isinstance(data, tuple):
         parts = [_table(part) for part in data]
         return type(data)(*parts) if hasattr(data, "_fields") else tuple(parts)

@@ -8,6 +8,7 @@ begin anywhere. An iterator can be read only once; what is drawn from it before 
 import copy
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 from weakref import WeakKeyDictionary, ref
 
@@ -93,8 +94,9 @@ class Loader(Stream):
         samplers = (data.sampler, data.batch_sampler, getattr(data.batch_sampler, "sampler", None))
         own = [getattr(one, "generator", None) for one in (data, *samplers)]
         self.generators = tuple(dict.fromkeys(one for one in own if isinstance(one, Generator)))
-        if not isinstance(data.dataset, IterableDataset) and hasattr(data.batch_sampler or data.sampler, "__len__"):
-            self.epoch_length = len(data)
+        if not isinstance(data.dataset, IterableDataset):
+            with suppress(TypeError, NotImplementedError):  # samplers need not know it
+                self.epoch_length = len(data)
         super().__init__(data)
 
     def epoch(self, batch_size: int) -> DataLoader:
@@ -156,7 +158,6 @@ class OnePass(Source):
 
     def begin(self, generator: Generator) -> None:
         self._training = ref(generator)
-        self._forget(self.position(generator))
 
     def _batch(self, n: int) -> Inputs:
         """Batch number n, which is not forgotten."""
