@@ -43,7 +43,8 @@ def test_training_compares_outputs_as_the_configuration_says():
     importance = randomize(method.importance, seed=2)
     x = draw(10, 3)
     with torch.no_grad():
-        g = lower_leaky(importance(model.inner(model.target_forward(x).inputs)))
+        (table,) = importance(model.inner(model.target_forward(x).inputs))
+        g = lower_leaky(table.values)
         together, apart = map(method.split, sample_masks(g.expand(2, -1, -1), Generator().manual_seed(5)))
         wanted = torch.distributions.Categorical(logits=model.target(x))
 
@@ -69,7 +70,7 @@ def test_a_finished_run_is_measured_by_its_own_loss(name, tmp_path):
     with torch.no_grad():
         again = generator(0, "evaluation")
         x = data(N_EVALUATION, again)
-        gates = run.importance(run.components.inner(run.components.target_forward(x).inputs))
+        ((_, gates),) = run.importance(run.components.inner(run.components.target_forward(x).inputs))
         g = run.method.split(hard_sigmoid(gates))
         y = run.components(x, {use: sample_masks(value, again) for use, value in g.items()}).output
         p, q = target(x).softmax(1), y.softmax(1)

@@ -56,11 +56,6 @@ class TestRefused:
         with pytest.raises(ValueError, match="forward pass switches gradients off"):
             fit(network, ["m.0", "m.2"])
 
-    def test_activations_of_three_dimensions(self):
-        network = Of(lambda n, x: n.a(x.view(-1, 2, 4)).flatten(1), a=nn.Linear(4, 3))
-        with pytest.raises(ValueError, match=r"layer 'a' takes inputs of shape \(rows, 4\), but got \(2, 2, 4\)"):
-            fit(network, ["a"])
-
     def test_a_compiled_network(self):
         with pytest.raises(TypeError, match="compiled by torch.jit"):
             fit(torch.jit.script(mlp()))

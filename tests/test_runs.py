@@ -435,9 +435,9 @@ def test_the_seed_of_a_target_is_remembered(apd_run):
         ({"layers": "0"}, TypeError, r"\['0'\] works"),
         ({"config": {"C": 3}}, TypeError, "config must be an? .*APDConfig.*, but is {'C': 3}"),
         ({"seed": -1}, ValueError, "seed must be a whole number"),
-        ({"data": lambda n, g: [[0.0] * 3] * n}, ValueError, "gave a list"),
+        ({"data": lambda n, g: [[0.0] * 3] * n}, ValueError, "but gave"),
         ({"data": lambda n, g: torch.zeros(n)}, ValueError, r"shape \(2,\)"),
-        ({"data": lambda n, g: torch.zeros(n, 4, 3)}, ValueError, r"shape \(2, 4, 3\)"),
+        ({"data": lambda n, g: torch.zeros(n, 4, 2)}, ValueError, r"target does not take .* shape \(2, 4, 2\)"),
         ({"data": lambda n, g: torch.full((n, 3), torch.nan)}, ValueError, "data gives numbers that are not finite"),
     ],
 )

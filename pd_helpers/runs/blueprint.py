@@ -134,8 +134,8 @@ def _own_function(name: str, value: Any) -> Any:
 
     def missing(*_: Any) -> Any:
         raise ValueError(
-            f"the run has a function of your own, {value.removeprefix(FUNCTION)!r}, as its {name}, which is not stored; "
-            f"pdh.load(..., {name}=...) takes it"
+            f"the run has a function of your own, {value.removeprefix(FUNCTION)!r}, as its {name}, which is not "
+            f"stored; pdh.load(..., {name}=...) takes it"
         )
 
     missing.__name__ = value.removeprefix(FUNCTION)

@@ -18,6 +18,7 @@ from pd_helpers.core.known_network import KnownNetwork
 from pd_helpers.core.losses import faithfulness, output_loss
 from pd_helpers.core.networks.batches import Inputs, n_inputs
 from pd_helpers.core.training import generator
+from pd_helpers.runs.sources import Source
 from pd_helpers.targets.gated_functions import GatedNetwork
 from pd_helpers.targets.residual_mlp import ResidualMLP
 from pd_helpers.targets.tms import TMS
@@ -94,12 +95,19 @@ def _fresh_batches(run: Decomposed, draw: Generator) -> Iterator[Inputs]:
     Where an input has many rows, they come in batches of a size that training could hold.
     """
     rows = run.components.rows_per_input
-    left = N_EVALUATION if rows == 1 else max(FEWEST, N_EVALUATION // rows)
-    size = left if rows == 1 else min(left, run.method.config.batch_size)
-    while left > 0:
-        x = run.data(min(size, left), draw)
+    n = N_EVALUATION if rows == 1 else max(FEWEST, N_EVALUATION // rows)
+    size = n if rows == 1 else min(n, run.method.config.batch_size)
+    of_own_size = isinstance(run.data, Source) and run.data.batch_size is not None
+    n_seen = 0
+    while n_seen < n:
+        try:
+            x = run.data(min(size, n - n_seen), draw)
+        except ValueError:  # an iterator is at its end
+            if n_seen == 0:
+                raise
+            return
         yield x
-        left -= n_inputs(x) if rows > 1 else left
+        n_seen += n_inputs(x) if of_own_size or rows > 1 else n
 
 
 def _of_the_first_layer(model: ComponentModel, alive: dict[str, Tensor]) -> dict[str, float]:

@@ -19,7 +19,7 @@ from torch import Generator, Tensor, nn
 
 from pd_helpers.core.config import shown
 from pd_helpers.core.networks.batches import Inputs
-from pd_helpers.runs.sources import Source
+from pd_helpers.runs.sources import Source, moved
 
 WRAPPED = ("_orig_mod", "module")
 """Where torch.compile, and nn.DataParallel and its kin, keep the network that they wrap."""
@@ -125,7 +125,7 @@ class Feed(Source):
         self.batch_size, self.one_pass = source.batch_size, source.one_pass
 
     def __call__(self, batch_size: int, generator: Generator) -> Inputs:
-        return self.taken(self.source(batch_size, generator))
+        return moved(self.taken(self.source(batch_size, generator)), generator)
 
     def position(self, generator: Generator) -> int:
         return self.source.position(generator)

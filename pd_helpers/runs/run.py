@@ -17,7 +17,7 @@ from pd_helpers.analysis.decomposed import first_layer
 from pd_helpers.core.components import ComponentModel
 from pd_helpers.core.config import Config
 from pd_helpers.core.method import Data, Method
-from pd_helpers.core.networks.batches import Inputs, mapped
+from pd_helpers.core.networks.batches import Inputs, mapped, tensors
 from pd_helpers.core.training import progress, undisturbed
 from pd_helpers.runs import files
 from pd_helpers.runs.blueprint import target_tensors
@@ -140,7 +140,7 @@ class Run:
     def taken(self, x: Any) -> Inputs:
         """What the network takes of a batch, on the run's device."""
         at = self.components.factors[0].device
-        return mapped(lambda tensor: tensor.to(at), taken_by(self.target)(x) if isinstance(x, tuple | list) else x)
+        return mapped(lambda tensor: tensor.to(at), taken_by(self.target)(x) if any(True for _ in tensors(x)) else x)
 
     def steps(self) -> Iterator[int]:
         """Train, one step for each item taken, recording along the way; gives the steps done.

@@ -78,7 +78,7 @@ class Candidate:
         """Steps after which candidates are compared."""
         return min(self.method.config.selection_steps, self.method.config.steps)
 
-    def pack(self, data: Data) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    def pack(self, data: Data | None) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """All that is needed to continue, as tensors and facts."""
         tensors, facts = self.record.pack()
         tensors |= self.method.parameters() | self.method.state() | self.watch.state()
@@ -89,7 +89,7 @@ class Candidate:
             facts["batches"] = n
         return tensors, facts
 
-    def unpack(self, tensors: dict[str, Tensor], facts: dict[str, Any], data: Data) -> None:
+    def unpack(self, tensors: dict[str, Tensor], facts: dict[str, Any], data: Data | None) -> None:
         """Continue from what `pack` packed; the method's parameters are in place already.
 
         Raises ValueError, which names the tensor, for tensors that such a candidate would not pack.
