@@ -141,9 +141,7 @@ MISTAKES = {
         "output_loss must be 'mse' or 'kl' or a function, but is 'mae'",
         more={"config": lambda: SPD_CONFIG.replace(output_loss="mae")},
     ),
-    "a network that is a class": Mistake(
-        "target must be a network, but is the class Linear", network=lambda: nn.Linear
-    ),
+    "a network that is a class": Mistake("target must be a network, but is the class Of", network=lambda: nn.Linear),
     "a layer that is not called": Mistake("never called 'b' as a module", network=lambda: Of(lambda net, x: net.a(x))),
     "KL with one class": Mistake(
         "output_loss is 'kl', which compares .* two classes or more",
@@ -157,11 +155,15 @@ MISTAKES = {
 def test_a_mistake_ends_in_one_sentence(name):
     mistake = MISTAKES[name]
     more = {**mistake.more}
-    with pytest.raises((TypeError, ValueError), match=mistake.message) as error:
+
+    def fit():
         config = more.pop("config", SPD_CONFIG)
         config = config() if callable(config) else config
         layers = list(mistake.layers)
         pdh.fit(mistake.network(), config, mistake.data, layers, device="cpu", show_progress=False, **more)
+
+    with pytest.raises((TypeError, ValueError), match=mistake.message) as error:
+        fit()
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 500
 
