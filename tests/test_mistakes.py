@@ -141,7 +141,9 @@ MISTAKES = {
         "output_loss must be 'mse' or 'kl' or a function, but is 'mae'",
         more={"config": lambda: SPD_CONFIG.replace(output_loss="mae")},
     ),
-    "a network that is a class": Mistake("target must be a network, but is the class Of", network=lambda: nn.Linear),
+    "a network that is a class": Mistake(
+        "target must be a network, but is the class Linear", network=lambda: nn.Linear
+    ),
     "a layer that is not called": Mistake("never called 'b' as a module", network=lambda: Of(lambda net, x: net.a(x))),
     "KL with one class": Mistake(
         "output_loss is 'kl', which compares .* two classes or more",
