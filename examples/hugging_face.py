@@ -8,6 +8,7 @@ these.
 """
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -39,9 +40,7 @@ def logits(answer) -> Tensor:
     return answer.logits
 
 
-def take_apart(
-    make: type[nn.Module], folder: Path, config: pdh.SPDConfig = CONFIG, *, show_progress: bool = True
-) -> pdh.Run:
+def take_apart(make: Callable[[], nn.Module], folder: Path, *, show_progress: bool = True) -> pdh.Run:
     """Decompose all linear layers; look at it, edit it, export it, store it and read it back."""
     network, tokens = make(), torch.randint(VOCABULARY, (2000, LENGTH), generator=torch.Generator().manual_seed(0))
 
