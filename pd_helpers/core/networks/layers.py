@@ -162,12 +162,11 @@ KINDS: dict[Callable, type[Layer]] = {
 
 def kind_of(module: nn.Module) -> type[Layer] | None:
     """The kind of a layer, known by what its forward pass computes; None for all other modules."""
-    if "forward" in vars(module):
-        return None
+    computes = None if "forward" in vars(module) else getattr(type(module), "forward", None)  # compiled ones have none
     transformers = sys.modules.get("transformers.pytorch_utils")  # which nobody needs who brings no such network
-    if transformers is not None and type(module).forward is transformers.Conv1D.forward:
+    if transformers is not None and computes is transformers.Conv1D.forward:
         return FlippedLayer
-    return KINDS.get(type(module).forward)
+    return KINDS.get(computes)
 
 
 MODULES = (nn.Linear, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -178,7 +177,7 @@ PACKED = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerDecod
 
 def refusal(path: str, module: nn.Module, example: str = "nn.Linear(3, 2)") -> str | None:
     """Why this module cannot be decomposed, in one sentence that says what would work; None if it can be."""
-    what = f"layer {path!r} is {_with_article(class_of(module))}"
+    what = f"layer {path!r} is {with_article(class_of(module))}"
     if isinstance(module, RECURRENT):
         return f"{what}, which uses its weights at every step; a loop of nn.Linear layers, each called once, works"
     name = f"{type(module).__module__}.{type(module).__name__}".lower()
@@ -211,5 +210,6 @@ def class_of(module: nn.Module) -> str:
     return f"{kind.__module__}.{kind.__name__}" if getattr(nn, kind.__name__, kind) is not kind else kind.__name__
 
 
-def _with_article(name: str) -> str:
+def with_article(name: str) -> str:
+    """The name of a class after "a" or "an"."""
     return f"{'an' if name[:1] in 'AEIO' else 'a'} {name}"

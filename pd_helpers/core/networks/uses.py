@@ -9,7 +9,7 @@ from torch import Tensor, jit, nn
 from torch.nn.utils.parametrize import is_parametrized
 from torch.overrides import TorchFunctionMode
 
-from .layers import EmbeddingLayer, Layer, class_of, kind_of, refusal
+from .layers import EmbeddingLayer, Layer, class_of, kind_of, refusal, with_article
 
 
 class Use(NamedTuple):
@@ -105,8 +105,8 @@ def find_uses(network: nn.Module, layers: Mapping[str, int]) -> dict[str, tuple[
                 continue
             if name != "weight" or refusal(path, module):
                 raise TypeError(
-                    f"layer {layer!r} shares its weight with {path!r}, a {class_of(module)}, where components cannot "
-                    "act; use nn.Linear or TransposedLinear there"
+                    f"layer {layer!r} shares its weight with {path!r}, {with_article(class_of(module))}, where "
+                    "components cannot act; use nn.Linear or TransposedLinear there"
                 )
             kind, own = kind_of(module), kind_of(network.get_submodule(layer))
             uses[path] = (Use(layer, kind.flipped != own.flipped), kind(module))
