@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Generator, Tensor, nn
 
 from .known_network import KnownNetwork
@@ -299,7 +299,9 @@ class ComponentModel(nn.Module):
         """Whether the target computes each input from that one alone, as it does for the first batch with others."""
         return self._rows.are_independent(x)
 
-    def masks_of_inputs(self, mask: Float[Tensor, "inputs C"], x: Inputs) -> dict[str, Tensor]:
+    def masks_of_inputs(
+        self, mask: Float[Tensor, "inputs C"] | Bool[Tensor, "inputs C"], x: Inputs
+    ) -> dict[str, Tensor]:
         """Use → a mask that holds for all rows that each of these inputs has there, as `forward` takes it.
 
         Raises ValueError if it cannot be told which rows belong to which input.

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from .batches import Inputs, n_inputs, select, tensors
@@ -67,7 +67,7 @@ class Rows:
             self._layout = Layout(entries, shared)
         return self._layout
 
-    def masks(self, mask: Float[Tensor, "inputs C"], x: Inputs) -> dict[str, Tensor]:
+    def masks(self, mask: Float[Tensor, "inputs C"] | Bool[Tensor, "inputs C"], x: Inputs) -> dict[str, Tensor]:
         """Use → a mask that holds for all rows that an input has there, as `spread` takes it.
 
         Raises ValueError if it cannot be told which rows belong to which input.
