@@ -86,24 +86,25 @@ class Components(nn.Module):
         self.V[:, :n] = root.unsqueeze(2) * V[:, :n]
         return self
 
-    def inner(self, x: Float[Tensor, "*rows d"], transposed: bool = False, read: Read = F.linear) -> Tensor:
-        """What each component reads off the layer's input, (*rows, C, R): V_c x, or U_cᵀ x if transposed."""
+    def inner(self, x: Tensor, transposed: bool = False, read: Read = F.linear) -> Float[Tensor, "*rows C R"]:
+        """What each component reads off the layer's input: V_c x, or U_cᵀ x if transposed; see `forward`."""
         reads = self.U.mT if transposed else self.V  # (C, R, d)
         return read(x, reads.reshape(-1, reads.shape[-1])).unflatten(-1, (self.C, self.rank))
 
     def forward(
         self,
-        x: Float[Tensor, "*rows d"],
-        mask: Float[Tensor, "*rows C"] | Pairs | None = None,
+        x: Tensor,
+        mask: Float[Tensor, "*_ C"] | Pairs | None = None,
         transposed: bool = False,
         inner: Float[Tensor, "*rows C R"] | None = None,
         read: Read = F.linear,
-    ) -> Float[Tensor, "*rows d2"]:
+    ) -> Float[Tensor, "*_ d2"]:
         """Σ_c m_c P_c x, or Σ_c m_c P_cᵀ x where the matrix is used transposed; without a mask all m_c are 1.
 
+        x is (*rows, d), or whatever else `read`, which says how a layer reads its rows, takes.
         The mask scales the inner activations (*rows, C, R), so nothing of size (*rows, C, d_out) is ever built. Inner
         activations that are known already can be passed as `inner`. A mask given as active pairs is computed for
-        those pairs alone, each with the factors of its own component. `read` is how the layer reads its rows.
+        those pairs alone, each with the factors of its own component.
 
         Raises ValueError for a mask of a shape other than those that `Masks` says.
         """
