@@ -1,6 +1,6 @@
 """A method in one file, for the tests: SPD whose masks are not random but fixed at the importances, m = g."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from pd_helpers.core import losses
-from pd_helpers.core.causal_importance import CausalImportance, hard_sigmoid, lower_leaky, upper_leaky
+from pd_helpers.core.causal_importance import CausalImportance, Table, hard_sigmoid, lower_leaky, upper_leaky
 from pd_helpers.core.config import Config, number, whole
 from pd_helpers.core.method import Data, Method
 from pd_helpers.core.training import adam
@@ -67,18 +67,21 @@ class FixedMasks(Method):
     def batch_losses(self, x: Tensor, generator: Generator, step: int | None = None) -> Losses:
         rows, counts, n_inputs = self.model.merge_empty_rows(x)
         gates = self._gates(rows)
-        output = self.model(rows, self.split(lower_leaky(gates))).output
+        output = self.model(rows, self._by_use(gates, lower_leaky)).output
         return Losses(
             losses.faithfulness(self.model.targets, self.model.sums, self.model.n_all_parameters),
             losses.recon(output, self.model.target(rows), n_inputs),
-            losses.importance_minimality(upper_leaky(gates), 1.0, counts, n_inputs),
+            sum(losses.importance_minimality(upper_leaky(g.values), 1.0, counts, n_inputs) for g in gates),
         )
 
-    def _gates(self, x: Tensor) -> Tensor:
+    def _gates(self, x: Tensor) -> list[Table]:
         return self.importance(self.model.inner(self.model.target_forward(x).inputs))
 
+    def _by_use(self, gates: list[Table], sigmoid: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+        return {use: g for table in gates for use, g in table.split(sigmoid(table.values)).items()}
+
     def importances(self, x: Tensor, n_inputs: int | None = None) -> dict[str, Tensor]:
-        return self.split(hard_sigmoid(self._gates(x)))
+        return self._by_use(self._gates(x), hard_sigmoid)
 
     def sample_masks(self, importances: dict[str, Tensor], generator: Generator) -> dict[str, Tensor]:
         return importances

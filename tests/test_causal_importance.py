@@ -98,10 +98,11 @@ def test_every_use_of_a_tied_matrix_reads_its_own_input_with_its_own_importance(
     model = randomize(
         decompose(TMS(n_features=3, n_hidden=2, identity=True), {"embed": 4, "identity": 2}, rank=1), seed=1
     )
-    target, method = model.target, begun(model, SPDConfig(d_gate=3))
-    importance, x = randomize(method.importance, seed=2), draw(5, 3)
+    target, importance = model.target, randomize(begun(model, SPDConfig(d_gate=3)).importance, seed=2)
+    x = draw(5, 3)
     inputs = model.target_forward(x).inputs
-    gates = method.split(importance(model.inner(inputs)))
+    [table] = importance(model.inner(inputs))
+    gates = table.split()
     assert {use: tuple(g.shape) for use, g in gates.items()} == {"embed": (5, 4), "identity": (5, 2), "unembed": (5, 4)}
 
     W, M = target.embed.weight, target.identity.weight
@@ -117,9 +118,9 @@ def test_every_use_of_a_tied_matrix_reads_its_own_input_with_its_own_importance(
 
 def test_importance_of_a_network_with_dotted_paths():
     model = randomize(decompose(randomize(Residual()), dict.fromkeys(Residual.layers, 3), rank=1), seed=1)
-    method = begun(model, SPDConfig(d_gate=2))
-    importance, x = randomize(method.importance, seed=2), draw(4, 3)
-    gates = method.split(importance(model.inner(model.target_forward(x).inputs)))
+    importance, x = randomize(begun(model, SPDConfig(d_gate=2)).importance, seed=2), draw(4, 3)
+    [table] = importance(model.inner(model.target_forward(x).inputs))
+    gates = table.split()
     a = torch.tanh(x @ model.targets["blocks.0.up"].T + model.target.blocks[0].up.bias)
     truth = importance.mlps["blocks.0.down"](a @ model.layers["blocks.0.down"].V[:, 0].T)
     assert list(gates) == list(Residual.layers)
@@ -142,7 +143,7 @@ def test_initial_importance_has_kaimings_gains():
 
 @pytest.mark.parametrize("block", [1, 2 * 6 * 3, 10**6], ids=["one at a time", "two at a time", "all at once"])
 def test_the_gates_equal_autograds_plain_version(block, monkeypatch):
-    monkeypatch.setattr(gate_kernel, "BLOCK", block)
+    monkeypatch.setitem(gate_kernel.BLOCK, "cpu", block)
     h, weights = draw(6, 5, seed=1), [draw(5, 3, seed=2), draw(5, 3, seed=3), draw(5, 3, seed=4), draw(5, seed=5)]
     leaves = [tensor.requires_grad_() for tensor in (h, *weights)]
     w_in, b_in, w_out, b_out = weights

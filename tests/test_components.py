@@ -177,8 +177,8 @@ def test_the_target_is_frozen_and_the_factors_are_not():
     assert all(p.requires_grad for p in model.factors)
 
 
-def shares_weight_with_embedding():
-    model = nn.ModuleDict({"table": nn.Embedding(4, 3), "head": nn.Linear(3, 4)})
+def shares_weight_with_a_bag():
+    model = nn.ModuleDict({"table": nn.EmbeddingBag(4, 3), "head": nn.Linear(3, 4)})
     model["table"].weight = model["head"].weight
     return model
 
@@ -194,7 +194,7 @@ def with_weight(value):
 @pytest.mark.parametrize(
     ("build", "C", "rank", "error", "message"),
     [
-        (Residual, {"blocks.0": 3}, 1, TypeError, "layer 'blocks.0' is a Block, not an nn.Linear; .*blocks.0.up"),
+        (Residual, {"blocks.0": 3}, 1, TypeError, "layer 'blocks.0' is a Block, not a layer.*; .*blocks.0.up"),
         (MLP, {"fc3": 3}, 1, ValueError, "no layer 'fc3'; .*fc1"),
         (MLP, {}, 1, ValueError, "names no layer; .*fc1"),
         (MLP, {"fc1": 0}, 1, ValueError, r"C\['fc1'\] must be at least 1, but is 0; 20 works"),
@@ -204,7 +204,7 @@ def with_weight(value):
         (MLP, {"fc1": 3}, 0, ValueError, "rank must be at least 1, but is 0"),
         (lambda: with_weight(torch.nan), {"fc2": 3}, 1, ValueError, "1 of the 8 weights of layer 'fc2' are not finite"),
         (lambda: with_weight(torch.inf), {"fc2": 3}, 1, ValueError, "1 of the 8 weights of layer 'fc2' are not finite"),
-        (shares_weight_with_embedding, {"head": 3}, 1, TypeError, "'head' shares its weight with 'table', a Embedding"),
+        (shares_weight_with_a_bag, {"head": 3}, 1, TypeError, "'head' shares its weight with 'table', an EmbeddingBag"),
     ],
 )
 def test_bad_input_is_refused_by_name(build, C, rank, error, message):

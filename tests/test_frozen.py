@@ -110,7 +110,10 @@ REFUSED = {
         "layer '0' is a WithForward with a forward",
     ),
     "a forward put on it": (lambda n: setattr(n[0], "forward", lambda x: x), "layer '0' is a Linear with a forward"),
-    "a second use like that": (lambda n: n.append(tied_to(n[0], WithForward(6, 6))), "layer '3' is a WithForward"),
+    "a second use like that": (
+        lambda n: n.append(tied_to(n[0], WithForward(6, 6))),
+        "layer '0' shares its weight with '3', a WithForward",
+    ),
     "another name": (lambda n: n.append(Borrowed(n[0])), "layer '0' shares its weight with '3', a Borrowed"),
     "weight norm of old": (lambda n: torch.nn.utils.weight_norm(n[0]), "the weight of layer '0' is no parameter"),
     "spectral norm of old": (lambda n: torch.nn.utils.spectral_norm(n[0]), "the weight of layer '0' is no parameter"),

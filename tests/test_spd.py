@@ -66,8 +66,8 @@ def test_losses_and_gradients_under_given_masks_equal_the_textbooks(network):
     method, batch = decomposition(network)
     model, x = method.model, batch(3)
     truth = pair.in_textbook(textbook_of(model.target), method)
-    packed = method.importance(model.inner(model.target_forward(x).inputs))
-    logits = method.split(packed)
+    [table] = method.importance(model.inner(model.target_forward(x).inputs))
+    logits = table.split()
     true_logits = textbook.importance_logits(truth, x)
     torch.testing.assert_close(logits, {use: true_logits[use] for use in logits}, **SHARP)
 
@@ -80,7 +80,10 @@ def test_losses_and_gradients_under_given_masks_equal_the_textbooks(network):
     terms = [
         (losses.faithfulness(model.targets, model.sums), textbook.faithfulness(truth)),
         (losses.recon(model(x, masks).output, model.target(x)), textbook.reconstruction(truth, x, true_masks)),
-        (losses.importance_minimality(upper_leaky(packed), 1.5, ones, len(x)), textbook.importance(true_logits, 1.5)),
+        (
+            losses.importance_minimality(upper_leaky(table.values), 1.5, ones, len(x)),
+            textbook.importance(true_logits, 1.5),
+        ),
     ]
     for use in masks:
         one, true_one = {use: masks[use]}, {use: true_masks[use]}
@@ -133,10 +136,10 @@ def test_losses_of_merged_rows_equal_those_of_all_rows_under_the_same_draws():
     kept = torch.cat([kept, (~x.any(dim=1)).nonzero()[0]])  # the non-zero rows, and one of the others
 
     def terms(x, weights, r):
-        gates = importance(model.inner(model.target_forward(x).inputs))
-        g = method.split(lower_leaky(gates))
+        [gates] = importance(model.inner(model.target_forward(x).inputs))
+        g = gates.split(lower_leaky(gates.values))
         masks = {use: g[use] + (1 - g[use]) * r[use] for use in g}
-        minimality = losses.importance_minimality(upper_leaky(gates), 1.5, weights, 10)
+        minimality = losses.importance_minimality(upper_leaky(gates.values), 1.5, weights, 10)
         recon = losses.recon(model(x, masks).output, model.target(x), 10)
         layerwise = [losses.recon(model(x, {use: mask}).output, model.target(x), 10) for use, mask in masks.items()]
         return recon, losses.layerwise(layerwise), minimality

@@ -24,13 +24,14 @@ from torch import Generator, Tensor
 
 from . import losses
 from .attributions import attributions, batch_top_k
-from .components import ComponentModel, checked_rows, spread
+from .components import ComponentModel, checked_rows
 from .config import FLATTEST, SLOWEST, Config, choice, choice_or_function, number, switch, whole
 from .known_network import KnownNetwork
 from .method import Data, Method
 from .networks.batches import Inputs
 from .networks.batches import n_inputs as count
 from .networks.passes import Forward
+from .networks.rows import spread
 from .shortcuts.empty_rows import Batch
 from .training import adam, learning_rate, set_learning_rate
 
@@ -169,7 +170,13 @@ class APD(Method):
             minimality = active.sum() / n_inputs
         else:
             active = active_components(model, x, config, n_active)  # (rows, C), Boolean
-            sparse = model(x, active)
+            sparse = model(x, model.masks_of_inputs(active, x))
+            if sparse.output.shape != target.output.shape:
+                raise ValueError(
+                    f"the network gives an output of shape {tuple(target.output.shape)}, but one of "
+                    f"{tuple(sparse.output.shape)} where each input has a mask of its own; layers that do not read the "
+                    "same rows for all inputs work, and so does SPD"
+                )
             minimality = compare(sparse.output, target.output, batch.divisor)
             if config.hidden_coeff:
                 hidden = losses.hidden_recon(sparse.inputs, target.inputs, model.hidden, batch.divisor)
@@ -223,10 +230,12 @@ class APD(Method):
         n_inputs = n_inputs or count(checked_rows(x))
         active = active_components(self.model, x, self.config, round(self.config.top_k * n_inputs))
         active = active.to(self.model.factors[0].dtype)  # (inputs, C)
+        masks = self.model.masks_of_inputs(active, x)
         if isinstance(self.model.target, KnownNetwork):  # whose rows are the inputs
-            return dict.fromkeys(self.model.uses, active)
+            return masks
         rows = self.model.rows(x)
-        return {use: spread(active, rows[use]).expand(-1, *rows[use][1:], -1) for use in self.model.uses}
+        masks = {use: spread(mask, rows[use]) for use, mask in masks.items()}
+        return {use: mask.expand(torch.broadcast_shapes(mask.shape, (*rows[use], 1))) for use, mask in masks.items()}
 
     def sample_masks(
         self, importances: dict[str, Float[Tensor, "*rows _"]], generator: Generator

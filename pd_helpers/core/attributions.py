@@ -6,7 +6,9 @@ The inner sum is the derivative of output o as the parameters move in the direct
 product gives it for all outputs at once, where public code runs one backward pass per output.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from threading import RLock
 from typing import Any
 
 import torch
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .known_network import KnownNetwork
-from .networks.batches import Inputs, arguments, mapped
+from .networks.batches import Inputs, arguments, mapped, n_inputs
 from .networks.frozen import lock_of
 from .networks.layers import kind_of
 from .networks.passes import picked
@@ -43,29 +45,60 @@ def tangents(
 
     This is forward-mode differentiation, which works for any network: one Jacobian–vector product per direction.
     `output` picks what is compared from what the network returns. Directions may be given as factors (U, V).
+
+    Raises ValueError if the network does something that has no forward-mode derivative.
     """
     layers = {path: kind_of(module)(module) for path in directions for module in [model.get_submodule(path)]}
     weights = weights or {path: layer.matrix for path, layer in layers.items()}
-    parameters = {f"{path}.weight": layers[path].as_weight(weight.detach()) for path, weight in weights.items()}
+    names = {path: f"{path}.weight" if path else "weight" for path in weights}
+    parameters = {names[path]: layers[path].as_weight(weight.detach()) for path, weight in weights.items()}
+    buffers = dict(model.named_buffers())
 
     def f(parameters: dict[str, Tensor]) -> Tensor:  # a tied weight changes in all its uses
         positional, named = arguments(mapped(torch.clone, x))  # the network may write into its input
-        return picked(torch.func.functional_call(model, parameters, positional, named), output)
+        own = parameters | {name: buffer.clone() for name, buffer in buffers.items()}  # or into its buffers
+        return picked(torch.func.functional_call(model, own, positional, named), output)
 
     def along(direction: Mapping[str, Tensor | tuple[Tensor, Tensor]]) -> Tensor:
         P = {path: part if isinstance(part, Tensor) else part[0] @ part[1] for path, part in direction.items()}
-        tangent = {f"{path}.weight": layers[path].as_weight(P[path]) for path in weights}
+        tangent = {names[path]: layers[path].as_weight(P[path]) for path in weights}
         return torch.func.jvp(f, (parameters,), (tangent,))[1]
 
     size = sum(weight.numel() for weight in weights.values())
     C = len(next(part if isinstance(part, Tensor) else part[0] for part in directions.values()))
     at_once = None if C * size <= LARGEST else max(1, LARGEST // size)
-    with lock_of(model), sdpa_kernel(SDPBackend.MATH):  # the other kernels have no forward mode
+    with lock_of(model), differentiable_kernels():
         try:
             return torch.func.vmap(along, chunk_size=at_once)(directions)
         except RuntimeError:  # the network does something that vmap cannot, such as to count its calls
             each = [mapped(lambda part, c=c: part[c], directions) for c in range(C)]
-            return torch.stack([along(direction) for direction in each])
+            try:
+                return torch.stack([along(direction) for direction in each])
+            except RuntimeError as error:
+                if not isinstance(error, NotImplementedError) and "autograd.Function" not in str(error):
+                    raise
+                raise ValueError(
+                    "attributions are forward-mode derivatives, which torch does not have for something in this "
+                    f"network ({str(error).splitlines()[0].partition(' because ')[0]}); SPD, which takes none, works"
+                ) from error
+
+
+_kernels = RLock()
+
+
+@contextmanager
+def differentiable_kernels() -> Iterator[None]:
+    """Within the block attention is computed by kernels that can be differentiated forwards.
+
+    Which kernels torch uses is the same for the whole process, so there is one thread at a time in such a block.
+    """
+    with _kernels, sdpa_kernel(SDPBackend.MATH):
+        was_enabled = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            yield
+        finally:
+            torch.backends.mha.set_fastpath_enabled(was_enabled)
 
 
 def attributions(
@@ -78,8 +111,10 @@ def attributions(
     """A_c(x) of eq. 8, in units of the output: root mean square over outputs of the derivative along P_c.
 
     Directions may be given as factors (U, V) with P = U V. All numbers of an input's output count as outputs, those of
-    all positions too. The closed form of a `KnownNetwork` is used where there is one; a test makes sure that both ways
-    give the same numbers.
+    all positions too, also where the network gives them as rows of their own, input by input. The closed form of a
+    `KnownNetwork` is used where there is one; a test makes sure that both ways give the same numbers.
+
+    Raises ValueError if the network's output is not so many numbers for each input.
     """
     if isinstance(model, KnownNetwork):
         factors = directions
@@ -89,8 +124,13 @@ def attributions(
         closed_form = model.closed_form_attributions(x, factors, known)
         if closed_form is not None:
             return closed_form
-    along = tangents(model, x, directions, weights, output)
-    along = along.reshape(*along.shape[:2], -1)  # (C, batch, numbers of an input's output)
+    along, n = tangents(model, x, directions, weights, output), n_inputs(x)  # (C, batch, …)
+    if along.shape[1] % n:
+        raise ValueError(
+            f"attributions compare the numbers that each input gives, but for {n} inputs the network gives an output "
+            f"of shape {tuple(along.shape[1:])}; one whose first dimension counts the inputs works"
+        )
+    along = along.reshape(len(along), n, -1)  # (C, inputs, numbers of an input's output)
     return torch.linalg.vector_norm(along, dim=-1).T / along.shape[-1] ** 0.5
 
 

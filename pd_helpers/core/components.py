@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Generator, Tensor, nn
 
 from .known_network import KnownNetwork
@@ -30,9 +30,10 @@ from .networks.frozen import frozen
 from .networks.layers import EmbeddingLayer, Layer, kind_of
 from .networks.layers import TransposedLinear as TransposedLinear
 from .networks.passes import Compute, Forward, Passes
+from .networks.rows import Rows, spread
 from .networks.uses import an_example, check_layers, find_uses
 from .shortcuts.active_pairs import Pairs, worthwhile
-from .shortcuts.empty_rows import Batch, EmptyRows, independent
+from .shortcuts.empty_rows import Batch, EmptyRows
 
 Masks = Mapping[str, Tensor] | Tensor | None
 """Use → mask; or one mask for every use; or None, where all components are on.
@@ -85,24 +86,25 @@ class Components(nn.Module):
         self.V[:, :n] = root.unsqueeze(2) * V[:, :n]
         return self
 
-    def inner(self, x: Float[Tensor, "*rows d"], transposed: bool = False, read: Read = F.linear) -> Tensor:
-        """What each component reads off the layer's input, (*rows, C, R): V_c x, or U_cᵀ x if transposed."""
+    def inner(self, x: Tensor, transposed: bool = False, read: Read = F.linear) -> Float[Tensor, "*rows C R"]:
+        """What each component reads off the layer's input: V_c x, or U_cᵀ x if transposed; see `forward`."""
         reads = self.U.mT if transposed else self.V  # (C, R, d)
         return read(x, reads.reshape(-1, reads.shape[-1])).unflatten(-1, (self.C, self.rank))
 
     def forward(
         self,
-        x: Float[Tensor, "*rows d"],
-        mask: Float[Tensor, "*rows C"] | Pairs | None = None,
+        x: Tensor,
+        mask: Float[Tensor, "*_ C"] | Pairs | None = None,
         transposed: bool = False,
         inner: Float[Tensor, "*rows C R"] | None = None,
         read: Read = F.linear,
-    ) -> Float[Tensor, "*rows d2"]:
+    ) -> Float[Tensor, "*_ d2"]:
         """Σ_c m_c P_c x, or Σ_c m_c P_cᵀ x where the matrix is used transposed; without a mask all m_c are 1.
 
+        x is (*rows, d), or whatever else `read`, which says how a layer reads its rows, takes.
         The mask scales the inner activations (*rows, C, R), so nothing of size (*rows, C, d_out) is ever built. Inner
         activations that are known already can be passed as `inner`. A mask given as active pairs is computed for
-        those pairs alone, each with the factors of its own component. `read` is how the layer reads its rows.
+        those pairs alone, each with the factors of its own component.
 
         Raises ValueError for a mask of a shape other than those that `Masks` says.
         """
@@ -119,20 +121,6 @@ class Components(nn.Module):
             )
         writes = self.V if transposed else self.U.mT  # (C, R, d2)
         return (inner * spread(mask, inner.shape[:-2]).unsqueeze(-1)).flatten(-2) @ writes.flatten(0, 1)
-
-
-def spread(mask: Tensor, rows: tuple[int, ...]) -> Tensor:
-    """A mask (*rows, C), or one (inputs, C) with a dimension of one for each of those that the rows have besides.
-
-    Raises ValueError for a mask of another shape.
-    """
-    if mask.shape[:-1] == rows:
-        return mask
-    if mask.ndim != 2 or len(rows) < 2 or rows[0] not in (1, len(mask)):
-        raise ValueError(
-            f"a mask must have shape {(*rows, 'C')}, one value per row and component, but has {tuple(mask.shape)}"
-        )
-    return mask.reshape(len(mask), *(1 for _ in rows[1:]), -1)
 
 
 class ComponentModel(nn.Module):
@@ -164,9 +152,9 @@ class ComponentModel(nn.Module):
             self._layers.append(layer.to(weight))  # device and dtype
         self.layers = dict(zip(C, self._layers, strict=True))
         self.rows_per_input = 1
-        """The largest number of rows that one input has in any layer, such as positions; known after the first pass."""
+        """About how many rows one input has in a layer at most, such as positions; known after the first pass."""
         self._empty_rows = EmptyRows(self.entering, self.has_independent_rows)
-        self._has_independent_rows: bool | None = None  # found out when it matters
+        self._rows = Rows(self.target_forward)
         self._learns = False  # whether gradients reach the components; found out in the first pass that records them
 
     def train(self, mode: bool = True) -> "ComponentModel":
@@ -222,7 +210,7 @@ class ComponentModel(nn.Module):
         with torch.no_grad():
             forward = self._run(x, {}, {})
         if n := n_inputs(x):
-            rows = max(a.numel() // a.shape[-1] if a.ndim and a.shape[-1] else 1 for a in forward.inputs.values())
+            rows = max(self.kinds[use].n_rows(a) for use, a in forward.inputs.items())
             self.rows_per_input = max(1, rows // n)
         return forward
 
@@ -277,7 +265,7 @@ class ComponentModel(nn.Module):
             def masked(a: Tensor, first: bool) -> Tensor:
                 m = mask
                 if m is not None and m.dtype == torch.bool:
-                    of_rows = kind.reads_vectors and a.ndim == 2 and len(a) == len(m)
+                    of_rows = kind.reads_vectors and a.ndim == m.ndim == 2 and len(a) == len(m)
                     if of_rows and worthwhile(m):
                         m = pairs.setdefault(id(m), pairs.get(id(m)) or Pairs(m))
                     else:
@@ -300,19 +288,28 @@ class ComponentModel(nn.Module):
 
     def chunks(self, x: Inputs, n_rows: int) -> tuple[Inputs, ...]:
         """The inputs, about `n_rows` rows at a time; all at once if the target computes an input from others too."""
-        n, size = n_inputs(checked_rows(x)), max(1, n_rows // self.rows_per_input)
-        if n <= size or not self.has_independent_rows(select(x, slice(size))):
-            return (x,)
-        return tuple(select(x, slice(i, i + size)) for i in range(0, n, size))
+        if n_inputs(checked_rows(x)) > 2:
+            self.target_forward(select(x, slice(2)))  # so that it is known how many rows an input has
+        return self._rows.chunks(x, max(1, n_rows // self.rows_per_input))
+
+    def joined(self, tables: list[dict[str, Tensor]], chunks: tuple[Inputs, ...]) -> dict[str, Tensor]:
+        """Tables of chunks as tables of all inputs: use → (*rows, …), with rows that all inputs share only once."""
+        return self._rows.joined(tables, chunks[0])
 
     def has_independent_rows(self, x: Inputs) -> bool:
         """Whether the target computes each input from that one alone, as it does for the first batch with others."""
-        if self._has_independent_rows is not None:
-            return self._has_independent_rows
-        found = independent(self.target_forward, x)
-        if any(tensor.any() for tensor in tensors(x)):
-            self._has_independent_rows = found
-        return found
+        return self._rows.are_independent(x)
+
+    def masks_of_inputs(
+        self, mask: Float[Tensor, "inputs C"] | Bool[Tensor, "inputs C"], x: Inputs
+    ) -> dict[str, Tensor]:
+        """Use → a mask that holds for all rows that each of these inputs has there, as `forward` takes it.
+
+        Raises ValueError if it cannot be told which rows belong to which input.
+        """
+        if isinstance(self.target, KnownNetwork):  # whose rows are the inputs
+            return dict.fromkeys(self.uses, mask)
+        return self._rows.masks(mask, x)
 
 
 def decompose(

@@ -24,7 +24,7 @@ from . import losses
 from .causal_importance import CausalImportance, hard_sigmoid, lower_leaky, sample_masks, upper_leaky
 from .config import FLATTEST, SLOWEST, Config, choice, choice_or_function, number, whole
 from .method import Data, Method
-from .networks.batches import Inputs, joined
+from .networks.batches import Inputs
 from .networks.passes import Forward
 from .shortcuts.empty_rows import Batch
 from .training import adam, learning_rate, set_learning_rate
@@ -169,7 +169,8 @@ class SPD(Method):
     @torch.no_grad()
     def importances(self, x: Inputs, n_inputs: int | None = None) -> dict[str, Float[Tensor, "*rows _"]]:
         """Use → causal importances g (*rows, C) in [0, 1]."""
-        return joined([self._importances(part) for part in self.model.chunks(x, CHUNK)], x)
+        chunks = self.model.chunks(x, CHUNK)
+        return self.model.joined([self._importances(chunk) for chunk in chunks], chunks)
 
     def _importances(self, x: Inputs) -> dict[str, Float[Tensor, "*rows _"]]:
         tables = self.importance(self.model.inner(self.model.target_forward(x).inputs))

@@ -10,7 +10,6 @@ The first dimension of every tensor counts the inputs. Whatever is not a tensor,
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 Inputs = Any
@@ -58,17 +57,3 @@ def select(x: Inputs, which: Any) -> Inputs:
     """Some of the inputs, by a slice or a list of numbers; tensors of another length stay whole."""
     n = n_inputs(x)
     return mapped(lambda tensor: tensor[which] if tensor.ndim and len(tensor) == n else tensor, x)
-
-
-def joined(parts: list[dict[str, Tensor]], x: Inputs) -> dict[str, Tensor]:
-    """Tables of the parts of a batch as tables of all of it: name → (inputs, …).
-
-    What is the same for all inputs, as positions are, has one row for all of them in every part, and so in the whole.
-    """
-    if len(parts) == 1:
-        return parts[0]
-    for_all = {name for name, table in parts[0].items() if len(table) == 1 and n_inputs(x) > len(parts)}
-    return {
-        name: table if name in for_all else torch.cat([part[name] for part in parts])
-        for name, table in parts[0].items()
-    }

@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
+WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+"""What people put around a network so that several devices compute it."""
 _copies: WeakSet[nn.Module] = WeakSet()
 """Every copy that `frozen` made."""
 _locks: WeakKeyDictionary[nn.Module, RLock] = WeakKeyDictionary()
@@ -42,6 +44,8 @@ def frozen(network: nn.Module, device: str | torch.device | None = None) -> nn.M
     for module in frozen_copy.modules():
         if isinstance(module, nn.TransformerEncoderLayer):
             module.activation_relu_or_gelu = 0  # without this, evaluation mode would pass its layers by
+        if isinstance(module, nn.TransformerEncoder):
+            module.use_nested_tensor = False  # ... and give them nested tensors, which have no rows
     make_plain(frozen_copy)
     frozen_copy.eval()  # for networks that do more than `training` says
     _copies.add(frozen_copy)
@@ -71,6 +75,8 @@ def _copied(value: Any, known: dict[int, Any]) -> Any:
         known[id(value)] = module = object.__new__(type(value))
         vars(module).update((name, _copied(part, known)) for name, part in vars(value).items())
         vars(module)["training"] = False
+        if isinstance(module, WRAPPERS):
+            vars(module)["forward"] = module._modules["module"]  # which need not be spread over devices
         if "_compiled_call_impl" in vars(module):
             vars(module)["_compiled_call_impl"] = None  # compiling would begin anew for every mask
         if "_torchdynamo_orig_callable" in vars(module):  # the wrapper that torch.compile puts around a network

@@ -28,11 +28,15 @@ class TransposedLinear(nn.Module):
     """y = Wᵀ x + b, where W (d_out, d_in) is another layer's parameter: the second use of a tied matrix.
 
     It is a module of its own, so that a decomposition can give the second use its own masks. Raises TypeError if the
-    other layer's weight is computed and not a parameter.
+    other layer is not an `nn.Linear`, or if its weight is computed and not a parameter.
     """
 
     def __init__(self, source: nn.Linear):
         super().__init__()
+        if not isinstance(source, nn.Linear):
+            raise TypeError(
+                f"source must be an nn.Linear, but is {with_article(class_of(source))}; nn.Linear(3, 2) works"
+            )
         if not isinstance(source.weight, nn.Parameter):
             raise TypeError(
                 "source must have a parameter as its weight, but its weight is computed; nn.Linear(3, 2) works"
@@ -72,7 +76,11 @@ class Layer:
 
     def write(self, y: Float[Tensor, "*rows d_out"]) -> Tensor:
         """What the module gives where its matrix has computed y."""
-        return y if self.module.bias is None else y + self.module.bias
+        return y if self.module.bias is None else y + self.module.bias.to(y.dtype)  # autocast may have changed y's
+
+    def n_rows(self, x: Tensor) -> int:
+        """About how many rows there are in an input."""
+        return x.numel() // x.shape[-1] if x.ndim and x.shape[-1] else 1
 
     def check(self, path: str, x: Any, dtype: torch.dtype) -> None:
         """Raise ValueError for an input that the layer at this path cannot read."""
@@ -94,11 +102,15 @@ class EmbeddingLayer(FlippedLayer):
 
     def read(self, x: Tensor, matrix: Float[Tensor, "n n_tokens"]) -> Float[Tensor, "*rows n"]:
         """The token's column of the matrix."""
-        return matrix.T[x]
+        return F.embedding(x, matrix.T)
 
     def write(self, y: Float[Tensor, "*rows d_out"]) -> Tensor:
         """y itself."""
         return y
+
+    def n_rows(self, x: Tensor) -> int:
+        """The number of tokens."""
+        return x.numel()
 
     def check(self, path: str, x: Any, dtype: torch.dtype) -> None:
         """Raise ValueError for numbers that are not tokens."""
@@ -133,6 +145,10 @@ class ConvolutionLayer(Layer):
         """The outputs of all places, with channels where torch has them."""
         return super().write(y).movedim(-1, self.channel)
 
+    def n_rows(self, x: Tensor) -> int:
+        """About how many patches there are: the number of places where one could begin."""
+        return x.numel() // self.module.in_channels
+
     def check(self, path: str, x: Any, dtype: torch.dtype) -> None:
         """Raise ValueError for an input of another type; torch checks its shape."""
         _check_type(path, x, dtype)
@@ -158,16 +174,19 @@ KINDS: dict[Callable, type[Layer]] = {
     nn.Conv3d.forward: ConvolutionLayer,
 }
 """What a module computes → its kind."""
+CONVOLUTIONS = (nn.Conv1d._conv_forward, nn.Conv2d._conv_forward, nn.Conv3d._conv_forward)
+"""How torch's convolutions compute, which a class below them may change."""
 
 
 def kind_of(module: nn.Module) -> type[Layer] | None:
     """The kind of a layer, known by what its forward pass computes; None for all other modules."""
-    if "forward" in vars(module):
+    computes = None if "forward" in vars(module) else getattr(type(module), "forward", None)  # compiled ones have none
+    if getattr(type(module), "_conv_forward", None) not in (None, *CONVOLUTIONS):
         return None
     transformers = sys.modules.get("transformers.pytorch_utils")  # which nobody needs who brings no such network
-    if transformers is not None and type(module).forward is transformers.Conv1D.forward:
+    if transformers is not None and computes is transformers.Conv1D.forward:
         return FlippedLayer
-    return KINDS.get(type(module).forward)
+    return KINDS.get(computes)
 
 
 MODULES = (nn.Linear, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -178,7 +197,7 @@ PACKED = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerDecod
 
 def refusal(path: str, module: nn.Module, example: str = "nn.Linear(3, 2)") -> str | None:
     """Why this module cannot be decomposed, in one sentence that says what would work; None if it can be."""
-    what = f"layer {path!r} is {_with_article(class_of(module))}"
+    what = f"layer {path!r} is {with_article(class_of(module))}"
     if isinstance(module, RECURRENT):
         return f"{what}, which uses its weights at every step; a loop of nn.Linear layers, each called once, works"
     name = f"{type(module).__module__}.{type(module).__name__}".lower()
@@ -211,5 +230,6 @@ def class_of(module: nn.Module) -> str:
     return f"{kind.__module__}.{kind.__name__}" if getattr(nn, kind.__name__, kind) is not kind else kind.__name__
 
 
-def _with_article(name: str) -> str:
+def with_article(name: str) -> str:
+    """The name of a class after "a" or "an"."""
     return f"{'an' if name[:1] in 'AEIO' else 'a'} {name}"

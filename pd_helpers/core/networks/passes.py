@@ -1,10 +1,13 @@
 """Forward passes of a frozen network in which some layers compute something else, and all activations are kept."""
 
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
+from dataclasses import fields, is_dataclass
 from typing import Any, NamedTuple
 
 import torch
+import torch.utils.checkpoint
 from torch import Tensor, nn
 
 from ..config import shown
@@ -29,8 +32,8 @@ class Forward(NamedTuple):
 class Passes:
     """Forward passes of one network.
 
-    The first pass finds out whether the network writes into its activations, which later ones then keep copies of, and
-    refuses weights that are used outside of their layers.
+    The first pass finds out whether the network writes into its activations, which later ones then keep copies of. It
+    refuses weights that are used outside of their layers, and layers that the backward pass would call again.
 
     Args:
         network: a frozen network.
@@ -45,10 +48,11 @@ class Passes:
     def run(self, x: Inputs, computes: Mapping[str, Compute], dtypes: Mapping[str, torch.dtype]) -> Forward:
         """One pass in which the layers of `computes` compute that, and the others what they always do.
 
-        Raises ValueError if a layer is not called exactly once, or gets an activation that it cannot read: of another
-        width than its own, or of another type than `dtypes` says.
+        Raises ValueError if a layer is not called exactly once, or is called where gradients are switched off, or gets
+        an activation that it cannot read: of another width than its own, or of another type than `dtypes` says.
         """
         inputs: dict[str, Tensor] = {}
+        learning = torch.is_grad_enabled()
         counted = not torch.is_inference_mode_enabled()  # elsewhere torch counts what is written into a tensor
         apart = self._writes is not False or not counted or any(tensor.is_inference() for tensor in tensors(x))
         x = mapped(torch.clone, x) if apart else x
@@ -59,12 +63,23 @@ class Passes:
             def forward(input: Tensor) -> Tensor:
                 if path in inputs:
                     raise ValueError(f"one forward pass calls {path!r} twice; give each call a module of its own")
+                if learning and not torch.is_grad_enabled():
+                    raise ValueError(
+                        f"the network calls layer {path!r} where gradients are switched off, so its components could "
+                        "not be trained; leave torch.no_grad out of its forward pass"
+                    )
+                if watch and _is_checkpointed():
+                    raise ValueError(
+                        f"layer {path!r} is called through torch.utils.checkpoint, which would call it again in the "
+                        "backward pass, without its components; the network without checkpoints works"
+                    )
                 first = not any(other in computes for other in inputs)
                 with watch.pause() if watch else nullcontext():
                     layer.check(path, input, dtypes[path])
                     if counted:
                         versions.append((input, input._version))
-                    a = inputs[path] = input.clone() if apart else input
+                    a = input.clone() if apart else input
+                    inputs[path] = a.to(dtypes[path]) if a.is_floating_point() else a  # the same but under autocast
                     return computes[path](a, first) if path in computes else type(layer.module).forward(layer.module, a)
 
             return forward
@@ -98,31 +113,57 @@ class Passes:
         )
 
 
+def _is_checkpointed() -> bool:
+    """Whether somebody in the line of callers is `torch.utils.checkpoint`."""
+    frame = sys._getframe()
+    while frame is not None and frame.f_globals.get("__name__") != torch.utils.checkpoint.__name__:
+        frame = frame.f_back
+    return frame is not None
+
+
 def picked(answer: Any, output: Callable[[Any], Tensor] | None) -> Tensor:
-    """What is compared of a network's answer; TypeError unless it is a tensor."""
+    """What is compared of a network's answer; TypeError unless it is a tensor, and ValueError if it is one number."""
     compared = answer if output is None else output(answer)
-    if isinstance(compared, Tensor):
-        return compared
+    gives = f"the network returns {shown(answer)}, and only one tensor can be compared"
     if output is not None:
-        raise TypeError(
-            f"output must pick one tensor from what the network returns, but gives {shown(compared)}; "
-            f"output={example_output(answer)} works"
+        gives = f"output must pick one tensor from what the network returns, but gives {shown(compared)}"
+    if not isinstance(compared, Tensor):
+        raise TypeError(f"{gives}; {example_output(answer)} works")
+    if not compared.ndim:
+        raise ValueError(
+            f"{'the network returns' if output is None else 'output gives'} a single number for all inputs, and only a "
+            "tensor with numbers for each of them can be compared; leave the mean or the loss out"
         )
-    raise TypeError(
-        f"the network returns {shown(answer)}, and only one tensor can be compared; "
-        f"output={example_output(answer)} works"
-    )
+    return compared
 
 
 def example_output(answer: Any) -> str:
-    """A function that picks a tensor from such an answer, as one would write it."""
+    """A setting of `output` that picks a tensor from such an answer, as one would write it."""
     if isinstance(answer, Tensor):
-        return "None"
-    if isinstance(answer, Mapping) or hasattr(answer, "__dict__"):
-        parts = answer if isinstance(answer, Mapping) else vars(answer)
-        names = [name for name, part in parts.items() if isinstance(part, Tensor) and part.is_floating_point()]
-        name = next((n for n in names if n == "logits"), names[0] if names else "logits")
-        return f"lambda out: out.{name}" if hasattr(answer, name) else f"lambda out: out[{name!r}]"
-    if isinstance(answer, tuple | list):
-        return f"lambda out: out[{next((i for i, part in enumerate(answer) if isinstance(part, Tensor)), 0)}]"
-    return "lambda out: out.logits"
+        return "output=None"
+    places = sorted(_places(answer), key=lambda place: "logits" not in place)  # the others stay in order
+    return f"output=lambda out: out{places[0]}" if places else "a network that returns one with real numbers"
+
+
+def _places(answer: Any) -> Iterator[str]:
+    """Where the tensors of real numbers are in an answer, as one would write it: `.logits`, `[0]`, `["scores"]`."""
+    if isinstance(answer, Tensor):
+        if answer.is_floating_point() and answer.ndim:
+            yield ""
+        return
+    parts: dict[str, Any] = {}
+    if isinstance(answer, Mapping):
+        parts = {f".{k}" if _is_attribute(answer, k) else f"[{k!r}]": part for k, part in answer.items()}
+    elif isinstance(answer, tuple | list):
+        names = getattr(answer, "_fields", None)
+        parts = {f".{names[i]}" if names else f"[{i}]": part for i, part in enumerate(answer)}
+    elif is_dataclass(answer):
+        parts = {f".{field.name}": getattr(answer, field.name) for field in fields(answer)}
+    elif hasattr(answer, "__dict__") and not isinstance(answer, type):
+        parts = {f".{name}": part for name, part in vars(answer).items() if name.isidentifier()}
+    for place, part in parts.items():
+        yield from (place + rest for rest in _places(part))
+
+
+def _is_attribute(answer: Mapping, name: Any) -> bool:
+    return isinstance(name, str) and name.isidentifier() and getattr(answer, name, None) is answer[name]

@@ -9,7 +9,7 @@ from torch import Tensor, jit, nn
 from torch.nn.utils.parametrize import is_parametrized
 from torch.overrides import TorchFunctionMode
 
-from .layers import EmbeddingLayer, Layer, class_of, kind_of, refusal
+from .layers import EmbeddingLayer, Layer, class_of, kind_of, refusal, with_article
 
 
 class Use(NamedTuple):
@@ -26,12 +26,18 @@ def check_layers(network: nn.Module, layers: Mapping[str, int]) -> None:
     if isinstance(network, jit.ScriptModule):
         raise TypeError("the network is compiled by torch.jit; the one that it was compiled from works")
     paths = {path for path, _ in network.named_modules()}
+    uncalled = never_called(network)
     for path in layers:
         if path not in paths:
             raise ValueError(f"the model has no layer {path!r}; {an_example(network)} works")
         layer = network.get_submodule(path)
-        if reason := refusal(path, layer, an_example(network, path)):
-            raise TypeError(reason)
+        if refusal(path, layer):
+            raise TypeError(refusal(path, layer, an_example(network, path)))
+        if path in uncalled:
+            raise TypeError(
+                f"layer {path!r} is part of an nn.MultiheadAttention, which uses its weight without calling it; "
+                "pdh.unpack(network) gives a network of separate layers"
+            )
         weight = layer.weight
         if not weight.is_meta and not weight.isfinite().all():
             bad = (~weight.isfinite()).sum().item()
@@ -43,24 +49,40 @@ def decomposable(network: nn.Module) -> list[str]:
 
     Of layers that share one weight, only the first is among them: both are decomposed with it.
     """
-    paths, weights = [], set()
     modules = dict(network.named_modules())
-    for module in modules.values():
-        if kind_of(module) is EmbeddingLayer:
-            weights.add(id(module.weight))
+    refused = {path for path, module in modules.items() if refusal(path, module)} | never_called(network)
+    taken: set[int] = set()  # weights that are in use where they cannot be decomposed, or are decomposed already
     for path, module in modules.items():
-        if refusal(path, module) is None and id(module.weight) not in weights:
-            weights.add(id(module.weight))
+        for name, parameter in module._parameters.items():
+            if path in refused or name != "weight" or kind_of(module) is EmbeddingLayer:
+                taken.add(id(parameter))
+    paths = []
+    for path, module in modules.items():
+        if path not in refused and id(module.weight) not in taken:
+            taken.add(id(module.weight))
             paths.append(path)
     return paths
+
+
+def never_called(network: nn.Module) -> set[str]:
+    """Paths of layers whose weight `nn.MultiheadAttention` uses without calling them."""
+    return {
+        f"{path}.out_proj" if path else "out_proj"
+        for path, module in network.named_modules()
+        if getattr(type(module), "forward", None) is nn.MultiheadAttention.forward
+    }
 
 
 def named_by(network: nn.Module, pattern: str) -> list[str]:
     """Paths of the layers that a pattern such as `blocks.*.mlp` names: those that can be decomposed, at it or below it.
 
-    Raises ValueError where there are none.
+    Embeddings, and what shares their weights, are among them where the pattern is the very path of one. Raises
+    ValueError where nothing is found.
     """
     found = [p for p in decomposable(network) if fnmatchcase(p, pattern) or fnmatchcase(p, f"{pattern}.*")]
+    modules = dict(network.named_modules())
+    if not found and pattern in modules and refusal(pattern, modules[pattern]) is None:
+        return [pattern]
     if not found:
         raise ValueError(f"layers has {pattern!r}, which no layer of the network matches; {an_example(network)} works")
     return found
@@ -105,8 +127,8 @@ def find_uses(network: nn.Module, layers: Mapping[str, int]) -> dict[str, tuple[
                 continue
             if name != "weight" or refusal(path, module):
                 raise TypeError(
-                    f"layer {layer!r} shares its weight with {path!r}, a {class_of(module)}, where components cannot "
-                    "act; use nn.Linear or TransposedLinear there"
+                    f"layer {layer!r} shares its weight with {path!r}, {with_article(class_of(module))}, where "
+                    "components cannot act; use nn.Linear or TransposedLinear there"
                 )
             kind, own = kind_of(module), kind_of(network.get_submodule(layer))
             uses[path] = (Use(layer, kind.flipped != own.flipped), kind(module))
@@ -121,7 +143,7 @@ class WeightWatch(TorchFunctionMode):
 
     def __init__(self, layers: Mapping[str, Layer]):
         super().__init__()
-        self.layers = {id(layer.module.weight): path for path, layer in reversed(layers.items())}
+        self.layers = {id(layer.module.weight): (path, layer.module) for path, layer in reversed(layers.items())}
         self._paused = False
 
     @contextmanager
@@ -137,8 +159,13 @@ class WeightWatch(TorchFunctionMode):
         result = function(*args, **(kwargs or {}))
         used = next((self.layers[id(a)] for a in (*args, *(kwargs or {}).values()) if id(a) in self.layers), None)
         if used is not None and isinstance(result, Tensor) and not self._paused:  # a shape or a type may be read
+            path, module = used
+            name = f"self.{path.rpartition('.')[2]}"
+            module_of_its_own = f"self.again = pdh.TransposedLinear({name})"
+            if not isinstance(module, nn.Linear):
+                module_of_its_own = f"an nn.Linear self.again without a bias and with self.again.weight = {name}.weight"
             raise ValueError(
-                f"the weight of layer {used!r} is also used outside of it, where components cannot act; a second use "
-                "of a matrix must be a module, as in self.unembed = pdh.TransposedLinear(self.embed)"
+                f"the weight of layer {path!r} is also used outside of it, where components cannot act; a second use "
+                f"of a matrix must be a module, as in {module_of_its_own}"
             )
         return result

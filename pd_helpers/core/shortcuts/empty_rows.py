@@ -7,14 +7,14 @@ about them is the same for all. One of them is kept and counted.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from ..networks.batches import Inputs, n_inputs, select, tensors
+from ..networks.batches import Inputs, n_inputs, tensors
 
 
 class Batch(NamedTuple):
@@ -74,24 +74,3 @@ class EmptyRows:
         counts = x.new_ones(len(rows) + 1)
         counts[-1] = len(x) - len(rows)
         return Batch(F.pad(rows, (0, 0, 0, 1)), counts, len(x))
-
-
-def independent(forward: Callable[[Inputs], Any], x: Inputs) -> bool:
-    """Whether a few inputs give the same by themselves as among all the others, up to rounding.
-
-    `forward(x)` gives `output` and `inputs`, a mapping, as `ComponentModel.target_forward` does. An input by itself is
-    computed twice over, because a network may treat a batch of one in another way.
-    """
-    first, n = next(tensors(x)), n_inputs(x)
-    rows = first.reshape(n, -1).any(dim=1).nonzero().squeeze(1) if first.any() else torch.arange(n)
-    together = forward(x)
-    for row in {int(rows[i]) for i in (0, len(rows) // 2, -1)}:
-        alone = forward(select(x, [row, row]))
-        for a, b in zip(
-            [together.output, *together.inputs.values()], [alone.output, *alone.inputs.values()], strict=True
-        ):
-            a, b = (t if t.is_floating_point() else t.double() for t in (a, b))
-            tolerance = torch.finfo(a.dtype).eps ** 0.5 * a.abs().max()
-            if len(a) != n or not (a[row] - b[0]).abs().max() <= tolerance:  # a NaN is no proof
-                return False
-    return True
