@@ -95,7 +95,7 @@ def _check_output(target: nn.Module, x: Inputs, pick: Callable[[Any], Tensor] | 
     if not isinstance(output, Tensor) or not output.is_floating_point() or not per_input:
         is_tensor = isinstance(output, Tensor)
         result = f"{output.dtype} of shape {tuple(output.shape)}" if is_tensor else shown(output)
-        remedy = f"output={example_output(output)} works" if not is_tensor else "output= can pick another"
+        remedy = f"{example_output(output)} works" if not is_tensor else "output= can pick another"
         raise ValueError(
             f"target must answer {n} inputs with a tensor of real numbers whose first dimension is {n}, but gives "
             f"{result}; {remedy}, or wrap it in a module that returns such a tensor"
@@ -135,12 +135,12 @@ def _answer(target: nn.Module, x: Inputs, pick: Callable[[Any], Tensor] | None) 
     except Exception as error:
         raise ValueError(
             f"output cannot pick from what the network returns, {shown(answer)}: {error!r}; "
-            f"output={example_output(answer)} works"
+            f"{example_output(answer)} works"
         ) from error
     if not isinstance(picked, Tensor):
         raise TypeError(
             f"output must pick one tensor from what the network returns, but gives {shown(picked)}; "
-            f"output={example_output(answer)} works"
+            f"{example_output(answer)} works"
         )
     return picked
 

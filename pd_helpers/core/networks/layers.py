@@ -199,7 +199,7 @@ def refusal(path: str, module: nn.Module, example: str = "nn.Linear(3, 2)") -> s
     """Why this module cannot be decomposed, in one sentence that says what would work; None if it can be."""
     what = f"layer {path!r} is {with_article(class_of(module))}"
     if isinstance(module, RECURRENT):
-        return f"{what}, which uses its weights at every step; a loop of nn.Linear layers, each called once, works"
+        return f"{what}, which uses its weights at every step; a network with an nn.Linear for each step works"
     name = f"{type(module).__module__}.{type(module).__name__}".lower()
     if kind_of(module) is None and ("quant" in name or "bitsandbytes" in name):
         return f"{what}, whose weight is quantised; the network before it was quantised works"
