@@ -87,7 +87,7 @@ def edited(network: nn.Module, changes: Mapping[str, Float[Tensor, "d_out d_in"]
 
 def with_components(
     model: ComponentModel,
-    scales: Mapping[str, Mapping[int, float]],
+    scales: Mapping[str, Mapping[int, float]] | None = None,
     swaps: Mapping[str, Sequence[tuple[int, int]]] | None = None,
     rewrites: Mapping[str, Mapping[int, Tensor]] | None = None,
     batch: Inputs | None = None,

@@ -196,7 +196,7 @@ class Run:
 
     def edited(
         self,
-        scales: Mapping[str, Mapping[int, float]],
+        scales: Mapping[str, Mapping[int, float]] | None = None,
         *,
         swaps: Mapping[str, Sequence[tuple[int, int]]] | None = None,
         rewrites: Mapping[str, Mapping[int, Tensor]] | None = None,
