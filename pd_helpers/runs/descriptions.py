@@ -5,8 +5,6 @@ from html import escape
 from numbers import Real
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pd_helpers.core.config import a_or_an
-
 if TYPE_CHECKING:
     from pd_helpers.runs.run import Run
 
@@ -53,9 +51,9 @@ def described_in_html(run: "Run") -> str:
 
 
 def _what(run: "Run") -> str:
-    kind = a_or_an(_short(type(run.target).__name__))
+    network = _short(type(run.target).__name__)
     origin = "a network of your own" if run.name is None else f"preset {_short(run.name)}"
-    return f"{run.method.name.upper()} decomposition of {kind} ({origin}, seed {run.seed})."
+    return f"{run.method.name.upper()} decomposition of {network}, {origin} (seed {run.seed})."
 
 
 def _uses(run: "Run") -> list[Described]:
