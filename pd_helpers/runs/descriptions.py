@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from html import escape
 from numbers import Real
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-if TYPE_CHECKING:
-    from pd_helpers.runs.run import Run
+from torch import nn
+
+from pd_helpers.core.components import ComponentModel
+from pd_helpers.core.method import Method
 
 N_IN_TEXT, N_IN_TABLE = 3, 12
 """Layers that are named; of the others only the number is."""
@@ -14,7 +16,24 @@ LONGEST = 30
 """Letters of a name that are shown."""
 
 
-class Described(NamedTuple):
+@runtime_checkable
+class Described(Protocol):
+    """What a run has that is said of it; `Run` says what these are."""
+
+    name: str | None
+    seed: int
+    method: Method
+    target: nn.Module
+    components: ComponentModel
+    candidates: list
+    metrics: dict[str, Any]
+    trained: dict[str, Any]
+    step: int
+    seconds: float
+    device: str
+
+
+class Measured(NamedTuple):
     """One use of a decomposed matrix, in words."""
 
     name: str
@@ -25,7 +44,7 @@ class Described(NamedTuple):
     """Mean number of components on a row, measured by importances above zero; empty if that was not measured."""
 
 
-def described(run: "Run") -> str:
+def described(run: Described) -> str:
     """One paragraph of at most 600 characters."""
     uses = _uses(run)
     shown = []
@@ -37,7 +56,7 @@ def described(run: "Run") -> str:
     return " ".join([_what(run), f"Layers: {', '.join(shown)}.", *_how_good(run), _how_long(run)])
 
 
-def described_in_html(run: "Run") -> str:
+def described_in_html(run: Described) -> str:
     """The same with a table of the layers, in whatever colours the page has."""
     uses = _uses(run)
     head = "".join(f"<th>{name}</th>" for name in ("layer", "components", "alive", "L0"))
@@ -50,16 +69,16 @@ def described_in_html(run: "Run") -> str:
     )
 
 
-def _what(run: "Run") -> str:
+def _what(run: Described) -> str:
     network = _short(type(run.target).__name__)
     origin = "a network of your own" if run.name is None else f"preset {_short(run.name)}"
     return f"{run.method.name.upper()} decomposition of {network}, {origin} (seed {run.seed})."
 
 
-def _uses(run: "Run") -> list[Described]:
+def _uses(run: Described) -> list[Measured]:
     alive, l0 = (_by_use(run.metrics.get(name)) for name in ("n_alive", "l0"))
     return [
-        Described(
+        Measured(
             _short(use) or "the network",
             str(run.components.layers[layer].C),
             str(alive[use]) if use in alive else "",
@@ -69,19 +88,19 @@ def _uses(run: "Run") -> list[Described]:
     ]
 
 
-def _how_good(run: "Run") -> list[str]:
+def _how_good(run: Described) -> list[str]:
     names = {"recon": "reconstruction error", "faithfulness": "faithfulness error"}
     measured = [f"{words} {_number(run.metrics[name])}" for name, words in names.items() if name in run.metrics]
     return [f"{', '.join(measured).capitalize()}."] if measured else []
 
 
-def _how_long(run: "Run") -> str:
+def _how_long(run: Described) -> str:
     time = f"{_time(run.seconds)} on {run.trained.get('device', run.device)}"
     if run.trained:
         return f"Trained for {run.step:,} steps in {time}."
     competing = f", with {len(run.candidates)} initialisations to choose from" if len(run.candidates) > 1 else ""
     unmeasured = "" if run.metrics else ", not measured yet"
-    return f"Unfinished: at step {run.step:,} of {run.config.steps:,} after {time}{competing}{unmeasured}."
+    return f"Unfinished: at step {run.step:,} of {run.method.config.steps:,} after {time}{competing}{unmeasured}."
 
 
 def _by_use(metric: Any) -> Mapping[str, Any]:
