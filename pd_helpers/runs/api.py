@@ -27,7 +27,7 @@ from pd_helpers.runs.calls import checked
 from pd_helpers.runs.data import as_source
 from pd_helpers.runs.examples import example_of
 from pd_helpers.runs.folders import how_to_go_on, new_folder
-from pd_helpers.runs.inputs import Feed, taken_by
+from pd_helpers.runs.inputs import Feed
 from pd_helpers.runs.interrupts import one_line
 from pd_helpers.runs.memory import check_layers, check_settings
 from pd_helpers.runs.presets import Preset, Settings, preset
@@ -160,7 +160,7 @@ def fit(
     """
     _check_method(config)
     _check_picker("output", output, "lambda out: out.logits")
-    feed = Feed(as_source(data), taken_by(target, inputs))
+    feed = Feed(as_source(data), target, inputs)
     if feed.one_pass and config.n_init > 1:
         raise ValueError(
             f"n_init is {config.n_init}, but data is an iterator, which can be read only once; n_init=1 works, or a "

@@ -117,11 +117,14 @@ def _shown(parameters: list[Parameter]) -> str:
 
 
 class Feed(Source):
-    """Data of a network: what a source gives, as the network takes it."""
+    """Data of a network: what a source gives, as the network takes it.
 
-    def __init__(self, source: Source, taken: Callable[[Any], Inputs]):
+    Attributes: is_picked, whether a function of the user's own says what the network takes.
+    """
+
+    def __init__(self, source: Source, network: nn.Module, inputs: Callable[[Any], Inputs] | None = None):
         super().__init__(source.data)
-        self.source, self.taken = source, taken
+        self.source, self.taken, self.is_picked = source, taken_by(network, inputs), inputs is not None
         self.batch_size, self.one_pass = source.batch_size, source.one_pass
 
     def __call__(self, batch_size: int, generator: Generator) -> Inputs:

@@ -37,7 +37,7 @@ from pd_helpers.runs.evaluation import check_agreement
 from pd_helpers.runs.examples import Example
 from pd_helpers.runs.facts import Facts
 from pd_helpers.runs.folders import checked_path, claimed, clear_remnants, is_finished
-from pd_helpers.runs.inputs import Feed, taken_by
+from pd_helpers.runs.inputs import Feed
 from pd_helpers.runs.memory import check_layers, check_room
 from pd_helpers.runs.presets import Settings
 from pd_helpers.runs.recording import Record
@@ -100,7 +100,7 @@ class Own(NamedTuple):
 
     def feed(self, network: nn.Module) -> Feed | None:
         """The data as the network takes them; None if none were given."""
-        return None if self.data is None else Feed(as_source(self.data), taken_by(network, self.inputs))
+        return None if self.data is None else Feed(as_source(self.data), network, self.inputs)
 
 
 def _finished(facts: Facts, tensors: files.Tensors, own: Own, at: torch.device) -> Run:
