@@ -148,7 +148,7 @@ class Run:
         Where `inputs` said so in training, x is what it gave.
         """
         at = self.components.factors[0].device
-        as_it_is = isinstance(self.data, Feed) and self.data.is_picked or next(tensors(x), None) is None
+        as_it_is = (isinstance(self.data, Feed) and self.data.is_picked) or next(tensors(x), None) is None
         return mapped(lambda tensor: tensor.to(at), x if as_it_is else taken_by(self.target)(x))
 
     @checked("batch", "tokens")
