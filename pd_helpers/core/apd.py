@@ -189,8 +189,18 @@ class APD(Method):
         return self._losses(batch, self.model.target_forward(batch.rows), n_active)
 
     def build(self, init: Generator) -> None:
-        """Nothing besides U and V; raises ValueError where there are no hidden activations to reconstruct."""
+        """Nothing besides U and V.
+
+        Raises ValueError where layers have different numbers of components, or where there are no hidden activations
+        to reconstruct.
+        """
         super().build(init)
+        sizes = {path: layer.C for path, layer in self.model.layers.items()}
+        if len(set(sizes.values())) > 1:
+            C = max(sizes.values())
+            raise ValueError(
+                f"a component of APD spans all layers, so C must be one number for all, but is {sizes}; {C} works"
+            )
         if self.config.hidden_coeff and not self.model.hidden:
             target = self.model.target
             raise ValueError(

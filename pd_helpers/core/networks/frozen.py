@@ -21,6 +21,15 @@ from torch.nn.utils.parametrize import is_parametrized
 
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 """What people put around a network so that several devices compute it."""
+
+
+class Inside(nn.Module):
+    """The copy of such a wrapper: the network inside of it, on one device."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.module(*args, **kwargs)
+
+
 _copies: WeakSet[nn.Module] = WeakSet()
 """Every copy that `frozen` made."""
 _locks: WeakKeyDictionary[nn.Module, RLock] = WeakKeyDictionary()
@@ -80,11 +89,9 @@ def _copied(value: Any, known: dict[int, Any]) -> Any:
         for parameter in script.parameters():
             parameter.detach_()
     elif isinstance(value, nn.Module):
-        known[id(value)] = module = object.__new__(type(value))
+        known[id(value)] = module = object.__new__(Inside if isinstance(value, WRAPPERS) else type(value))
         vars(module).update((name, _copied(part, known)) for name, part in vars(value).items())
         vars(module)["training"] = False
-        if isinstance(module, WRAPPERS):
-            vars(module)["forward"] = module._modules["module"]  # which need not be spread over devices
         if "_compiled_call_impl" in vars(module):
             vars(module)["_compiled_call_impl"] = None  # compiling would begin anew for every mask
         if "_torchdynamo_orig_callable" in vars(module):  # the wrapper that torch.compile puts around a network

@@ -119,7 +119,11 @@ class EmbeddingLayer(FlippedLayer):
 
 
 class ConvolutionLayer(Layer):
-    """A row is a patch (channels · kernel): (*places, d_in), of which no array is ever made."""
+    """A row is a patch (channels · kernel): (*places, d_in), of which no array is ever made.
+
+    Inputs and outputs lie in memory with channels before places: on the CPU, torch 2.13's backward pass of a strided
+    convolution of 1 × 1 writes beyond its memory where channels come last.
+    """
 
     reads_vectors = False
 
@@ -139,11 +143,11 @@ class ConvolutionLayer(Layer):
     def read(self, x: Tensor, matrix: Float[Tensor, "n d_in"]) -> Float[Tensor, "*places n"]:
         """A convolution with the rows of the matrix as its filters."""
         filters = matrix.unflatten(1, self.module.weight.shape[1:])
-        return self.module._conv_forward(x, filters, None).movedim(self.channel, -1)
+        return self.module._conv_forward(in_order(x), filters, None).movedim(self.channel, -1)
 
     def write(self, y: Float[Tensor, "*places d_out"]) -> Tensor:
         """The outputs of all places, with channels where torch has them."""
-        return super().write(y).movedim(-1, self.channel)
+        return in_order(super().write(y).movedim(-1, self.channel))
 
     def n_rows(self, x: Tensor) -> int:
         """About how many patches there are: the number of places where one could begin."""
@@ -152,6 +156,15 @@ class ConvolutionLayer(Layer):
     def check(self, path: str, x: Any, dtype: torch.dtype) -> None:
         """Raise ValueError for an input of another type; torch checks its shape."""
         _check_type(path, x, dtype)
+
+
+def in_order(x: Tensor) -> Tensor:
+    """The tensor with its numbers in memory in the order of its dimensions.
+
+    `x.contiguous()` may leave them in another order where a dimension has length one.
+    """
+    in_order = x.stride() == torch.empty(x.shape, device="meta").stride()
+    return x if in_order else x.clone(memory_format=torch.contiguous_format)
 
 
 def _check_type(path: str, x: Tensor, dtype: torch.dtype) -> None:
@@ -232,4 +245,5 @@ def class_of(module: nn.Module) -> str:
 
 def with_article(name: str) -> str:
     """The name of a class after "a" or "an"."""
-    return f"{'an' if name[:1] in 'AEIO' else 'a'} {name}"
+    vowels = "AEFHILMNORSX" if name[:2].isupper() else "AEIO"  # of an abbreviation, every letter is said
+    return f"{'an' if name[:1] in vowels else 'a'} {name}"

@@ -88,7 +88,7 @@ class Passes:
         with replaced_forwards(self.network, forwards), watch or nullcontext():
             output = picked(call(self.network, x), self.output)
         if missing := [path for path in self.layers if path not in inputs]:
-            raise ValueError(self._never_called(missing[0]))
+            raise ValueError(self._never_called(missing[0], inputs))
         if counted:
             self._note(any(tensor._version != version for tensor, version in versions))
         return Forward(output, inputs)
@@ -99,7 +99,14 @@ class Passes:
             raise ValueError("the network changed an activation in place, but not in its first pass; h = h + y works")
         self._writes = writes if self._writes is None else self._writes
 
-    def _never_called(self, path: str) -> str:
+    def _never_called(self, path: str, called: Mapping[str, Tensor]) -> str:
+        weight = self.layers[path].module.weight
+        other = next((other for other in called if self.layers[other].module.weight is weight), None)
+        if other is not None:
+            return (
+                f"the forward pass never called {path!r}, which shares its weight with {other!r}; a network without "
+                f"{path!r} works"
+            )
         packed = any(
             path.startswith(f"{p}." if p else "") for p, m in self.network.named_modules() if type(m) in PACKED
         )
@@ -122,17 +129,25 @@ def _is_checkpointed() -> bool:
 
 
 def picked(answer: Any, output: Callable[[Any], Tensor] | None) -> Tensor:
-    """What is compared of a network's answer; TypeError unless it is a tensor, and ValueError if it is one number."""
+    """What is compared of a network's answer.
+
+    Raises TypeError unless it is a tensor, and ValueError if it is a single number or holds whole numbers.
+    """
     compared = answer if output is None else output(answer)
     gives = f"the network returns {shown(answer)}, and only one tensor can be compared"
     if output is not None:
         gives = f"output must pick one tensor from what the network returns, but gives {shown(compared)}"
     if not isinstance(compared, Tensor):
         raise TypeError(f"{gives}; {example_output(answer)} works")
+    gives = "the network returns" if output is None else "output gives"
     if not compared.ndim:
         raise ValueError(
-            f"{'the network returns' if output is None else 'output gives'} a single number for all inputs, and only a "
-            "tensor with numbers for each of them can be compared; leave the mean or the loss out"
+            f"{gives} a single number for all inputs, and only a tensor with numbers for each of them can be compared; "
+            "leave the mean or the loss out"
+        )
+    if not compared.is_floating_point():
+        raise ValueError(
+            f"{gives} whole numbers, through which no gradient passes; the logits that they are made from work"
         )
     return compared
 
