@@ -8,8 +8,8 @@ it anything.
 
 import atexit
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -31,6 +31,11 @@ def place() -> tuple[int, int]:
 def launched() -> bool:
     """Whether `torchrun` started this process as one of several."""
     return all(name in os.environ for name in LAUNCHED) and int(os.environ["WORLD_SIZE"]) > 1
+
+
+def several() -> bool:
+    """Whether this process is one of several, which may not have joined each other yet."""
+    return launched() or place()[1] > 1
 
 
 def is_first() -> bool:
@@ -127,13 +132,23 @@ def agreed() -> Iterator[None]:
         raise kind(message)
 
 
-def check_same(what: Mapping[str, tuple[str, str]]) -> None:
-    """Raise ValueError, on all ranks, unless they agree; `what` maps names of things to a checksum and to what works."""
+@contextmanager
+def held_by_first(hold: Callable[[], AbstractContextManager]) -> Iterator[None]:
+    """A block within which rank 0, for all of them, is in a context; where it cannot enter it, all ranks raise."""
+    with ExitStack() as stack:
+        with agreed():
+            if is_first():
+                stack.enter_context(hold())
+        yield
+
+
+def check_same(what: Mapping[str, tuple[Any, str]]) -> None:
+    """Raise ValueError on all ranks unless they agree; `what` maps the name of a thing to its checksum and to a remedy."""
     of_all = exchange({name: checksum for name, (checksum, _) in what.items()})
     for rank, theirs in enumerate(of_all):
-        for name, (_, works) in what.items():
+        for name, (_, remedy) in what.items():
             if theirs[name] != of_all[0][name]:
                 raise ValueError(
-                    f"all {len(of_all)} processes of a run must have the same {name}, but rank {rank} has another than "
-                    f"rank 0; {works} works"
+                    f"all {len(of_all)} processes of a run must have the same {name}, but that of rank {rank} is "
+                    f"another than that of rank 0; {remedy} works"
                 )
