@@ -22,9 +22,9 @@ from . import losses
 from .components import ComponentModel
 from .config import shown
 from .networks.batches import Inputs
-from .ranks import add_up, place
 from .shortcuts.empty_rows import Batch
 from .shortcuts.parts import Layout, Share, layout, parts, shares
+from .shortcuts.ranks import add_up, place
 from .shortcuts.threads import threads_for
 from .training import adamw, load_generator_state, load_optimizer_state, optimizer_state
 

@@ -12,7 +12,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from .config import shown
-from .ranks import is_first, own_gpu
+from .shortcuts.ranks import is_first, own_gpu
 
 STREAMS = ("target_init", "target_data", "init", "data", "evaluation")
 """Independent random streams of one seed, so that for instance a larger C does not change the data."""
@@ -42,7 +42,7 @@ def generator(seed: int, stream: str, device: str | torch.device = "cpu") -> Gen
 def pick_device(device: str | torch.device = "auto") -> torch.device:
     """The device of that name; `auto` means CUDA if torch finds it, and the CPU otherwise.
 
-    Of several processes on one machine, each has a GPU of its own (see `ranks`).
+    Of several processes on one machine, each has a GPU of its own (see `shortcuts.ranks`).
     Raises ValueError for an unknown name, or a device that this machine does not have.
     """
     if isinstance(device, str) and device == "auto":

@@ -22,7 +22,7 @@ from pd_helpers.core.losses import output_loss
 from pd_helpers.core.method import Data, Method, MethodConfig, method_of
 from pd_helpers.core.networks.batches import Inputs
 from pd_helpers.core.networks.frozen import frozen
-from pd_helpers.core.ranks import agreed, join
+from pd_helpers.core.shortcuts.ranks import agreed, join
 from pd_helpers.core.training import checked_seed, generator, pick_device, undisturbed
 from pd_helpers.runs.calls import checked
 from pd_helpers.runs.data import as_source

@@ -15,7 +15,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from pd_helpers.core.config import shown
-from pd_helpers.core.ranks import held_by_first
+from pd_helpers.core.shortcuts.ranks import held_by_first
 
 RUN, TENSORS, CHECKPOINT = "run.json", "tensors.safetensors", "checkpoint.safetensors"
 PARTIAL, LOCK = ".partial-", ".lock"
@@ -91,7 +91,7 @@ def new_folder(folder: str | os.PathLike | None) -> Iterator[Path | None]:
 
 @contextmanager
 def shared_folder(folder: str | os.PathLike | None) -> Iterator[Path | None]:
-    """The same for a run of several processes (`core.ranks`): rank 0 holds the folder, and all know its path."""
+    """The same for a run of several processes: rank 0 holds the folder, and all of them know its path."""
     if folder is None:
         yield None
         return

@@ -19,7 +19,7 @@ from pd_helpers.core.components import decompose
 from pd_helpers.core.method import Data, Method
 from pd_helpers.core.networks.batches import Inputs
 from pd_helpers.core.networks.frozen import frozen
-from pd_helpers.core.ranks import agreed, held_by_first, join
+from pd_helpers.core.shortcuts.ranks import agreed, held_by_first, join
 from pd_helpers.core.training import compare_stored, generator, pick_device, undisturbed
 from pd_helpers.runs import blueprint, files
 from pd_helpers.runs.api import after_target

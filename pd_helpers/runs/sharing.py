@@ -1,13 +1,13 @@
-"""Whether a batch can be shared: among several processes (`core.ranks`), or among parts that come one after another."""
+"""Whether batches can be shared: among several processes, or among parts that come one after another."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import nn
 
 from pd_helpers.core.method import Data, Method
-from pd_helpers.core.ranks import agreed, check_same, place
 from pd_helpers.core.shortcuts.parts import check_independent
+from pd_helpers.core.shortcuts.ranks import agreed, check_same, place
 from pd_helpers.core.training import generator
 from pd_helpers.runs import files
 from pd_helpers.runs.blueprint import target_tensors
@@ -16,6 +16,7 @@ from pd_helpers.runs.validation import batch_fingerprint, first_inputs
 from pd_helpers.targets.base import TargetConfig
 
 
+@runtime_checkable
 class InTraining(Protocol):
     """What is asked of a run."""
 

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from ..components import ComponentModel
 from ..networks.batches import Inputs, n_inputs, select
-from ..ranks import add_up
 from .empty_rows import Batch
+from .ranks import add_up
 
 
 def parts(batch: Batch, n: int, rank: int = 0, n_ranks: int = 1) -> list[Batch]:

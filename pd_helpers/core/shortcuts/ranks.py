@@ -143,7 +143,7 @@ def held_by_first(hold: Callable[[], AbstractContextManager]) -> Iterator[None]:
 
 
 def check_same(what: Mapping[str, tuple[Any, str]]) -> None:
-    """Raise ValueError on all ranks unless they agree; `what` maps the name of a thing to its checksum and to a remedy."""
+    """Raise ValueError on all ranks unless they agree; `what` maps the name of a thing to a checksum and a remedy."""
     of_all = exchange({name: checksum for name, (checksum, _) in what.items()})
     for rank, theirs in enumerate(of_all):
         for name, (_, remedy) in what.items():
