@@ -57,7 +57,7 @@ def _description(run: InTraining, at: torch.device) -> dict[str, tuple[str, str]
     config = {name: stored_value(value) for name, value in run.method.config.to_dict().items()}
     seeded = "torch.manual_seed(0) before it is made"
     return {
-        "configuration": (str((run.method.name, config)), "one that does not depend on the rank"),
+        "configuration": (str((run.method.name, config)), "a configuration that does not depend on the rank"),
         "network": (checksum(target_tensors(run.target)), seeded),
         "data": (
             batch_fingerprint(run.data, run.seed, at),

@@ -7,6 +7,7 @@ from itself alone. Random numbers are drawn for the whole batch, and each part t
 result depends neither on the number of parts nor on that of the processes (`ranks`) among which they are shared.
 """
 
+import math
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -51,6 +52,12 @@ def joined(parts: list[Batch], tables: list[Tensor]) -> Tensor:
     return whole
 
 
+UNEVEN = (
+    "the number of rows that the network makes of an input depends on the input, so that batches cannot be computed in "
+    "parts; micro_batches=1, in one process, works"
+)
+
+
 class Share(NamedTuple):
     """The entries of a table that belong to a part of the batch; the last dimension of the table is that of C."""
 
@@ -69,10 +76,7 @@ class Share(NamedTuple):
         Raises ValueError if g has another number of entries.
         """
         if g.shape[self.dim] != self.length:
-            raise ValueError(
-                f"the network makes {g.shape[self.dim]} rows of inputs of which it should make {self.length}, so that "
-                "its batches cannot be computed in parts; micro_batches=1, in one process, works"
-            )
+            raise ValueError(UNEVEN)
         shape = list(g.shape)
         shape[self.dim] = self.whole
         r = torch.rand(shape, generator=generator, device=g.device, dtype=g.dtype)
@@ -85,10 +89,15 @@ has, one after another; without the uses whose rows are the same for all inputs,
 
 
 def layout(model: ComponentModel, x: Inputs) -> Layout:
-    """Where the inputs stand among the rows of each use, found out by passing one of them twice and three times."""
+    """Where the inputs stand among the rows of each use, found out by passing one of them twice and three times.
+
+    Raises ValueError if a use has no rows then.
+    """
     two, three = (model.rows(select(x, [0] * n)) for n in (2, 3))
     found = {}
     for use, rows in two.items():
+        if not math.prod(rows):
+            raise ValueError(UNEVEN)
         grown = [(i - len(rows) - 1, b - a) for i, (a, b) in enumerate(zip(rows, three[use], strict=True)) if a != b]
         found |= {use: grown[0]} if grown else {}
     return found
@@ -101,12 +110,16 @@ def shares(part: Batch, layout: Layout) -> dict[str, Share]:
 
 
 def check_independent(model: ComponentModel, x: Inputs, remedy: str) -> None:
-    """Raise ValueError if the network answers a few of these inputs otherwise than it answers each pair of them."""
-    x = select(x, [i % n_inputs(x) for i in range(4)])
-    whole = model.target_forward(x).output
-    pairs = torch.cat([model.target_forward(select(x, slice(i, i + 2))).output for i in (0, 2)])
-    tolerance = torch.finfo(whole.dtype).eps ** 0.5 * whole.abs().max()
-    if whole.shape != pairs.shape or not (whole - pairs).abs().max() <= tolerance:
+    """Raise ValueError unless the network answers each of these inputs, of which there are two or more, by itself as
+    it does among the others.
+
+    An input by itself is computed twice over, because a network may treat a batch of one in another way.
+    """
+    n = n_inputs(x)
+    together = model.target_forward(x).output.reshape(n, -1)
+    alone = [model.target_forward(select(x, [i, i])).output.reshape(2, -1)[0] for i in range(n)]
+    tolerance = torch.finfo(together.dtype).eps ** 0.5 * together.abs().max()
+    if any(a.shape != b.shape or not (a - b).abs().max() <= tolerance for a, b in zip(together, alone, strict=True)):
         raise ValueError(
             f"the network computes an input from the others of its batch, which therefore cannot be computed in parts; "
             f"{remedy} works"
