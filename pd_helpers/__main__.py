@@ -1,17 +1,22 @@
 """The command line: `python -m pd_helpers list`, `run NAME`, `resume DIR` and `reproduce NAME`.
 
+    torchrun --nproc-per-node 4 -m pd_helpers run spd/tms_5-2      one run on four processes, such as one for each GPU
+
 Progress goes to stderr; the last line on stdout is one JSON object. Exit code 2 means bad input, 130 Ctrl-C.
 """
 
 import argparse
+import io
 import json
 import shlex
 import sys
 import warnings
+from contextlib import redirect_stderr, redirect_stdout
 from typing import Any, NoReturn
 
 import pd_helpers as pdh
 from pd_helpers.core.config import shown
+from pd_helpers.core.shortcuts.ranks import is_first
 from pd_helpers.runs import files
 from pd_helpers.runs.folders import checked_path, has_checkpoint, is_finished
 from pd_helpers.runs.shipped import difference, reproduce
@@ -37,7 +42,14 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; returns the exit code."""
+    """Run one command; returns the exit code. Of several processes, as `torchrun` starts them, rank 0 alone speaks."""
+    if is_first():
+        return _main(arguments)
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        return _main(arguments)
+
+
+def _main(arguments: list[str] | None) -> int:
     parser = Parser(prog="python -m pd_helpers", description="Decompose a network's parameters.")
     commands = parser.add_subparsers(dest="command", required=True)
 

@@ -25,7 +25,17 @@ from torch import Generator, Tensor
 from . import losses
 from .attributions import attributions, batch_top_k
 from .components import ComponentModel, checked_rows
-from .config import FLATTEST, SLOWEST, Config, choice, choice_or_function, number, switch, whole
+from .config import (
+    FLATTEST,
+    SLOWEST,
+    Config,
+    check_micro_batches,
+    choice,
+    choice_or_function,
+    number,
+    switch,
+    whole,
+)
 from .known_network import KnownNetwork
 from .method import Data, Method
 from .networks.batches import Inputs
@@ -33,6 +43,7 @@ from .networks.batches import n_inputs as count
 from .networks.passes import Forward
 from .networks.rows import spread
 from .shortcuts.empty_rows import Batch
+from .shortcuts.parts import joined
 from .training import adam, learning_rate, set_learning_rate
 
 
@@ -80,6 +91,9 @@ class APDConfig(Config):
     """Number of training steps."""
     batch_size: int = whole(2048)
     """Number of inputs per training step."""
+    micro_batches: int = whole(1)
+    """Number of parts in which a batch is computed, one after another. The gradients are those of the whole batch, so
+    that only less memory is taken, and more time."""
     faithfulness_warmup_steps: int = whole(0, at_least=0)
     """Steps on the faithfulness loss alone before training begins (an idea of later SPD configurations)."""
     unit_norm: bool = switch(False)
@@ -93,6 +107,7 @@ class APDConfig(Config):
 
     def __post_init__(self):
         super().__post_init__()
+        check_micro_batches(self)
         if self.attribution_p and self.hidden_coeff:
             raise ValueError(
                 f"hidden_coeff must be 0 in the Lp formulation, which has no second forward pass, but is "
@@ -139,37 +154,51 @@ class APD(Method):
         while self.step < config.steps:
             x = data(config.batch_size, self.generator)  # (batch, d_in), or whatever the network takes
             batch = self.merged(x)  # .rows (rows, d_in)
-            target = model.target_forward(batch.rows)  # .output (rows, d_output), .inputs: use → (*rows, d_in)
-
-            loss = self._losses(batch, target, config.n_active(self.step, batch.n_inputs))
-            total = (
-                config.faithfulness_coeff * loss.faithfulness
-                + config.minimality_coeff * loss.minimality
-                + config.simplicity_coeff * loss.simplicity
-                + config.hidden_coeff * loss.hidden
-            )
-
+            parts = list(self.parts(batch))  # the batch itself, unless it is computed in parts
+            active = self._active(batch, parts, self.step)  # (rows, C), Boolean; None in the Lp formulation
             self.optimizer.zero_grad(set_to_none=True)
-            total.backward()
+            values = []
+            for part in parts:
+                target = model.target_forward(part.rows)  # .output (rows, d_output), .inputs: use → (*rows, d_in)
+
+                loss = self._losses(part, target, active)
+                total = (
+                    config.faithfulness_coeff * loss.faithfulness
+                    + config.minimality_coeff * loss.minimality
+                    + config.simplicity_coeff * loss.simplicity
+                    + config.hidden_coeff * loss.hidden
+                )
+
+                (part.weight * total).backward()
+                values.append(part.weight * torch.stack([*loss, total]).detach())
+            *terms, total = self.added_up(values)
             set_learning_rate(self.optimizer, learning_rate(self.step, config, config.warmup_fraction))
             self.optimizer.step()
             if config.unit_norm:
                 normalise_(model)
-            self.step, self.total_loss = self.step + 1, total.detach()
-            yield Losses(*(term.detach() for term in loss))
+            self.step, self.total_loss = self.step + 1, total
+            yield Losses(*terms)
 
-    def _losses(self, batch: Batch, target: Forward, n_active: int) -> Losses:
-        """The equations, on a batch with `n_active` active (input, component) pairs."""
+    @torch.no_grad()
+    def _active(self, batch: Batch, parts: list[Batch], step: int) -> Bool[Tensor, "rows C"] | None:
+        """s_c(x) of the whole batch; None in the Lp formulation, where no components are chosen."""
+        if self.config.attribution_p:
+            return None
+        A = [component_attributions(self.model, part.rows, self.config) for part in parts]
+        return batch_top_k(joined(parts, A), self.config.n_active(step, batch.n_inputs))
+
+    def _losses(self, batch: Batch, target: Forward, active: Bool[Tensor, "_ C"] | None) -> Losses:
+        """The equations, on a batch or a part of one; `active` is that of the whole batch."""
         model, config, x, n_inputs = self.model, self.config, batch.rows, batch.n_inputs
         compare = losses.output_loss(config.output_loss)
         norms, n_parameters = schatten_norms(model, config.schatten_p)  # (C,)
         faithfulness = losses.faithfulness(model.targets, model.sums, model.n_all_parameters)
         hidden = faithfulness.new_zeros(())
-        if config.attribution_p:
+        if active is None:
             active = losses.powers(component_attributions(model, x, config), config.attribution_p)  # (rows, C)
             minimality = active.sum() / n_inputs
         else:
-            active = active_components(model, x, config, n_active)  # (rows, C), Boolean
+            active = active[batch.start : batch.start + len(batch.counts)]  # (rows, C)
             sparse = model(x, model.masks_of_inputs(active, x))
             if sparse.output.shape != target.output.shape:
                 raise ValueError(
@@ -185,8 +214,8 @@ class APD(Method):
     def batch_losses(self, x: Inputs, generator: Generator | None = None, step: int | None = None) -> Losses:
         """The losses of one batch, with gradients; APD draws no masks, so `generator` is not used."""
         batch = self.merged(x)
-        n_active = self.config.n_active(self.step if step is None else step, batch.n_inputs)
-        return self._losses(batch, self.model.target_forward(batch.rows), n_active)
+        target = self.model.target_forward(batch.rows)
+        return self._losses(batch, target, self._active(batch, [batch], self.step if step is None else step))
 
     def build(self, init: Generator) -> None:
         """Nothing besides U and V.

@@ -17,6 +17,7 @@ from torch import Generator, Tensor, nn
 
 from .components import ComponentModel
 from .shortcuts.gate_kernel import gates
+from .shortcuts.parts import Share
 
 LEAK = 0.01
 """Slope of a leaky hard sigmoid on its leaky side."""
@@ -66,6 +67,8 @@ class Table(NamedTuple):
     uses: dict[str, int]
     """Use → its number of columns C, in order."""
     values: Float[Tensor, "*rows sum_C"]
+    share: Share | None = None
+    """Which rows these are, of a batch that is computed in parts; None for those of all inputs."""
 
     def split(self, values: Float[Tensor, "*rows sum_C"] | None = None) -> dict[str, Float[Tensor, "*rows _"]]:
         """Use → its columns, of the table's values or of others of the same shape."""
@@ -90,22 +93,35 @@ class CausalImportance(nn.Module):
         self.mlps = dict(zip(model.uses, self._mlps, strict=True))
         self.to(model.factors[0])  # device and dtype
 
-    def forward(self, inner: Mapping[str, Float[Tensor, "*_ C 1"]]) -> list[Table]:
-        """Γ_c(h_c) of every subcomponent in every use, before any sigmoid; `inner` maps use → V_c x (*rows, C, 1)."""
-        by_rows: dict[tuple[int, ...], dict[str, Tensor]] = {}
+    def forward(
+        self, inner: Mapping[str, Float[Tensor, "*_ C 1"]], shares: Mapping[str, Share] | None = None
+    ) -> list[Table]:
+        """Γ_c(h_c) of every subcomponent in every use, before any sigmoid; `inner` maps use → V_c x (*rows, C, 1).
+
+        `shares` says of a part of a batch which rows of the uses belong to it.
+        """
+        by_rows: dict[tuple[tuple[int, ...], Share | None], dict[str, Tensor]] = {}
         for path in self.mlps:
             h = inner[path].squeeze(-1)  # (*rows, C)
-            by_rows.setdefault(h.shape[:-1], {})[path] = h
+            by_rows.setdefault((h.shape[:-1], (shares or {}).get(path)), {})[path] = h
         tables = []
-        for rows, parts in by_rows.items():
+        for (rows, share), parts in by_rows.items():
             h = torch.cat(list(parts.values()), dim=-1)  # (*rows, ΣC)
             weights = zip(*(self.mlps[path].parameters() for path in parts), strict=True)
             values = gates(h.flatten(0, -2), *map(torch.cat, weights)).reshape(*rows, -1)
-            tables.append(Table({path: part.shape[-1] for path, part in parts.items()}, values))
+            tables.append(Table({path: part.shape[-1] for path, part in parts.items()}, values, share))
         return tables
 
 
-def sample_masks(g: Float[Tensor, "*rows C"], generator: Generator) -> Float[Tensor, "*rows C"]:
-    """m = g + (1 - g) r with r ~ U(0, 1), reparametrised, so that gradients reach g through m."""
-    r = torch.rand(g.shape, generator=generator, device=g.device, dtype=g.dtype)
+def sample_masks(
+    g: Float[Tensor, "*rows C"], generator: Generator, share: Share | None = None
+) -> Float[Tensor, "*rows C"]:
+    """m = g + (1 - g) r with r ~ U(0, 1), reparametrised, so that gradients reach g through m.
+
+    Where g belongs to a part of a batch, `share` says to which: r is drawn for all of the batch.
+    """
+    if share is None:
+        r = torch.rand(g.shape, generator=generator, device=g.device, dtype=g.dtype)
+    else:
+        r = share.rand(g, generator)
     return torch.lerp(r, r.new_ones(()), g)  # r + (1 - r) g, the same number in one operation

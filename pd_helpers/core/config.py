@@ -105,6 +105,15 @@ def replace(configs: list[Config], changes: Mapping[str, Any]) -> list[Config]:
     ]
 
 
+def check_micro_batches(config: Any) -> None:
+    """Raise ValueError for a batch of fewer inputs than parts."""
+    if config.micro_batches > config.batch_size:
+        raise ValueError(
+            f"micro_batches must be at most batch_size = {config.batch_size}, but is {config.micro_batches}; "
+            f"{config.batch_size} works"
+        )
+
+
 def _present_name(key: str, names: list[str], error: type[Exception]) -> str:
     """The name of the field that `key` stands for; raises `error`, which names the nearest field, if there is none."""
     key = FORMER_NAMES.get(key, key) if key not in names else key

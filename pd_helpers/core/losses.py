@@ -123,7 +123,7 @@ def importance_minimality(
     how many inputs of the batch each row stands for, where the rows are the inputs.
     """
     of_rows = (g + 1e-12).pow(p).sum(dim=-1)  # (*rows)
-    return weights @ of_rows / n_inputs if of_rows.shape == weights.shape else of_rows.mean()
+    return weights.to(of_rows) @ of_rows / n_inputs if of_rows.shape == weights.shape else of_rows.mean()
 
 
 def layerwise(losses: list[Float[Tensor, ""]]) -> Float[Tensor, ""]:

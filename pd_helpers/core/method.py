@@ -23,6 +23,8 @@ from .components import ComponentModel
 from .config import shown
 from .networks.batches import Inputs
 from .shortcuts.empty_rows import Batch
+from .shortcuts.parts import Layout, Share, layout, parts, shares
+from .shortcuts.ranks import add_up, place
 from .shortcuts.threads import threads_for
 from .training import adamw, load_generator_state, load_optimizer_state, optimizer_state
 
@@ -79,6 +81,7 @@ class Method(ABC):
         self.step = 0
         self.total_loss = torch.full((), torch.nan)
         """Weighted sum of the latest step's losses, without gradients."""
+        self._layout: Layout | None = None  # found out when a batch is computed in parts
         self.build(init)
         self.optimizer = self.build_optimizer()
 
@@ -136,6 +139,36 @@ class Method(ABC):
     def merged(self, x: Inputs) -> Batch:
         """The inputs of a batch that must be computed; all of them where the user's own function compares outputs."""
         return Batch.whole(x) if callable(self.config.output_loss) else self.model.merge_empty_rows(x)
+
+    def parts(self, batch: Batch) -> Iterator[Batch]:
+        """What this process computes of a batch, in as many parts as `micro_batches` says; see `shortcuts.parts`.
+
+        Each part begins with the same state of the generator, since what it draws is drawn for the whole batch.
+        """
+        own = parts(batch, self.config.micro_batches, *place())
+        state = self.generator.get_state() if len(own) > 1 else None
+        for i, part in enumerate(own):
+            if i:
+                self.generator.set_state(state)
+            yield part
+
+    def shares(self, part: Batch) -> dict[str, Share]:
+        """Use → which rows of it belong to this part of a batch; none for a whole batch."""
+        if part.n_rows is None:
+            return {}
+        if self._layout is None:
+            self._layout = layout(self.model, part.rows)
+        return shares(part, self._layout)
+
+    def added_up(self, values: list[Float[Tensor, " terms"]]) -> Float[Tensor, " terms"]:
+        """The sum of these over all parts of a batch, on all ranks; gradients are added up over ranks with them."""
+        total = sum(values[1:], start=values[0])
+        if place()[1] > 1:
+            parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+            for parameter in parameters:
+                parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            add_up([total, *(parameter.grad for parameter in parameters)])
+        return total
 
     def warm_up(self) -> None:
         """What happens before step 0: some steps on the faithfulness loss alone, as `faithfulness_warmup_steps` says.

@@ -22,7 +22,7 @@ from torch import Generator, Tensor, nn
 
 from . import losses
 from .causal_importance import CausalImportance, hard_sigmoid, lower_leaky, sample_masks, upper_leaky
-from .config import FLATTEST, SLOWEST, Config, choice, choice_or_function, number, whole
+from .config import FLATTEST, SLOWEST, Config, check_micro_batches, choice, choice_or_function, number, whole
 from .method import Data, Method
 from .networks.batches import Inputs
 from .networks.passes import Forward
@@ -63,6 +63,9 @@ class SPDConfig(Config):
     """Number of training steps."""
     batch_size: int = whole(4096)
     """Number of inputs per training step."""
+    micro_batches: int = whole(1)
+    """Number of parts in which a batch is computed, one after another. The gradients are those of the whole batch, so
+    that only less memory is taken, and more time."""
     faithfulness_warmup_steps: int = whole(0, at_least=0)
     """Steps on the faithfulness loss alone before training begins (later public configurations: 200)."""
     init_std: float | None = number(None, open=True)
@@ -71,6 +74,10 @@ class SPDConfig(Config):
     """Number of initialisations to try; training continues from the one with the lowest total loss."""
     selection_steps: int = whole(800)
     """Steps after which the initialisations are compared."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_micro_batches(self)
 
     @property
     def rank(self) -> int:
@@ -102,32 +109,36 @@ class SPD(Method):
         while self.step < config.steps:
             x = data(config.batch_size, self.generator)  # (batch, d_in), or whatever the network takes
             batch = self.merged(x)  # .rows (rows, d_in), .counts (rows,)
-            target = model.target_forward(batch.rows)  # .output (rows, d_output), .inputs: use → (*rows, d_in)
-
-            loss = self._losses(batch, target, self.generator)
-            total = (
-                config.faithfulness_coeff * loss.faithfulness
-                + config.recon_coeff * loss.recon
-                + config.recon_layerwise_coeff * loss.recon_layerwise
-                + config.importance_coeff * loss.importance_minimality
-            )
-
             self.optimizer.zero_grad(set_to_none=True)
-            total.backward()
+            values = []
+            for part in self.parts(batch):  # the batch itself, unless it is computed in parts
+                target = model.target_forward(part.rows)  # .output (rows, d_output), .inputs: use → (*rows, d_in)
+
+                loss = self._losses(part, target, self.generator)
+                total = (
+                    config.faithfulness_coeff * loss.faithfulness
+                    + config.recon_coeff * loss.recon
+                    + config.recon_layerwise_coeff * loss.recon_layerwise
+                    + config.importance_coeff * loss.importance_minimality
+                )
+
+                (part.weight * total).backward()
+                values.append(part.weight * torch.stack([*loss, total]).detach())
+            *terms, total = self.added_up(values)
             set_learning_rate(self.optimizer, learning_rate(self.step, config, config.warmup_fraction))
             self.optimizer.step()
-            self.step, self.total_loss = self.step + 1, total.detach()
-            yield Losses(*(term.detach() for term in loss))
+            self.step, self.total_loss = self.step + 1, total
+            yield Losses(*terms)
 
     def _losses(self, batch: Batch, target: Forward, generator: Generator) -> Losses:
         """The equations, with masks drawn from `generator`."""
         model, config, x = self.model, self.config, batch.rows
         inner = model.inner(target.inputs)  # use → V_c x (*rows, C, 1)
-        gates = self.importance(inner)  # tables of Γ_c(V_c x) (*rows, ΣC), before any sigmoid
+        gates = self.importance(inner, self.shares(batch))  # tables of Γ_c(V_c x) (*rows, ΣC), before any sigmoid
         masks, layerwise_masks = {}, {}
         for table in gates:
             g = lower_leaky(table.values)
-            both = sample_masks(g.expand(2, *g.shape), generator)
+            both = sample_masks(g.expand(2, *g.shape), generator, table.share)
             masks, layerwise_masks = masks | table.split(both[0]), layerwise_masks | table.split(both[1])
 
         compare = losses.output_loss(config.output_loss)

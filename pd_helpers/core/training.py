@@ -12,6 +12,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from .config import shown
+from .shortcuts.ranks import is_first, own_gpu
 
 STREAMS = ("target_init", "target_data", "init", "data", "evaluation")
 """Independent random streams of one seed, so that for instance a larger C does not change the data."""
@@ -41,6 +42,7 @@ def generator(seed: int, stream: str, device: str | torch.device = "cpu") -> Gen
 def pick_device(device: str | torch.device = "auto") -> torch.device:
     """The device of that name; `auto` means CUDA if torch finds it, and the CPU otherwise.
 
+    Of several processes on one machine, each has a GPU of its own (see `shortcuts.ranks`).
     Raises ValueError for an unknown name, or a device that this machine does not have.
     """
     if isinstance(device, str) and device == "auto":
@@ -53,10 +55,13 @@ def pick_device(device: str | torch.device = "auto") -> torch.device:
         raise ValueError(f"device must be auto, cpu, cuda or mps, but is {shown(device)}; auto works everywhere")
     if at.type == "cpu":
         return torch.device("cpu")
+    if at == torch.device("cuda") and own_gpu() is not None:
+        at = torch.device("cuda", own_gpu())
     there = torch.cuda.is_available() if at.type == "cuda" else torch.backends.mps.is_available()
     if not there or (at.index or 0) >= (torch.cuda.device_count() if at.type == "cuda" else 1):
         kind = {"cuda": "CUDA device", "mps": "Apple GPU"}[at.type]
-        raise ValueError(f"device is {str(at)!r}, but torch finds no such {kind} here; cpu or auto works")
+        works = "cpu or auto" if own_gpu() is None else "cpu, or as many processes as there are GPUs,"
+        raise ValueError(f"device is {str(at)!r}, but torch finds no such {kind} here; {works} works")
     if at.type == "mps":
         warnings.warn("results on Apple GPUs are untested; compare a short run with device='cpu'", stacklevel=2)
     return at
@@ -182,8 +187,11 @@ def undisturbed() -> Iterator[None]:
 
 
 def progress(steps: Iterable, *, total: int, description: str, show: bool = True, unit: str = "step") -> Iterator:
-    """A progress bar around `steps`: a widget in notebooks, one line on stderr elsewhere; it vanishes at the end."""
-    if not show:
+    """A progress bar around `steps`: a widget in notebooks, one line on stderr elsewhere; it vanishes at the end.
+
+    Of several processes, rank 0 alone shows it.
+    """
+    if not show or not is_first():
         return iter(steps)
     if "ipykernel" in sys.modules:
         from tqdm.auto import tqdm

@@ -22,11 +22,12 @@ from pd_helpers.core.losses import output_loss
 from pd_helpers.core.method import Data, Method, MethodConfig, method_of
 from pd_helpers.core.networks.batches import Inputs
 from pd_helpers.core.networks.frozen import frozen
+from pd_helpers.core.shortcuts.ranks import agreed, join
 from pd_helpers.core.training import checked_seed, generator, pick_device, undisturbed
 from pd_helpers.runs.calls import checked
 from pd_helpers.runs.data import as_source
 from pd_helpers.runs.examples import example_of
-from pd_helpers.runs.folders import how_to_go_on, new_folder
+from pd_helpers.runs.folders import how_to_go_on, shared_folder
 from pd_helpers.runs.inputs import Feed
 from pd_helpers.runs.interrupts import one_line
 from pd_helpers.runs.memory import check_layers, check_settings
@@ -155,23 +156,31 @@ def fit(
 
     >>> run = pdh.fit(network, pdh.SPDConfig(C=30, steps=5000), data, ["fc1", "fc2"])
 
+    In a script that `torchrun --nproc-per-node N` starts, or wherever torch.distributed is initialised, the N processes
+    make one run, the same that one of them alone would make, up to rounding: each draws every batch and computes its
+    share of it, on a GPU of its own where there are GPUs, and rank 0 writes and shows the progress. All of them need
+    the same network and data: seed what makes them, and leave out a DistributedSampler. Each gets the run.
+
     Raises ValueError or TypeError, before any work starts, for arguments that cannot work; FloatingPointError if
     the loss blows up.
     """
-    _check_method(config)
-    _check_picker("output", output, "lambda out: out.logits")
-    feed = Feed(as_source(data), target, inputs)
-    if feed.one_pass and config.n_init > 1:
-        raise ValueError(
-            f"n_init is {config.n_init}, but data is an iterator, which can be read only once; n_init=1 works, or a "
-            "DataLoader"
-        )
-    if feed.batch_size is not None:
-        config = config.replace(batch_size=feed.batch_size)
-    with new_folder(out) as folder, one_line(lambda: how_to_go_on(folder, own_network=True)):
-        at, seed = pick_device(device), checked_seed(seed)
-        check_repeatable(feed, lambda: generator(seed, "data", at))
-        run = begin(target, config, feed, layers, seed=seed, device=device, output=output)
+    join()
+    with agreed():
+        _check_method(config)
+        _check_picker("output", output, "lambda out: out.logits")
+        feed = Feed(as_source(data), target, inputs)
+        if feed.one_pass and config.n_init > 1:
+            raise ValueError(
+                f"n_init is {config.n_init}, but data is an iterator, which can be read only once; n_init=1 works, or "
+                "a DataLoader"
+            )
+        if feed.batch_size is not None:
+            config = config.replace(batch_size=feed.batch_size)
+    with shared_folder(out) as folder, one_line(lambda: how_to_go_on(folder, own_network=True)):
+        with agreed():
+            at, seed = pick_device(device), checked_seed(seed)
+            check_repeatable(feed, lambda: generator(seed, "data", at))
+            run = begin(target, config, feed, layers, seed=seed, device=device, output=output)
         return run.train_into(folder, show_progress=show_progress)
 
 
@@ -223,16 +232,19 @@ def _prepare(
     warm_up: bool = True,
 ) -> Run:
     """`prepare`, with checkpoints of the target's training in a folder that is this run's own."""
-    at, seed = pick_device(device), checked_seed(seed)
-    settings, target = settle(name, target, overrides, paper=paper)
-    check_settings(preset(name), settings, at)
+    join()
+    with agreed():
+        at, seed = pick_device(device), checked_seed(seed)
+        settings, target = settle(name, target, overrides, paper=paper)
+        check_settings(preset(name), settings, at)
     name, seconds = preset(name).name, 0.0
     if target is None:
         facts = run_facts(name, method_of(settings.config).name, seed, settings.config, settings.target, at.type)
         with one_line(lambda: how_to_go_on(folder)):
             stage = TargetStage(facts, settings.target, target_seed(settings.target, seed), at)
             target, seconds = stage.train(folder, show_progress=show_progress)
-    return after_target(name, seed, settings, target, seconds, device=device, warm_up=warm_up)
+    with agreed():
+        return after_target(name, seed, settings, target, seconds, device=device, warm_up=warm_up)
 
 
 def after_target(
@@ -316,10 +328,13 @@ def run(
         out: a new folder, for checkpoints on the way (see `resume`) and the finished run.
         overrides: any field of the preset, sizes included: `n_features=8, n_hidden=3, C=30, simplicity_coeff=0.1`.
 
+    Several processes, as `torchrun` starts them, make one run, as for `fit`.
+
     Raises ValueError or TypeError, before any work starts, for arguments that cannot work; FloatingPointError if
     the loss blows up.
     """
-    with new_folder(out) as folder, one_line(lambda: how_to_go_on(folder)):
+    join()
+    with shared_folder(out) as folder, one_line(lambda: how_to_go_on(folder)):
         run = _prepare(
             name, seed, overrides, folder, paper=paper, target=target, device=device, show_progress=show_progress
         )

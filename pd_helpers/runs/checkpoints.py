@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from pathlib import Path
 
+from pd_helpers.core.shortcuts.ranks import is_first
 from pd_helpers.runs import files
 from pd_helpers.runs.facts import Facts
 from pd_helpers.runs.folders import has_checkpoint
@@ -21,7 +22,7 @@ def with_checkpoints(
     """The same steps, with a checkpoint at the beginning and every few seconds; without a folder, the steps alone.
 
     Ctrl-C waits for the end of a step and leaves a checkpoint of it; the message then says what the steps are steps of,
-    and how to go on.
+    and how to go on. Of several processes, rank 0 writes; the others wait for the end of its step, too.
     """
     if folder is None:
         yield from steps
@@ -32,12 +33,16 @@ def with_checkpoints(
             checkpoints.write()
             for step in steps:
                 yield step
-                if interrupted():
+                if interrupted() and is_first():
                     checkpoints.write()
                     raise Stopped(f"stopped at step {step}{of}; {how_to_go_on}")
                 checkpoints.write_if_due()
         except FloatingPointError:  # it would happen again
             files.discard_checkpoint(folder)
+            raise
+        except ConnectionError:  # rank 0 has stopped
+            if interrupted():
+                raise Stopped(f"stopped{of}; {how_to_go_on}") from None
             raise
 
 
@@ -58,6 +63,8 @@ class Checkpoints:
 
     def write(self) -> None:
         """Write a checkpoint now."""
+        if not is_first():
+            return
         began = time.perf_counter()
         try:
             files.write_checkpoint(self.folder, *self.pack())

@@ -15,6 +15,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from pd_helpers.core.config import shown
+from pd_helpers.core.shortcuts.ranks import held_by_first
 
 RUN, TENSORS, CHECKPOINT = "run.json", "tensors.safetensors", "checkpoint.safetensors"
 PARTIAL, LOCK = ".partial-", ".lock"
@@ -86,6 +87,16 @@ def new_folder(folder: str | os.PathLike | None) -> Iterator[Path | None]:
     with claimed(check_new_folder(folder)) as path:
         _check_content(path, str(folder), "out")  # again, now that nobody else can write to it
         yield path
+
+
+@contextmanager
+def shared_folder(folder: str | os.PathLike | None) -> Iterator[Path | None]:
+    """The same for a run of several processes: rank 0 holds the folder, and all of them know its path."""
+    if folder is None:
+        yield None
+        return
+    with held_by_first(lambda: new_folder(folder)):
+        yield checked_path(folder, "out")
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from pd_helpers.core.components import decompose
 from pd_helpers.core.method import Data, Method
 from pd_helpers.core.networks.batches import Inputs
 from pd_helpers.core.networks.frozen import frozen
+from pd_helpers.core.shortcuts.ranks import agreed, held_by_first, join
 from pd_helpers.core.training import compare_stored, generator, pick_device, undisturbed
 from pd_helpers.runs import blueprint, files
 from pd_helpers.runs.api import after_target
@@ -147,9 +148,13 @@ def resume(
 
     >>> run = pdh.resume("runs/1")
 
+    Several processes, as `torchrun` starts them, can continue a run of any number of processes, all of which must be
+    able to read the folder. On another number, the result is the same up to rounding.
+
     Raises ValueError for a folder without a run, a damaged one, one that another process is training, or a device that
     this machine lacks.
     """
+    join()
     path = checked_path(folder)
     _check_target(target)
     own = Own(target, data, output, inputs, output_loss)
@@ -161,12 +166,24 @@ def resume(
         return run
     if not path.is_dir():
         files.read_checkpoint(path)  # ValueError
-    with claimed(path):
+    with held_by_first(lambda: claimed(path)):
         return _resume(path, own, show_progress)
 
 
 def _resume(path: Path, own: Own, show_progress: bool) -> Run:
     """`resume` in a folder that is this run's own."""
+    with agreed():
+        facts, found = _read_unfinished(path, own)
+    if not isinstance(found, Run):
+        stage, settings = found
+        target, seconds = stage.train(path, show_progress=show_progress)
+        with agreed():
+            found = after_target(facts["experiment"], facts["seed"], settings, target, seconds, device=facts["device"])
+    return found.train_into(path, show_progress=show_progress)
+
+
+def _read_unfinished(path: Path, own: Own) -> tuple[Facts, Run | tuple[TargetStage, Settings]]:
+    """The facts of a checkpoint, and the run where it stood, or the training of its target and what follows."""
     target = own.target
 
     def check(facts: Facts, header: blueprint.Header) -> None:
@@ -188,22 +205,17 @@ def _resume(path: Path, own: Own, show_progress: bool) -> Run:
             f"the run in {str(path)!r} was trained on {facts['device']}, which torch does not find here; resume "
             "it where it was, or start it again on another device"
         ) from error
-    run = None
     try:
         _check_room(facts, target, at)
         warn_of_differences(facts, circumstances(facts["device"]))
         if facts["candidates"]:
             with _as_before(target):
-                run = _unfinished(facts, tensors, own, at)
-        else:
-            stage, settings = _target_stage(facts, tensors, at)
-            stage.begin()
+                return facts, _unfinished(facts, tensors, own, at)
+        stage, settings = _target_stage(facts, tensors, at)
+        stage.begin()
     except Exception as error:  # the file is untrusted
         raise ValueError(f"the run in {str(path)!r} cannot be resumed: {error}") from error
-    if run is None:
-        trained, seconds = stage.train(path, show_progress=show_progress)
-        run = after_target(facts["experiment"], facts["seed"], settings, trained, seconds, device=facts["device"])
-    return run.train_into(path, show_progress=show_progress)
+    return facts, (stage, settings)
 
 
 def _check_room(facts: Facts, target: nn.Module | None, at: torch.device) -> None:

@@ -21,6 +21,7 @@ from pd_helpers.core.components import ComponentModel
 from pd_helpers.core.config import Config
 from pd_helpers.core.method import Data, Method
 from pd_helpers.core.networks.batches import Inputs, mapped, tensors
+from pd_helpers.core.shortcuts.ranks import agreed, is_first
 from pd_helpers.core.training import generator, progress, undisturbed
 from pd_helpers.runs import files
 from pd_helpers.runs.blueprint import target_tensors
@@ -31,11 +32,20 @@ from pd_helpers.runs.descriptions import described, described_in_html
 from pd_helpers.runs.evaluation import evaluate, fresh_batches
 from pd_helpers.runs.examples import Example
 from pd_helpers.runs.facts import Facts, check_metrics, plain
-from pd_helpers.runs.folders import check_new_folder, has_checkpoint, how_to_go_on, how_to_resume, new_folder
+from pd_helpers.runs.folders import (
+    check_new_folder,
+    checked_path,
+    has_checkpoint,
+    how_to_go_on,
+    how_to_resume,
+    new_folder,
+    shared_folder,
+)
 from pd_helpers.runs.inputs import Feed, taken_by
 from pd_helpers.runs.interrupts import one_line
 from pd_helpers.runs.recording import Snapshot
 from pd_helpers.runs.selection import Candidate, best
+from pd_helpers.runs.sharing import check_sharing
 from pd_helpers.runs.target_stage import run_facts
 from pd_helpers.targets.base import TargetConfig
 
@@ -280,24 +290,27 @@ class Run:
         """Train to the end and measure.
 
         With `out`, a new folder, checkpoints are written there from the start and every few seconds, so that `resume`
-        can continue after a crash or Ctrl-C; at the end the finished run takes their place.
+        can continue after a crash or Ctrl-C; at the end the finished run takes their place. Of several processes, rank
+        0 writes (see `fit`).
         """
-        with new_folder(out) as folder:
+        with shared_folder(out) as folder:
             return self.train_into(folder, show_progress=show_progress)
 
     @undisturbed()
     def train_into(self, folder: Path | None, *, show_progress: bool = True) -> "Run":
         """`train` into a folder that is this run's own and may hold its checkpoint already."""
+        check_sharing(self)
         how = how_to_resume(folder or "", own_network=self.target_config is None)
         steps = with_checkpoints(self.steps(), folder, self.pack_checkpoint, how_to_go_on=how)
         with one_line(lambda: how_to_go_on(folder, own_network=self.target_config is None)):
             for _ in progress(steps, total=self.remaining, description=self.name or "run", show=show_progress):
                 pass
-            self._measure()
-            check_metrics(self.metrics)
-            self.trained = circumstances(self.device)
-            if folder is not None:
-                self._finish(folder)
+            with agreed():
+                self._measure()
+                check_metrics(self.metrics)
+                self.trained = circumstances(self.device)
+                if folder is not None and is_first():
+                    self._finish(folder)
         return self
 
     def _measure(self) -> None:
@@ -329,14 +342,17 @@ class Run:
         """Write the run to a new folder: `run.json` and `tensors.safetensors`; returns the folder's path.
 
         `run.json` comes last and holds checksums of both files, so that half a run never loads, nor a changed one.
-        Components that were edited after training are measured again. Raises ValueError if the folder exists and is
-        not empty or cannot be made, or if metrics were added that are not numbers.
+        Components that were edited after training are measured again. Of several processes, rank 0 alone writes. Raises
+        ValueError if the folder exists and is not empty or cannot be made, or if metrics were added that are not
+        numbers.
         """
         if len(self.candidates) > 1 or self.step < self.config.steps:
             raise ValueError(
                 f"the run is at step {self.step} of {self.config.steps}, and only finished runs can be saved; "
                 "run.train() finishes it, and run.train(out=...) leaves checkpoints on the way"
             )
+        if not is_first():
+            return checked_path(folder)
         check_new_folder(folder, "folder")
         with new_folder(folder) as path:
             if not self.metrics or self._measured != self._fingerprint():

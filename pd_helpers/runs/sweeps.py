@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from pd_helpers.core.config import shown
+from pd_helpers.core.shortcuts.ranks import several
 from pd_helpers.core.training import checked_seed, pick_device, progress
 from pd_helpers.runs.api import prepare, run, settle
 from pd_helpers.runs.calls import checked, fits
@@ -90,6 +91,8 @@ def sweep(
         raise ValueError(f"n_jobs must be a whole number {limit}, but is {shown(n_jobs)}; 2 works")
     if keep is not None and not callable(keep):
         raise TypeError(f"keep must be a function of a run, but is {shown(keep)}; lambda run: run.history works")
+    if several():
+        raise ValueError("pdh.sweep starts processes of its own, n_jobs at a time; python in place of torchrun works")
     at, axes = pick_device(device), _axes(grid, overrides)
     points = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
     settings = [{"seed": 0, **overrides, **point} for point in points]

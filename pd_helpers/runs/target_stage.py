@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from pd_helpers.core.config import Config
+from pd_helpers.core.shortcuts.ranks import broadcast, is_first
 from pd_helpers.core.training import progress
 from pd_helpers.runs.blueprint import FUNCTION, default_dtype, stored_dtype, target_tensors
 from pd_helpers.runs.checkpoints import with_checkpoints
@@ -42,11 +43,14 @@ class TargetStage:
         self._begun: TargetTraining | None = None
 
     def train(self, folder: Path | None, *, show_progress: bool) -> tuple[nn.Module, float]:
-        """Train to the end, with checkpoints in the folder; gives the target and the seconds that it took."""
+        """Train to the end, with checkpoints in the folder; gives the target and the seconds that it took.
+
+        Of several processes, each trains the whole target, and rank 0 writes.
+        """
         began = time.perf_counter()
         if not isinstance(self.config, TrainedConfig):  # written by hand, or made in a way of its own
             target = self.config.make(self.seed, self.at, show_progress=show_progress)
-            return target, time.perf_counter() - began
+            return self._shared(target), time.perf_counter() - began
         training = self.begin()
         if self.stored is not None:
             began -= self.stored[1]["target_seconds"]
@@ -57,11 +61,17 @@ class TargetStage:
             return stored_form(tensors), {**self.facts, **progress_so_far, "discarded_seconds": 0.0, "candidates": []}
 
         how = how_to_resume(folder or "")
+        folder = folder if is_first() else None  # each process trains by itself
         steps = with_checkpoints(training.steps(), folder, pack, of=" of the target", how_to_go_on=how)
         total = self.config.target_steps - training.step
         for _ in progress(steps, total=total, description="target", show=show_progress):
             pass
-        return training.model, time.perf_counter() - began
+        return self._shared(training.model), time.perf_counter() - began
+
+    def _shared(self, target: nn.Module) -> nn.Module:
+        """The target as rank 0 has it: GPUs do not always add up in the same order."""
+        broadcast(list(target_tensors(target).values()))
+        return target
 
     def begin(self) -> TargetTraining:
         """The training where it stands; ValueError, which names the tensor, if what was stored cannot be continued."""
