@@ -31,6 +31,7 @@ from .networks.layers import EmbeddingLayer, Layer, kind_of
 from .networks.layers import TransposedLinear as TransposedLinear
 from .networks.passes import Compute, Forward, Passes
 from .networks.uses import an_example, check_layers, find_uses
+from .precision import precisely, under_autocast
 from .shortcuts.active_pairs import Pairs, worthwhile
 from .shortcuts.empty_rows import Batch, EmptyRows, independent
 
@@ -167,6 +168,7 @@ class ComponentModel(nn.Module):
         """The largest number of rows that one input has in any layer, such as positions; known after the first pass."""
         self._empty_rows = EmptyRows(self.entering, self.has_independent_rows)
         self._has_independent_rows: bool | None = None  # found out when it matters
+        self.autocast = False  # whether passes run in mixed precision; see `precision`
         self._learns = False  # whether gradients reach the components; found out in the first pass that records them
 
     def train(self, mode: bool = True) -> "ComponentModel":
@@ -235,6 +237,7 @@ class ComponentModel(nn.Module):
         """Use → the shape of its rows: all dimensions but the last of what its components read."""
         return {path: tuple(h.shape[:-2]) for path, h in self.inner(self.entering(x)).items()}
 
+    @under_autocast
     def inner(self, inputs: Mapping[str, Tensor]) -> dict[str, Float[Tensor, "*_ C R"]]:
         """Use → what its components read off the activations that enter it, (*rows, C, R); see `Components.inner`."""
         return {
@@ -252,8 +255,7 @@ class ComponentModel(nn.Module):
         Raises ValueError if `masks` names a use that is not decomposed, if the forward pass does not call a decomposed
         layer exactly once, or if an activation of the wrong width enters a layer.
         """
-        if not isinstance(masks, Mapping):
-            masks = dict.fromkeys(self.uses, masks)
+        masks = masks if isinstance(masks, Mapping) else dict.fromkeys(self.uses, masks)
         for path in masks:
             if path not in self.uses:
                 raise ValueError(f"masks names {path!r}, which is not decomposed; {', '.join(self.uses)} are")
@@ -267,6 +269,7 @@ class ComponentModel(nn.Module):
                 )
         return result
 
+    @under_autocast
     def _run(self, x: Inputs, masks: Mapping[str, Tensor | None], inner: Mapping[str, Tensor]) -> Forward:
         pairs: dict[int, Pairs] = {}  # of Boolean masks
 
@@ -309,7 +312,7 @@ class ComponentModel(nn.Module):
         """Whether the target computes each input from that one alone, as it does for the first batch with others."""
         if self._has_independent_rows is not None:
             return self._has_independent_rows
-        found = independent(self.target_forward, x)
+        found = independent(precisely(self, self.target_forward), x)
         if any(tensor.any() for tensor in tensors(x)):
             self._has_independent_rows = found
         return found
