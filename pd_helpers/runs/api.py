@@ -116,6 +116,7 @@ def _try_autocast(model: ComponentModel, x: Inputs, masks: Mapping[str, Tensor])
     """Raise ValueError where a network that works does not work in mixed precision."""
     try:
         with autocast(model, enabled=True):
+            model.target_forward(x)
             model(x, masks)
     except RuntimeError as error:
         raise ValueError(
