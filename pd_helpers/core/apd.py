@@ -104,6 +104,9 @@ class APDConfig(Config):
     """Number of initialisations to try; training continues from the one with the lowest minimality loss."""
     selection_steps: int = whole(400)
     """Steps after which the initialisations are compared."""
+    autocast: bool = switch(False)
+    """Whether the network and its components compute in bfloat16 where `torch.autocast` does so, which most GPUs do
+    faster. U, V, attributions, losses and the optimiser stay in float32, and a run is measured without it."""
 
     def __post_init__(self):
         super().__post_init__()

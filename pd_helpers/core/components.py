@@ -32,6 +32,7 @@ from .networks.layers import TransposedLinear as TransposedLinear
 from .networks.passes import Compute, Forward, Passes
 from .networks.rows import Rows, spread
 from .networks.uses import an_example, check_layers, find_uses
+from .precision import autocast, under_autocast
 from .shortcuts.active_pairs import Pairs, worthwhile
 from .shortcuts.empty_rows import Batch, EmptyRows
 
@@ -154,7 +155,8 @@ class ComponentModel(nn.Module):
         self.rows_per_input = 1
         """About how many rows one input has in a layer at most, such as positions; known after the first pass."""
         self._empty_rows = EmptyRows(self.entering, self.has_independent_rows)
-        self._rows = Rows(self.target_forward)
+        self.autocast = False  # whether passes run in mixed precision; see `precision`
+        self._rows = Rows(self._precise_forward)
         self._learns = False  # whether gradients reach the components; found out in the first pass that records them
 
     def train(self, mode: bool = True) -> "ComponentModel":
@@ -214,6 +216,11 @@ class ComponentModel(nn.Module):
             self.rows_per_input = max(1, rows // n)
         return forward
 
+    def _precise_forward(self, x: Inputs) -> Forward:
+        """The same without autocast, for comparisons that rounding must not decide."""
+        with autocast(self, enabled=False):
+            return self.target_forward(x)
+
     def entering(self, x: Inputs) -> dict[str, Tensor]:
         """Use → the activation (*rows, d_in) that enters it in the target's own forward pass; no gradients."""
         return self.target_forward(x).inputs
@@ -223,6 +230,7 @@ class ComponentModel(nn.Module):
         """Use → the shape of its rows: all dimensions but the last of what its components read."""
         return {path: tuple(h.shape[:-2]) for path, h in self.inner(self.entering(x)).items()}
 
+    @under_autocast
     def inner(self, inputs: Mapping[str, Tensor]) -> dict[str, Float[Tensor, "*_ C R"]]:
         """Use → what its components read off the activations that enter it, (*rows, C, R); see `Components.inner`."""
         return {
@@ -240,8 +248,7 @@ class ComponentModel(nn.Module):
         Raises ValueError if `masks` names a use that is not decomposed, if the forward pass does not call a decomposed
         layer exactly once, or if an activation of the wrong width enters a layer.
         """
-        if not isinstance(masks, Mapping):
-            masks = dict.fromkeys(self.uses, masks)
+        masks = masks if isinstance(masks, Mapping) else dict.fromkeys(self.uses, masks)
         for path in masks:
             if path not in self.uses:
                 raise ValueError(f"masks names {path!r}, which is not decomposed; {', '.join(self.uses)} are")
@@ -255,6 +262,7 @@ class ComponentModel(nn.Module):
                 )
         return result
 
+    @under_autocast
     def _run(self, x: Inputs, masks: Mapping[str, Tensor | None], inner: Mapping[str, Tensor]) -> Forward:
         pairs: dict[int, Pairs] = {}  # of Boolean masks
 

@@ -22,7 +22,7 @@ from torch import Generator, Tensor, nn
 
 from . import losses
 from .causal_importance import CausalImportance, hard_sigmoid, lower_leaky, sample_masks, upper_leaky
-from .config import FLATTEST, SLOWEST, Config, check_micro_batches, choice, choice_or_function, number, whole
+from .config import FLATTEST, SLOWEST, Config, check_micro_batches, choice, choice_or_function, number, switch, whole
 from .method import Data, Method
 from .networks.batches import Inputs
 from .networks.passes import Forward
@@ -74,6 +74,9 @@ class SPDConfig(Config):
     """Number of initialisations to try; training continues from the one with the lowest total loss."""
     selection_steps: int = whole(800)
     """Steps after which the initialisations are compared."""
+    autocast: bool = switch(False)
+    """Whether the network and its components compute in bfloat16 where `torch.autocast` does so, which most GPUs do
+    faster. U, V, importances, losses and the optimiser stay in float32, and a run is measured without it."""
 
     def __post_init__(self):
         super().__post_init__()

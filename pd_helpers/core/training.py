@@ -12,6 +12,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from .config import shown
+from .precision import without_autocast
 from .shortcuts.ranks import is_first, own_gpu
 
 STREAMS = ("target_init", "target_data", "init", "data", "evaluation")
@@ -174,13 +175,14 @@ def compare_stored(tensors: Mapping[str, Tensor], stored: Mapping[str, Tensor]) 
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Within the block, or the function that this decorates, torch records gradients whatever the caller's mode is.
+    """Within the block, or the function that this decorates, torch records gradients and computes in the precision of
+    its tensors, whatever the caller's modes are.
 
     Afterwards torch's global random state is as before: building an `nn.Linear` draws from it.
     """
     state = torch.random.get_rng_state()
     try:
-        with torch.inference_mode(False), torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad(), without_autocast():
             yield
     finally:
         torch.random.set_rng_state(state)

@@ -16,12 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pd_helpers.core.components import decompose
+from pd_helpers.core.components import ComponentModel, decompose
 from pd_helpers.core.config import shown
 from pd_helpers.core.losses import output_loss
 from pd_helpers.core.method import Data, Method, MethodConfig, method_of
 from pd_helpers.core.networks.batches import Inputs
 from pd_helpers.core.networks.frozen import frozen
+from pd_helpers.core.precision import autocast
 from pd_helpers.core.shortcuts.ranks import agreed, join
 from pd_helpers.core.training import checked_seed, generator, pick_device, undisturbed
 from pd_helpers.runs.calls import checked
@@ -108,6 +109,21 @@ def _try(decomposition: Method, x: Inputs) -> None:
             f"{str(error).splitlines()[0]}; pdh.SPDConfig(C=30), which does without, may work"
         ) from error
     decomposition.model(x, masks)
+    if getattr(decomposition.config, "autocast", False):
+        _try_autocast(decomposition.model, x, masks)
+
+
+def _try_autocast(model: ComponentModel, x: Inputs, masks: Mapping[str, Tensor]) -> None:
+    """Raise ValueError where a network that works does not work in mixed precision."""
+    try:
+        with autocast(model, enabled=True):
+            model.target_forward(x)
+            model(x, masks)
+    except RuntimeError as error:
+        raise ValueError(
+            f"autocast is True, but the network does not compute in bfloat16: {str(error).splitlines()[0]}; "
+            "autocast=False works"
+        ) from error
 
 
 def _check_method(config: Any) -> None:

@@ -1,6 +1,7 @@
 """What is measured of a finished run, on fresh data."""
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -16,7 +17,7 @@ from pd_helpers.analysis.scrubbing import scrub
 from pd_helpers.core.components import ComponentModel
 from pd_helpers.core.known_network import KnownNetwork
 from pd_helpers.core.losses import faithfulness, output_loss
-from pd_helpers.core.networks.batches import Inputs, n_inputs
+from pd_helpers.core.networks.batches import Inputs, n_inputs, tensors
 from pd_helpers.core.training import generator
 from pd_helpers.runs.sources import Source
 from pd_helpers.targets.gated_functions import GatedNetwork
@@ -53,8 +54,8 @@ def evaluate(run: Decomposed) -> dict[str, Any]:
     Keys: `faithfulness`; `recon`, the error against the target's output (squared, or what `config.output_loss` says)
     with APD's active components or SPD's stochastic masks; `n_alive` and `l0`, each use → number, where `l0` is a mean
     over rows; for networks of the papers `mmcs` and `ml2r` of the first layer as published, `mmcs_alive` and
-    `ml2r_alive` of its alive components only, and what `known_target_metrics` adds. Raises ValueError for a run without
-    data.
+    `ml2r_alive` of its alive components only, and what `known_target_metrics` adds. There is a warning if features that
+    count in MMCS never occur in the data. Raises ValueError for a run without data.
     """
     if run.data is None:
         raise ValueError("this run was loaded without its data; set run.data to the function that draws a batch")
@@ -62,10 +63,14 @@ def evaluate(run: Decomposed) -> dict[str, Any]:
     draw = generator(run.seed, "evaluation", model.factors[0].device)
     compare = output_loss(run.method.config.output_loss)
     alive: dict[str, Tensor] = {}
+    occurs: Tensor | None = None  # which numbers of an input are ever other than zero
     sizes: list[int] = []
     recon: list[float] = []
     l0: dict[str, list[float]] = {use: [] for use in model.uses}
     for x in fresh_batches(run, draw):
+        if isinstance(model.target, KnownNetwork):
+            found = next(tensors(x)).flatten(0, -2).any(dim=0)
+            occurs = found if occurs is None else occurs | found
         batch = run.method.merged(x)
         g = run.method.importances(batch.rows, batch.n_inputs)
         masks = run.method.sample_masks(g, draw)
@@ -82,7 +87,19 @@ def evaluate(run: Decomposed) -> dict[str, Any]:
         "n_alive": {use: int(values.sum()) for use, values in alive.items()},
         "l0": {use: _mean(values, shares) for use, values in l0.items()},
     }
+    if occurs is not None:
+        _warn_of_the_absent(occurs, sum(sizes))
     return _of_the_first_layer(model, alive) | results | known_target_metrics(run, draw)
+
+
+def _warn_of_the_absent(occurs: Tensor, n_inputs: int) -> None:
+    """Warn of features that never occur: no component can learn their columns, which count in MMCS all the same."""
+    if n := int((~occurs).sum()):
+        warnings.warn(
+            f"{n} of {len(occurs)} features never occur in the {n_inputs} inputs on which the run is measured, and "
+            "their columns count in MMCS and ML2R like all others",
+            stacklevel=2,
+        )
 
 
 def _mean(values: list[float], shares: list[float]) -> float:

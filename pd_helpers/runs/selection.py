@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pd_helpers.core.method import Data, Method
+from pd_helpers.core.precision import autocast, without_autocast
 from pd_helpers.core.shortcuts.threads import threads_for
 from pd_helpers.core.training import compare_stored
 from pd_helpers.runs.divergence import DivergenceWatch
@@ -41,10 +42,17 @@ class Candidate:
             data.begin(method.generator)
         began = time.perf_counter() - self.seconds
         work = method.config.batch_size * method.model.width
+        in_bfloat16 = getattr(method.config, "autocast", False)
         training = method.train(data)
         while True:
             # Entered anew for every step: between two steps, the caller's settings hold.
-            with threads_for(work), torch.inference_mode(False), torch.enable_grad():
+            with (
+                threads_for(work),
+                torch.inference_mode(False),
+                torch.enable_grad(),
+                without_autocast(),
+                autocast(method.model, in_bfloat16),
+            ):
                 losses = next(training, None)
             if losses is None:
                 if isinstance(data, Source):

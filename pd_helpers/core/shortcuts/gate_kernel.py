@@ -19,8 +19,8 @@ def gates(
     w_out: Float[Tensor, "C d_gate"],
     b_out: Float[Tensor, " C"],
 ) -> Float[Tensor, "rows C"]:
-    """Γ_c(h_c) = Σ_d w_out GELU(h w_in + b_in) + b_out."""
-    return _Gates.apply(h.T, w_in, b_in, w_out).T + b_out
+    """Γ_c(h_c) = Σ_d w_out GELU(h w_in + b_in) + b_out, in the type of the weights: autocast may have changed h's."""
+    return _Gates.apply(h.T.to(w_in.dtype), w_in, b_in, w_out).T + b_out
 
 
 class _Gates(torch.autograd.Function):
