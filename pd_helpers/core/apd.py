@@ -235,10 +235,13 @@ class APD(Method):
             )
         if self.config.hidden_coeff and not self.model.hidden:
             target = self.model.target
-            raise ValueError(
-                f"hidden_coeff is {self.config.hidden_coeff:g}, but no activation that {type(target).__name__} names "
-                f"as hidden enters a decomposed layer; 0 works, or layers that read {', '.join(target.hidden_layers)}"
-            )
+            named = "no activation enters a decomposed layer; 0 works, or layers that read no tokens"
+            if isinstance(target, KnownNetwork):
+                named = (
+                    f"no activation that {type(target).__name__} names as hidden enters a decomposed layer; 0 works, "
+                    f"or layers that read {', '.join(target.hidden_layers)}"
+                )
+            raise ValueError(f"hidden_coeff is {self.config.hidden_coeff:g}, but {named}")
 
     def build_optimizer(self) -> torch.optim.Optimizer:
         """Adam on U and V."""

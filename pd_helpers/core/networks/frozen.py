@@ -94,6 +94,9 @@ def _copied(value: Any, known: dict[int, Any]) -> Any:
         vars(module)["training"] = False
         if "_compiled_call_impl" in vars(module):
             vars(module)["_compiled_call_impl"] = None  # compiling would begin anew for every mask
+        written = getattr(getattr(type(value), "forward", None), "_torchdynamo_orig_callable", None)
+        if written is not None:  # a forward that torch.compile decorates
+            vars(module)["forward"] = MethodType(written, module)
         if "_torchdynamo_orig_callable" in vars(module):  # the wrapper that torch.compile puts around a network
             vars(module)["forward"] = module._modules["_orig_mod"]
     elif isinstance(value, nn.parameter.UninitializedTensorMixin):

@@ -114,7 +114,7 @@ class EmbeddingLayer(FlippedLayer):
 
     def check(self, path: str, x: Any, dtype: torch.dtype) -> None:
         """Raise ValueError for numbers that are not tokens."""
-        if x.is_floating_point():
+        if x.is_floating_point() or x.dtype == torch.bool:
             raise ValueError(f"layer {path!r} takes whole numbers, but got {_name(x.dtype)}; x.long() works")
 
 

@@ -63,7 +63,7 @@ class Passes:
             def forward(input: Tensor) -> Tensor:
                 if path in inputs:
                     raise ValueError(f"one forward pass calls {path!r} twice; give each call a module of its own")
-                if learning and not torch.is_grad_enabled():
+                if (learning and not torch.is_grad_enabled()) or (counted and torch.is_inference_mode_enabled()):
                     raise ValueError(
                         f"the network calls layer {path!r} where gradients are switched off, so its components could "
                         "not be trained; leave torch.no_grad out of its forward pass"

@@ -119,7 +119,7 @@ def find_uses(network: nn.Module, layers: Mapping[str, int]) -> dict[str, tuple[
             if (layer := owner.get(id(parameter))) is None:
                 continue
             if id(parameter) in sources:
-                if not path.startswith(f"{layer}.parametrizations"):
+                if not path.startswith(f"{layer}.parametrizations".lstrip(".")):
                     raise TypeError(
                         f"the weight of layer {layer!r} is computed from a parameter that {path!r} shares; give each a "
                         "weight of its own, as torch.nn.utils.parametrize.remove_parametrizations does"
@@ -163,7 +163,8 @@ class WeightWatch(TorchFunctionMode):
             name = f"self.{path.rpartition('.')[2]}"
             module_of_its_own = f"self.again = pdh.TransposedLinear({name})"
             if not isinstance(module, nn.Linear):
-                module_of_its_own = f"an nn.Linear self.again without a bias and with self.again.weight = {name}.weight"
+                kind = class_of(module) if module.weight.ndim > 2 else "Linear"
+                module_of_its_own = f"an nn.{kind} self.again without a bias and with self.again.weight = {name}.weight"
             raise ValueError(
                 f"the weight of layer {path!r} is also used outside of it, where components cannot act; a second use "
                 f"of a matrix must be a module, as in {module_of_its_own}"
