@@ -47,6 +47,11 @@ def of(network, dtype=torch.float64, **settings):
     return network(**settings).to(dtype)
 
 
+def mixing():
+    """A network whose answer to an input depends on the others of its batch."""
+    return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4, track_running_stats=False))
+
+
 def dense(n, generator):
     return torch.randn(n, 3, generator=generator, dtype=torch.float64)
 
@@ -80,11 +85,11 @@ CASES = {
 }
 
 
-def fitted(case, micro_batches=1, **options):
+def fitted(case, micro_batches=1, steps=20, **options):
     """The run of one case."""
     network, config, data, *layers = CASES[case]()
     layers = layers[0] if layers else ["up", "down"]
-    config = config.replace(micro_batches=1 if "loader" in case else micro_batches)
+    config = config.replace(micro_batches=micro_batches, steps=steps)
     return pdh.fit(network, config, data, layers, show_progress=False, **options)
 
 
@@ -97,7 +102,6 @@ def refusals(rank):
     """What must be refused on all ranks, though something is wrong on rank 1 alone, or only rank 0 notices."""
     torch.manual_seed(rank)
     unseeded = MLP().double()
-    mixing = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4, track_running_stats=False)).double()
     attempts = {
         "folder": lambda: fitted("spd", out="full"),
         "network": lambda: pdh.fit(unseeded, SPD, dense),
@@ -105,7 +109,7 @@ def refusals(rank):
         "configuration": lambda: pdh.fit(of(MLP), SPD.replace(lr=0.01 * (1 + rank)), dense),
         "kind of data": lambda: pdh.fit(of(MLP), SPD, 5 if rank else dense),
         "batch_size": lambda: pdh.fit(of(MLP), SPD.replace(batch_size=1), dense),
-        "mixing": lambda: pdh.fit(of(lambda: mixing), SPD, dense, ["0"]),
+        "mixing": lambda: pdh.fit(of(mixing), SPD, dense, ["0"]),
         "sweep": lambda: pdh.sweep("spd/tms_5-2", {"seed": [1]}),
         "resume": lambda: pdh.resume("nowhere"),
     }
