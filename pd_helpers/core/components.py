@@ -211,9 +211,8 @@ class ComponentModel(nn.Module):
         """The target's own output and the activations entering each use; no gradients."""
         with torch.no_grad():
             forward = self._run(x, {}, {})
-        if n := n_inputs(x):
-            rows = max(self.kinds[use].n_rows(a) for use, a in forward.inputs.items())
-            self.rows_per_input = max(1, rows // n)
+        rows = max(self.kinds[use].n_rows(a) for use, a in forward.inputs.items())
+        self.rows_per_input = max(1, rows // max(1, n_inputs(x)))
         return forward
 
     def _precise_forward(self, x: Inputs) -> Forward:
@@ -239,7 +238,7 @@ class ComponentModel(nn.Module):
         }
 
     def forward(self, x: Inputs, masks: Masks = None, inner: Mapping[str, Tensor] | None = None) -> Forward:
-        """The network with its decomposed matrices replaced by masked sums of their components.
+        """The network with its decomposed matrices replaced by masked sums of components.
 
         `masks` may name a few uses only: the others then keep the target's own weights, as a layerwise reconstruction
         requires. `inner` holds the inner activations of the target's own forward pass, if they are known: the first
@@ -256,10 +255,8 @@ class ComponentModel(nn.Module):
         if masks and not self._learns and torch.is_grad_enabled() and all(f.requires_grad for f in self.factors):
             self._learns = result.output.requires_grad
             if not self._learns:
-                raise ValueError(
-                    "the network's forward pass switches gradients off, so its components could not be trained; leave "
-                    "torch.no_grad and detach out of it"
-                )
+                remedy = "leave torch.no_grad and detach out of its forward pass"
+                raise ValueError(f"the network's output has no gradients, so nothing could be trained; {remedy}")
         return result
 
     @under_autocast
@@ -287,7 +284,7 @@ class ComponentModel(nn.Module):
 
     @property
     def width(self) -> int:
-        """The largest number C R of inner activations that a row has in any layer; the cost of a row grows with it."""
+        """The largest number C R of inner activations that a row has in any layer, with which its cost grows."""
         return max(layer.C * layer.rank for layer in self.layers.values())
 
     def merge_empty_rows(self, x: Inputs) -> Batch:

@@ -26,11 +26,12 @@ class Batch(NamedTuple):
     """How many inputs of the batch each row stands for."""
     n_inputs: int
     """Number of inputs in the batch, which is what means over inputs divide by."""
-    weight: float = 1.0
+
+    weight = 1.0
     """Share of the inputs that it has, where it is a part of a larger batch (see `parts`); 1 for a whole one."""
-    start: int = 0
+    start = 0
     """Number of its first row among those of the whole batch."""
-    n_rows: int | None = None
+    n_rows = None
     """Rows of the whole batch; None for a whole one."""
 
     @classmethod

@@ -30,14 +30,24 @@ def parts(batch: Batch, n: int, rank: int = 0, n_ranks: int = 1) -> list[Batch]:
         return [batch]
     bounds = [i * len(batch.counts) // (n * n_ranks) for i in range(rank * n, (rank + 1) * n + 1)]
     own = [_part(batch, start, stop) for start, stop in pairwise(bounds) if start < stop]
-    return own or [_part(batch, 0, 1)._replace(weight=0.0)]
+    return own or [_part(batch, 0, 1, weight=0.0)]
 
 
-def _part(batch: Batch, start: int, stop: int) -> Batch:
+class Part(Batch):
+    """Some rows of a larger batch, and where they stand in it."""
+
+    weight: float
+    start: int
+    n_rows: int
+
+
+def _part(batch: Batch, start: int, stop: int, weight: float | None = None) -> Part:
     counts = batch.counts[start:stop]
     n = stop - start if batch.divisor is None else int(counts.sum())
-    rows = select(batch.rows, slice(start, stop))
-    return Batch(rows, counts, max(1, n), n / batch.n_inputs, start, len(batch.counts))
+    part = Part(select(batch.rows, slice(start, stop)), counts, max(1, n))
+    part.weight = n / batch.n_inputs if weight is None else weight
+    part.start, part.n_rows = start, len(batch.counts)
+    return part
 
 
 def joined(parts: list[Batch], tables: list[Tensor]) -> Tensor:
