@@ -14,6 +14,7 @@ from torch import Generator, nn
 from torch.nn.utils import parametrizations, parametrize
 from torch.utils.checkpoint import checkpoint
 
+import pd_helpers as pdh
 from pd_helpers.core.apd import APD, APDConfig
 from pd_helpers.core.components import TransposedLinear, decompose
 from pd_helpers.core.networks.frozen import frozen
@@ -587,3 +588,14 @@ def test_parametrised_layers_are_among_them():
     parametrizations.orthogonal(network[0])
     assert decomposable(frozen(network)) == ["0", "2"]
     assert parametrize.is_parametrized(network[0])
+
+
+def test_an_unpacked_network_is_one_of_layers():
+    """What the sentences about packed matrices say works, for each that is named there and for all."""
+    torch.manual_seed(0)
+    network, x = pdh.unpack(Encoder()), draw(6, 5, 4).float()
+    found = decomposable(frozen(network))
+    assert [path for path in found if path.startswith("encoder.layers.0.self_attn")] == [
+        f"encoder.layers.0.self_attn.{part}" for part in "qkvo"
+    ]
+    assert_trains(network, found, x)
