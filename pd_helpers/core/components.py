@@ -124,9 +124,10 @@ class Components(nn.Module):
 def spread(mask: Tensor, rows: tuple[int, ...]) -> Tensor:
     """A mask (*rows, C), or one (inputs, C) with a dimension of one for each of those that the rows have besides.
 
+    Rows (1, …) that all inputs share, such as embedded positions, may have a mask for each input, (inputs, …, C).
     Raises ValueError for a mask of another shape.
     """
-    if mask.shape[:-1] == rows:
+    if mask.shape[:-1] == rows or (len(rows) > 1 and (1, *mask.shape[1:-1]) == rows):
         return mask
     if mask.ndim != 2 or len(rows) < 2 or rows[0] not in (1, len(mask)):
         raise ValueError(

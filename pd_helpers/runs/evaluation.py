@@ -65,7 +65,7 @@ def evaluate(run: Decomposed) -> dict[str, Any]:
     sizes: list[int] = []
     recon: list[float] = []
     l0: dict[str, list[float]] = {use: [] for use in model.uses}
-    for x in _fresh_batches(run, draw):
+    for x in fresh_batches(run, draw):
         batch = run.method.merged(x)
         g = run.method.importances(batch.rows, batch.n_inputs)
         masks = run.method.sample_masks(g, draw)
@@ -89,7 +89,7 @@ def _mean(values: list[float], shares: list[float]) -> float:
     return sum(value * share for value, share in zip(values, shares, strict=True))
 
 
-def _fresh_batches(run: Decomposed, draw: Generator) -> Iterator[Inputs]:
+def fresh_batches(run: Decomposed, draw: Generator) -> Iterator[Inputs]:
     """Inputs with about `N_EVALUATION` rows in all, and at least `FEWEST`.
 
     Where an input has many rows, they come in batches of a size that training could hold.

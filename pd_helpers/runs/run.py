@@ -4,7 +4,8 @@ It is made by `run`, `fit` and `prepare` (`api`), stored by `Run.save`, and read
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,17 +14,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pd_helpers.analysis import activity, masking
 from pd_helpers.analysis.decomposed import first_layer
+from pd_helpers.analysis.editing import with_components
 from pd_helpers.core.components import ComponentModel
 from pd_helpers.core.config import Config
 from pd_helpers.core.method import Data, Method
 from pd_helpers.core.networks.batches import Inputs, mapped, tensors
-from pd_helpers.core.training import progress, undisturbed
+from pd_helpers.core.training import generator, progress, undisturbed
 from pd_helpers.runs import files
 from pd_helpers.runs.blueprint import target_tensors
+from pd_helpers.runs.calls import checked
 from pd_helpers.runs.checkpoints import with_checkpoints
 from pd_helpers.runs.circumstances import circumstances
-from pd_helpers.runs.evaluation import evaluate
+from pd_helpers.runs.descriptions import described, described_in_html
+from pd_helpers.runs.evaluation import evaluate, fresh_batches
 from pd_helpers.runs.examples import Example
 from pd_helpers.runs.facts import Facts, check_metrics, plain
 from pd_helpers.runs.folders import check_new_folder, has_checkpoint, how_to_go_on, how_to_resume, new_folder
@@ -38,7 +43,7 @@ if TYPE_CHECKING:
     import pandas
 
 
-@dataclass
+@dataclass(repr=False)
 class Run:
     """One decomposition, being trained or finished."""
 
@@ -141,6 +146,100 @@ class Run:
         """What the network takes of a batch, on the run's device."""
         at = self.components.factors[0].device
         return mapped(lambda tensor: tensor.to(at), taken_by(self.target)(x) if any(True for _ in tensors(x)) else x)
+
+    @checked("batch", "tokens")
+    def active(
+        self, batch: Any, threshold: float = 0.1, *, tokens: activity.Tokens | None = None
+    ) -> "pandas.DataFrame":
+        """A table of what is active where: a line for every row of a layer and component with an importance above that.
+
+        The columns are
+            input: the number of the input in the batch; −1 where a layer's rows are not the inputs' own, as in a
+                network that flattens inputs and positions.
+            position: the row's place in its input: a whole number in a sequence, (y, x) for a convolution, which
+                `table.position.isin([(y, x)])` finds; missing for layers whose rows are inputs, and left out where
+                this holds for all.
+            token: for a batch of tokens (inputs, positions), the one that stands there, or its text if `tokens`, such
+                as a tokenizer's `decode` or a list of texts, gives it.
+            layer: the use of a matrix; the column's categories are all uses, in order.
+            component: its number.
+            importance: as `importances` gives it.
+            activation: how strongly the component reads, ‖U_c‖ V_c x with its sign; for a rank above one, ‖U_c V_c x‖,
+                the size of what it writes.
+
+        The lines are sorted by input, position, layer and falling importance. Inputs are computed a few thousand rows
+        at a time, so the memory that is needed is that of the table. Raises TypeError or ValueError for arguments that
+        are not such.
+        """
+        return activity.active(self, self.taken(batch), threshold, tokens)
+
+    @checked("layer", "component", "batch", "tokens")
+    def strongest(
+        self, layer: str, component: int, batch: Any = None, n: int = 10, *, tokens: activity.Tokens | None = None
+    ) -> activity.Strongest:
+        """The n rows on which a component matters most: `.table`, and `.inputs`, the input of each line.
+
+        Rows are ordered by falling importance, and where that is the same, by the size of the activation. The columns
+        are `input`, `position`, `token`, `importance` and `activation`, as in `active`. Without a batch, fresh inputs
+        are drawn from `data`, the same at every call, with 4,096 rows in all, or at least 256 inputs.
+
+        Raises TypeError or ValueError for arguments that are not such, and for a run without data or batch.
+        """
+        if batch is None and self.data is None:
+            raise ValueError(
+                "batch must be given, since this run was loaded without its data, but is None; a batch, or "
+                "pdh.load(folder, data=...), works"
+            )
+        draw = generator(self.seed, "evaluation", self.components.factors[0].device)
+        batches = fresh_batches(self, draw) if batch is None else [self.taken(batch)]
+        return activity.strongest(self, layer, component, batches, n, tokens)
+
+    def edited(
+        self,
+        scales: Mapping[str, Mapping[int, float]] | None = None,
+        *,
+        swaps: Mapping[str, Sequence[tuple[int, int]]] | None = None,
+        rewrites: Mapping[str, Mapping[int, Tensor]] | None = None,
+        batch: Any = None,
+    ) -> nn.Module:
+        """A plain copy of the network with some components scaled, swapped or rewritten; see `with_components`.
+
+        >>> run.edited({"fc1": {3: 0.0, 7: 1.5}}, swaps={"fc2": [(0, 4)]})
+
+        Weights become W + Σ_c (s_c P'_c − P_c), so what the components don't add up to stays: `run.edited({})` is the
+        network itself, in new memory. A weight that several layers share changes in all of them. A component of APD,
+        which spans layers, has a scale in each of them.
+        """
+        return with_components(self.components, scales, swaps, rewrites, None if batch is None else self.taken(batch))
+
+    def masked(self, masks: masking.Masks) -> AbstractContextManager[nn.Module]:
+        """Within a `with` block, the network with masks on its components, for any forward pass; see `masking.masked`.
+
+        >>> with run.masked({"fc1": {3: 0.0}, "fc2": torch.ones(20)}) as network:
+        ...     network(x)
+
+        A mask is (C,), (inputs, C), (*rows, C), or {component: number} with ones elsewhere; uses without one keep the
+        network's weights. A masked matrix is Σ_c m_c P_c, without what the components don't add up to.
+        """
+        return masking.masked(self.components, masks)
+
+    def export(self) -> dict[str, Tensor]:
+        """The components as plain tensors on the CPU, in memory of their own, such as `safetensors` takes.
+
+        `<layer>.U` (C, d_out, R), `<layer>.V` (C, R, d_in), and `<layer>.weight` (d_out, d_in), the network's matrix.
+        """
+        tensors = {}
+        for path, layer in self.components.layers.items():
+            for name, tensor in (("U", layer.U), ("V", layer.V), ("weight", self.components.targets[path])):
+                plain_tensor = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+                tensors[f"{path}.{name}" if path else name] = plain_tensor
+        return tensors
+
+    def __repr__(self) -> str:
+        return described(self)
+
+    def _repr_html_(self) -> str:
+        return described_in_html(self)
 
     def steps(self) -> Iterator[int]:
         """Train, one step for each item taken, recording along the way; gives the steps done.

@@ -48,6 +48,14 @@ def frozen(network: nn.Module, device: str | torch.device | None = None) -> nn.M
     return frozen_copy if device is None else frozen_copy.to(device)
 
 
+def duplicate(network: nn.Module) -> nn.Module:
+    """A copy of a network, or of any module, with modules of its own.
+
+    The numbers of parameters are shared, get no gradients, and all other tensors are copied, as in `frozen`.
+    """
+    return _copied(network, {})
+
+
 def _is_frozen(network: nn.Module) -> bool:
     learning = any(module.training for module in network.modules())
     return not learning and not any(p.requires_grad for p in network.parameters())
