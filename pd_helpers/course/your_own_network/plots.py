@@ -202,6 +202,7 @@ def places(
     image: lines from top to bottom, and of its C2 subcomponents those that are important on one of the images, the most
     used first. `names` are the names of the two layers.
     """
+    images, patches = np.asarray(images), np.asarray(patches)
     shades = LinearSegmentedColormap.from_list("importance", ["white", POSITIVE])
     counts = (lines > ALIVE).sum(dim=(0, 1))
     used = [c for c in counts.argsort(descending=True, stable=True).tolist() if counts[c]]
@@ -213,8 +214,8 @@ def places(
             ax.set(xticks=[], yticks=[])
         for ax, c in zip(row[1:-1], chosen, strict=True):
             color_of_g = np.broadcast_to(POSITIVE, (*at_patches.shape[:2], 3))
-            ax.imshow(np.dstack([color_of_g, 0.75 * np.asarray(at_patches[..., c])]))
-        shown = row[-1].imshow(at_lines[:, used], cmap=shades, vmin=0, vmax=1, aspect="auto")
+            ax.imshow(np.dstack([color_of_g, 0.75 * at_patches[..., c]]))
+        shown = row[-1].imshow(np.asarray(at_lines[:, used]), cmap=shades, vmin=0, vmax=1, aspect="auto")
         row[-1].set(xticks=[], yticks=range(len(image)))
         row[-1].tick_params(labelsize=7)
         row[-1].set_ylabel("line", fontsize=8)
