@@ -54,7 +54,7 @@ class TestJudge:
             assert judged.kl == pytest.approx(0, abs=1e-6)
 
     def test_importances_hold_for_each_row_of_an_input(self):
-        """Three positions, each a class: a subcomponent is on at the positions where it is important, and only there."""
+        """Three positions, each a class: a subcomponent is on where it is important, and only there."""
         known = Known(torch.eye(1), torch.ones(1, 1, 1), None)
         known.target = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Flatten())
         nn.init.constant_(known.target[0].weight, 5.0)

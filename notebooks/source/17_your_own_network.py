@@ -643,7 +643,7 @@ pd.DataFrame(shifted).T.round(3)
 # - in a convolution, a row is a **patch**: the numbers under the window, at each place to which the window slides;
 # - in the transformer, a row is the vector at one position.
 #
-# So an importance now says which subcomponent is needed on which image, and *where* on it. This is all of both networks:
+# So an importance now says which subcomponent is needed on which image, and *where* on it. Here are both networks:
 
 
 # %%
