@@ -77,6 +77,10 @@ def ranked(e, m):
     return (ranks.sum() - len(ranks) * (len(ranks) - 1) / 2) / (len(ranks) * (len(e) - len(ranks)))
 
 
+def anywhere(on):
+    return on.reshape(len(on), -1, on.shape[-1]).any(dim=1).sum(dim=-1)
+
+
 # Check → what is wrong → an answer with that mistake.
 WRONG: dict[str, dict[str, Callable]] = {
     "lp_minimality": {
@@ -361,6 +365,25 @@ WRONG: dict[str, dict[str, Callable]] = {
             passing(b, d, k, limits, lambda d, k, limits: 0 <= d <= limits[0] and k <= limits[1]), default=0.0
         ),
         "how many": lambda b, d, k, limits: len(passing(b, d, k, limits)),
+    },
+    "pieces_per_input": {
+        "0.2": lambda g: anywhere(g > 0.2).double().mean(),
+        "0.05": lambda g: anywhere(g > 0.05).double().mean(),
+        "half of the places": lambda g: (
+            ((g > 0.1).double().flatten(1, -2).mean(dim=1) >= 0.5 if g.ndim > 2 else g > 0.1)
+            .sum(dim=-1)
+            .double()
+            .mean()
+        ),
+        "the first place": lambda g: (g.flatten(1, -2)[:, 0] if g.ndim > 2 else g).gt(0.1).sum(dim=-1).double().mean(),
+        "one kind of place": lambda g: (g > 0.1).any(dim=1).sum(dim=-1).double().mean(),
+        "the first input": lambda g: anywhere(g > 0.1)[0],
+        "each input": lambda g: anywhere(g > 0.1),
+        "the busiest place": lambda g: (g > 0.1).sum(dim=-1).flatten(1).amax(dim=1).double().mean(),
+        "the median": lambda g: anywhere(g > 0.1).double().median(),
+        "places in place of subcomponents": lambda g: (g > 0.1).any(dim=-1).flatten(1).sum(dim=1).double().mean(),
+        "rounded": lambda g: anywhere(g > 0.1).double().mean().round(),
+        "soft": lambda g: (g.flatten(1, -2).amax(dim=1) if g.ndim > 2 else g).sum(dim=-1).double().mean(),
     },
     "match": {
         "by distance": lambda P, Q: (

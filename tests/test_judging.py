@@ -53,6 +53,19 @@ class TestJudge:
             assert judged.accuracy == 1
             assert judged.kl == pytest.approx(0, abs=1e-6)
 
+    def test_importances_hold_for_each_row_of_an_input(self):
+        """Three positions, each a class: a subcomponent is on where it is important, and only there."""
+        known = Known(torch.eye(1), torch.ones(1, 1, 1), None)
+        known.target = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Flatten())
+        nn.init.constant_(known.target[0].weight, 5.0)
+        known.components = decompose(known.target, {"0": 1}, rank=1)
+        known.components.layers["0"].assign_(torch.full((1, 1, 1), 5.0))
+        known.g = lambda x: (x > 0).float() * torch.tensor([1.0, 1.0, 0.05])[:, None]  # (inputs, positions, 1)
+        judged = judging.judge(known, torch.eye(3).unsqueeze(2), torch.arange(3), rng())
+        assert [judged[key].accuracy for key in ("network", "all", "important")] == pytest.approx([1, 1, 2 / 3])
+        kl = kl_divergence(torch.diag(torch.tensor([5.0, 5.0, 0.0])), 5 * torch.eye(3)).item()
+        assert judged["important"].kl == pytest.approx(kl)
+
     def test_a_missing_piece_costs_what_it_did(self, diagonal):
         diagonal.g = lambda x: (x > 0).float() * torch.tensor([1.0, 1.0, 0.05])
         found = judging.judge(diagonal, torch.eye(3), torch.tensor([0, 1, 2]), rng(), n_draws=2000)

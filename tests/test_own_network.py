@@ -9,7 +9,15 @@ from torch import Generator, nn
 import pd_helpers as pdh
 from pd_helpers import plots
 from pd_helpers.analysis import editing
-from pd_helpers.course.your_own_network.plots import class_table, coefficient_curves, factors_of, match_curves, reading
+from pd_helpers.course.your_own_network import ideas
+from pd_helpers.course.your_own_network.plots import (
+    class_table,
+    coefficient_curves,
+    factors_of,
+    match_curves,
+    places,
+    reading,
+)
 from pd_helpers.widgets import SubcomponentLab
 
 pytestmark = pytest.mark.slow
@@ -63,6 +71,48 @@ def test_reading_shows_what_is_read_and_where(own):
     assert plots.png(fig)
     bars, _ = reading(run, x, labels, "2", [0, 1], (3, 2))  # what it reads is no image
     assert len(np.reshape(bars.axes, (2, 8))[0, 0].containers[0]) == 5
+
+
+def test_places_show_importances_on_the_image_and_beside_it():
+    draw = Generator().manual_seed(0)
+    images, patches = torch.rand(2, 4, 3, generator=draw), torch.rand(2, 4, 3, 5, generator=draw)
+    lines = torch.zeros(2, 4, 6)
+    lines[0, 1, 4], lines[0, 2, 4], lines[1, 3, 2], lines[1, 0, 5] = 1.0, 0.5, 0.8, 0.05  # 5 is never important
+    fig = places(images, patches, lines, [3, 0], ("conv", "v"))
+    axes = np.reshape(fig.axes[:8], (2, 4))
+    for i in range(2):
+        np.testing.assert_allclose(axes[i, 0].images[0].get_array(), images[i])
+        for ax, c in zip(axes[i, 1:3], (3, 0), strict=True):
+            opacity = np.asarray(ax.images[1].get_array())[..., 3]
+            np.testing.assert_allclose(
+                opacity / opacity.max(), patches[i, ..., c] / patches[i, ..., c].max(), rtol=1e-5
+            )
+        np.testing.assert_allclose(axes[i, 3].images[0].get_array(), lines[i][:, [4, 2]])
+    assert [label.get_text() for label in axes[1, 3].get_xticklabels()] == ["4", "2"]
+    assert [ax.get_title() for ax in axes[0, 1:3]] == ["3", "0"]
+    assert plots.png(fig)
+
+
+def test_an_input_needs_a_subcomponent_once_however_often_it_does():
+    g = torch.tensor([[[0.9, 0.0, 0.1], [0.8, 0.3, 0.0]], [[0.0, 0.0, 0.05], [0.0, 0.2, 0.05]]])
+    assert ideas.pieces_per_input(g) == 1.5  # 0 and 1 on the first input, 1 on the second
+    assert ideas.pieces_per_input(g.unsqueeze(1)) == 1.5
+    assert ideas.pieces_per_input(g[:, 0]) == 0.5
+
+
+def test_erasing_costs_what_the_weights_without_it_lose(own):
+    run, x, labels = own
+    costs = ideas.costs_of_erasing(run, x, labels)
+    important = {(use, c) for use, g in run.importances(x).items() for c in range(7) if (g[:, c] > 0.1).any()}
+    assert costs.keys() == important
+    layer, c = max(costs, key=lambda piece: costs[piece].abs().max().item())
+    weights = {name: value.clone() for name, value in run.target.state_dict().items()}
+    weights[f"{layer}.weight"] -= run.components.layers[layer].P[c].detach()
+    answers = torch.func.functional_call(run.target, weights, x).argmax(dim=1)
+    before = run.target(x).argmax(dim=1)
+    for k in range(4):
+        change = (answers == k)[labels == k].double().mean() - (before == k)[labels == k].double().mean()
+        assert costs[layer, c][k].item() == pytest.approx(change.item(), nan_ok=True)
 
 
 def test_tables_and_curves_draw_their_numbers():

@@ -22,6 +22,7 @@ from pd_helpers.analysis.decomposed import Decomposed
 from pd_helpers.analysis.editing import component_numbers, output_without
 from pd_helpers.analysis.metrics import ALIVE
 from pd_helpers.core.losses import kl_divergence
+from pd_helpers.core.networks.batches import Inputs
 
 
 class Judged(NamedTuple):
@@ -35,16 +36,18 @@ class Judged(NamedTuple):
 
 @torch.no_grad()
 def judge(
-    run: Decomposed, x: Float[Tensor, "rows d_in"], labels: Int[Tensor, " rows"], generator: Generator, n_draws: int = 8
+    run: Decomposed, x: Inputs, labels: Int[Tensor, " inputs"], generator: Generator, n_draws: int = 8
 ) -> dict[str, Judged]:
     """Accuracy and KL divergence of the target and of three masked networks.
 
-    Keys: `network`, the target itself; `all`, with all subcomponents on; `important`, with only those on whose
-    importance exceeds 0.1; and `random`, where all others have masks from U(0, 1), averaged over `n_draws` draws.
+    `x` is a batch as the network takes it, and the network must answer with logits (inputs, classes). Keys: `network`,
+    the target itself; `all`, with all subcomponents on; `important`, with only those on, at every row of a layer, whose
+    importance exceeds 0.1 there; and `random`, where all others have masks from U(0, 1), averaged over `n_draws` draws.
     """
     model = run.components
     target_output = model.target_forward(x).output
-    important = {use: g > ALIVE for use, g in run.importances(x).items()}
+    importances = run.importances(x)
+    important = {use: g > ALIVE for use, g in importances.items()}
 
     def judged(output: Tensor) -> Judged:
         return Judged(
@@ -52,13 +55,15 @@ def judge(
         )
 
     def random_masks() -> dict[str, Tensor]:
-        return {use: torch.where(on, 1.0, _uniform(on.shape, x, generator)) for use, on in important.items()}
+        return {
+            use: torch.where(on, 1.0, _uniform(on.shape, importances[use], generator)) for use, on in important.items()
+        }
 
     draws = [judged(model(x, random_masks()).output) for _ in range(n_draws)]
     return {
         "network": judged(target_output),
         "all": judged(model(x).output),
-        "important": judged(model(x, {use: on.to(x.dtype) for use, on in important.items()}).output),
+        "important": judged(model(x, {use: on.to(importances[use].dtype) for use, on in important.items()}).output),
         "random": Judged(*torch.tensor(draws, dtype=torch.float64).mean(dim=0).tolist()),
     }
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pd_helpers.analysis import judging
 from pd_helpers.course.kit.check import Check, draws
+from pd_helpers.course.your_own_network import ideas
 
 Forward = Callable[[Mapping[str, Tensor]], Tensor]
 
@@ -216,6 +217,52 @@ largest_coefficient = Check(
         ),
         "a negative drop is a gain of accuracy, which passes; leave out the absolute value.": (
             lambda b, drops, divergences, limits: _largest_coefficient(b, [*map(abs, drops)], divergences, limits)
+        ),
+    },
+)
+
+
+def _places() -> tuple[tuple[Tensor], ...]:
+    """Importances of layers with one row for an input, several positions, and places in two dimensions."""
+    small = torch.tensor([[[0.9, 0.0, 0.1], [0.8, 0.3, 0.0]], [[0.0, 0.0, 0.05], [0.0, 0.2, 0.05]]])
+    shapes = ((7, 5), (6, 4, 9), (5, 3, 2, 8), (3, 6, 4), (4, 2, 5, 3))
+    random = [(values.abs() - 0.6).clamp(0, 1) for (values,) in draws(*((shape,) for shape in shapes))]
+    return ((small,), *((g,) for g in random))
+
+
+pieces_per_input = Check(
+    "pieces_per_input",
+    ideas.pieces_per_input,
+    _places,
+    {
+        "that is L0 per row; take the places of an input together before you count.": lambda g: (
+            (g > 0.1).sum(dim=-1).double().mean()
+        ),
+        "a subcomponent that an input needs at several places counts once; you counted it at each of them.": lambda g: (
+            (g > 0.1).flatten(1).sum(dim=1).double().mean()
+        ),
+        "one place is enough; you counted those that are important at every place.": lambda g: (
+            (g > 0.1).movedim(-1, 0).flatten(2).all(dim=2).sum(dim=0).double().mean()
+            if g.ndim > 2
+            else (g > 0.1).sum(dim=-1).double().mean()
+        ),
+        "that is how many are alive on some input; count for each input by itself, then take the mean.": lambda g: (
+            (g > 0.1).flatten(0, -2).any(dim=0).sum()
+        ),
+        "the threshold is 0.1 at a single place; you took the mean over places first.": lambda g: (
+            (g.flatten(1, -2).mean(dim=1) > 0.1).sum(dim=-1).double().mean()
+            if g.ndim > 2
+            else (g > 0.1).sum(dim=-1).double().mean()
+        ),
+        "above 0.1 means more than 0.1; you also count exactly 0.1.": lambda g: (
+            (g.flatten(1, -2).amax(dim=1) if g.ndim > 2 else g).ge(0.1).sum(dim=-1).double().mean()
+        ),
+        "the threshold is 0.1; you counted everything above 0.": lambda g: (
+            (g.flatten(1, -2).amax(dim=1) if g.ndim > 2 else g).gt(0).sum(dim=-1).double().mean()
+        ),
+        "that is the sum over all inputs; divide by their number.": lambda g: ideas.pieces_per_input(g) * len(g),
+        "that is the share of the subcomponents; their number is wanted.": lambda g: (
+            ideas.pieces_per_input(g) / g.shape[-1]
         ),
     },
 )

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
@@ -184,3 +185,48 @@ def match_curves(ax: Axes, cosines: Mapping[str, Float[Tensor, " _"]]) -> Axes:
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(frameon=False, fontsize=8, loc=(0.3, 0.62))
     return ax
+
+
+@checked()
+def places(
+    images: Float[Tensor, "n height width"],
+    patches: Float[Tensor, "n height width C"],
+    lines: Float[Tensor, "n height C2"],
+    chosen: Sequence[int],
+    names: tuple[str, str],
+) -> Figure:
+    """Where in an image subcomponents are important: a row of panels for each of n images.
+
+    On the left the image, and on it the importances of the chosen subcomponents of a convolution, one panel for each,
+    at the middle of their patches. On the right the importances of a layer that has a position for each line of the
+    image: lines from top to bottom, and of its C2 subcomponents those that are important on one of the images, the most
+    used first. `names` are the names of the two layers.
+    """
+    images, patches = np.asarray(images), np.asarray(patches)
+    shades = LinearSegmentedColormap.from_list("importance", ["white", POSITIVE])
+    counts = (lines > ALIVE).sum(dim=(0, 1))
+    used = [c for c in counts.argsort(descending=True, stable=True).tolist() if counts[c]]
+    widths = [1.0] * (1 + len(chosen)) + [0.21 * len(used) + 0.1]
+    fig, axes = figure(9.2, 1.08 * len(images) + 0.7, len(images), 2 + len(chosen), width_ratios=widths)
+    for row, image, at_patches, at_lines in zip(axes, images, patches, lines, strict=True):
+        for ax in row[:-1]:
+            ax.imshow(image, cmap="Greys", vmin=0, vmax=1.5)
+            ax.set(xticks=[], yticks=[])
+        for ax, c in zip(row[1:-1], chosen, strict=True):
+            color_of_g = np.broadcast_to(POSITIVE, (*at_patches.shape[:2], 3))
+            ax.imshow(np.dstack([color_of_g, 0.75 * at_patches[..., c]]))
+        shown = row[-1].imshow(np.asarray(at_lines[:, used]), cmap=shades, vmin=0, vmax=1, aspect="auto")
+        row[-1].set(xticks=[], yticks=range(len(image)))
+        row[-1].tick_params(labelsize=7)
+        row[-1].set_ylabel("line", fontsize=8)
+    for ax, c in zip(axes[0, 1:-1], chosen, strict=True):
+        ax.set_title(f"{c}", fontsize=9)
+    axes[0, 0].set_title("image", fontsize=9)
+    note = f"important in layer {names[0]}, by subcomponent"
+    axes[-1, 1].text(0, -0.12, note, transform=axes[-1, 1].transAxes, va="top", fontsize=8).set_in_layout(False)
+    axes[0, -1].set_title(f"layer {names[1]}", fontsize=9)
+    axes[-1, -1].set_xticks(range(len(used)), used)
+    axes[-1, -1].tick_params(axis="x", labelsize=7)
+    axes[-1, -1].set_xlabel("subcomponent", fontsize=8)
+    fig.colorbar(shown, ax=axes[:, -1], label="importance g", pad=0.02, aspect=30, ticks=[0, 0.5, 1])
+    return fig
