@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 import pd_helpers as pdh
 from pd_helpers.core.config import shown
-from pd_helpers.core.shortcuts.ranks import is_first
+from pd_helpers.core.machine.ranks import is_first
 from pd_helpers.runs import files
 from pd_helpers.runs.folders import checked_path, has_checkpoint, is_finished
 from pd_helpers.runs.shipped import difference, reproduce

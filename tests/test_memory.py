@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import pd_helpers as pdh
-from pd_helpers.core import memory
+from pd_helpers.core.machine import memory
 
 pytestmark = pytest.mark.usefixtures("as_a_user")
 

@@ -24,7 +24,8 @@ from jaxtyping import Bool, Float
 from torch import Generator, Tensor, nn
 
 from .known_network import KnownNetwork
-from .memory import check_sizes
+from .machine.memory import check_sizes
+from .machine.precision import autocast, under_autocast
 from .networks.batches import Inputs, n_inputs, select, tensors
 from .networks.frozen import frozen
 from .networks.layers import EmbeddingLayer, Layer, kind_of
@@ -32,7 +33,6 @@ from .networks.layers import TransposedLinear as TransposedLinear
 from .networks.passes import Compute, Forward, Passes
 from .networks.rows import Rows, spread
 from .networks.uses import an_example, check_layers, find_uses
-from .precision import autocast, under_autocast
 from .shortcuts.active_pairs import Pairs, worthwhile
 from .shortcuts.empty_rows import Batch, EmptyRows
 

@@ -21,10 +21,10 @@ from torch import Generator, Tensor, nn
 from . import losses
 from .components import ComponentModel
 from .config import shown
+from .machine.ranks import add_up, place
 from .networks.batches import Inputs
 from .shortcuts.empty_rows import Batch
 from .shortcuts.parts import Layout, Share, layout, parts, shares
-from .shortcuts.ranks import add_up, place
 from .shortcuts.threads import threads_for
 from .training import adamw, load_generator_state, load_optimizer_state, optimizer_state
 

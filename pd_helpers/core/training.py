@@ -12,8 +12,8 @@ import torch
 from torch import Generator, Tensor, nn
 
 from .config import shown
-from .precision import without_autocast
-from .shortcuts.ranks import is_first, own_gpu
+from .machine.precision import without_autocast
+from .machine.ranks import is_first, own_gpu
 
 STREAMS = ("target_init", "target_data", "init", "data", "evaluation")
 """Independent random streams of one seed, so that for instance a larger C does not change the data."""
@@ -43,7 +43,7 @@ def generator(seed: int, stream: str, device: str | torch.device = "cpu") -> Gen
 def pick_device(device: str | torch.device = "auto") -> torch.device:
     """The device of that name; `auto` means CUDA if torch finds it, and the CPU otherwise.
 
-    Of several processes on one machine, each has a GPU of its own (see `shortcuts.ranks`).
+    Of several processes on one machine, each has a GPU of its own (see `machine.ranks`).
     Raises ValueError for an unknown name, or a device that this machine does not have.
     """
     if isinstance(device, str) and device == "auto":

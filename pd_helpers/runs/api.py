@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from pd_helpers.core.components import ComponentModel, decompose
 from pd_helpers.core.config import shown
 from pd_helpers.core.losses import output_loss
+from pd_helpers.core.machine.precision import autocast
+from pd_helpers.core.machine.ranks import agreed, join
 from pd_helpers.core.method import Data, Method, MethodConfig, method_of
 from pd_helpers.core.networks.batches import Inputs
 from pd_helpers.core.networks.frozen import frozen
-from pd_helpers.core.precision import autocast
-from pd_helpers.core.shortcuts.ranks import agreed, join
 from pd_helpers.core.training import checked_seed, generator, pick_device, undisturbed
 from pd_helpers.runs.calls import checked
 from pd_helpers.runs.data import as_source

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from pathlib import Path
 
-from pd_helpers.core.shortcuts.ranks import is_first
+from pd_helpers.core.machine.ranks import is_first
 from pd_helpers.runs import files
 from pd_helpers.runs.facts import Facts
 from pd_helpers.runs.folders import has_checkpoint

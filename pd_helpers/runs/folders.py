@@ -15,7 +15,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from pd_helpers.core.config import shown
-from pd_helpers.core.shortcuts.ranks import held_by_first
+from pd_helpers.core.machine.ranks import held_by_first
 
 RUN, TENSORS, CHECKPOINT = "run.json", "tensors.safetensors", "checkpoint.safetensors"
 PARTIAL, LOCK = ".partial-", ".lock"

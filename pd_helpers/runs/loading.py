@@ -16,10 +16,10 @@ import torch
 from torch import Generator, Tensor, nn
 
 from pd_helpers.core.components import decompose
+from pd_helpers.core.machine.ranks import agreed, held_by_first, join
 from pd_helpers.core.method import Data, Method
 from pd_helpers.core.networks.batches import Inputs
 from pd_helpers.core.networks.frozen import frozen
-from pd_helpers.core.shortcuts.ranks import agreed, held_by_first, join
 from pd_helpers.core.training import compare_stored, generator, pick_device, undisturbed
 from pd_helpers.runs import blueprint, files
 from pd_helpers.runs.api import after_target

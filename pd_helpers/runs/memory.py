@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from pd_helpers.core.config import shown
-from pd_helpers.core.memory import check_memory
+from pd_helpers.core.machine.memory import check_memory
 from pd_helpers.core.method import MethodConfig, method_of
 from pd_helpers.core.networks.layers import kind_of, refusal
 from pd_helpers.runs.calls import fits

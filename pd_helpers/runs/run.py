@@ -19,9 +19,9 @@ from pd_helpers.analysis.decomposed import first_layer
 from pd_helpers.analysis.editing import with_components
 from pd_helpers.core.components import ComponentModel
 from pd_helpers.core.config import Config
+from pd_helpers.core.machine.ranks import agreed, is_first
 from pd_helpers.core.method import Data, Method
 from pd_helpers.core.networks.batches import Inputs, mapped, tensors
-from pd_helpers.core.shortcuts.ranks import agreed, is_first
 from pd_helpers.core.training import generator, progress, undisturbed
 from pd_helpers.runs import files
 from pd_helpers.runs.blueprint import target_tensors

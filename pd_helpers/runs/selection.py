@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pd_helpers.core.machine.precision import autocast, without_autocast
 from pd_helpers.core.method import Data, Method
-from pd_helpers.core.precision import autocast, without_autocast
 from pd_helpers.core.shortcuts.threads import threads_for
 from pd_helpers.core.training import compare_stored
 from pd_helpers.runs.divergence import DivergenceWatch

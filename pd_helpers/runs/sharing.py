@@ -5,9 +5,9 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import nn
 
+from pd_helpers.core.machine.ranks import agreed, check_same, place
 from pd_helpers.core.method import Data, Method
 from pd_helpers.core.shortcuts.parts import check_independent
-from pd_helpers.core.shortcuts.ranks import agreed, check_same, place
 from pd_helpers.core.training import generator
 from pd_helpers.runs import files
 from pd_helpers.runs.blueprint import target_tensors

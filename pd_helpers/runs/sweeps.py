@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from pd_helpers.core.config import shown
-from pd_helpers.core.shortcuts.ranks import several
+from pd_helpers.core.machine.ranks import several
 from pd_helpers.core.training import checked_seed, pick_device, progress
 from pd_helpers.runs.api import prepare, run, settle
 from pd_helpers.runs.calls import checked, fits

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from pd_helpers.core.config import Config
-from pd_helpers.core.shortcuts.ranks import broadcast, is_first
+from pd_helpers.core.machine.ranks import broadcast, is_first
 from pd_helpers.core.training import progress
 from pd_helpers.runs.blueprint import FUNCTION, default_dtype, stored_dtype, target_tensors
 from pd_helpers.runs.checkpoints import with_checkpoints

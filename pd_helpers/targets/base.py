@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from pd_helpers.core.config import SLOWEST, Config, choice, number, shown, whole
-from pd_helpers.core.memory import check_memory
+from pd_helpers.core.machine.memory import check_memory
 from pd_helpers.core.shortcuts.threads import threads_for
 from pd_helpers.core.training import (
     LARGEST_SEED,

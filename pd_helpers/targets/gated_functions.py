@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
 from pd_helpers.core.config import RAREST, number, whole
-from pd_helpers.core.memory import check_sizes
+from pd_helpers.core.machine.memory import check_sizes
 from pd_helpers.core.training import generator
 from pd_helpers.targets.base import TargetConfig
 from pd_helpers.targets.residual_mlp import ResidualMLP

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from pd_helpers.core.config import RAREST, SLOWEST, choice, number, whole
 from pd_helpers.core.known_network import KnownNetwork
-from pd_helpers.core.memory import check_sizes
+from pd_helpers.core.machine.memory import check_sizes
 from pd_helpers.core.training import generator
 from pd_helpers.targets.base import TrainedConfig
 from pd_helpers.targets.features import SparseFeatures

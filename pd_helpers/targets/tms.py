@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from pd_helpers.core.components import TransposedLinear
 from pd_helpers.core.config import RAREST, number, switch, whole
 from pd_helpers.core.known_network import KnownNetwork
-from pd_helpers.core.memory import check_sizes
+from pd_helpers.core.machine.memory import check_sizes
 from pd_helpers.core.shortcuts.active_pairs import Pairs, worthwhile
 from pd_helpers.core.training import generator
 from pd_helpers.targets.base import TrainedConfig

@@ -4,7 +4,6 @@
     empty_rows      compute the many all-zero inputs of sparse data once
     gate_kernel     the importance functions' gradient, written by hand
     parts           compute a batch in parts, in less memory or on several devices
-    ranks           several processes that train one decomposition together
     threads         one thread where a second one would only wait
 
 What a particular network knows about itself, such as a closed form of its attributions, stands with that network.

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from ..components import ComponentModel
+from ..machine.ranks import add_up
 from ..networks.batches import Inputs, n_inputs, select
 from .empty_rows import Batch
-from .ranks import add_up
 
 
 def parts(batch: Batch, n: int, rank: int = 0, n_ranks: int = 1) -> list[Batch]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import psutil
 import torch
 
-from .config import Config, shown
+from ..config import Config, shown
 
 FLOAT = 4
 """Bytes of a 32-bit float."""

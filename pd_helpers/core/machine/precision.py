@@ -14,7 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import nn
 
-from .networks.batches import mapped
+from ..networks.batches import mapped
 
 
 @runtime_checkable

@@ -1,0 +1,1 @@
+"""What a decomposition asks of the machine: memory, precision, and other processes."""
