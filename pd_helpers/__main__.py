@@ -10,6 +10,7 @@ import io
 import json
 import shlex
 import sys
+import time
 import warnings
 from contextlib import redirect_stderr, redirect_stdout
 from typing import Any, NoReturn
@@ -46,7 +47,10 @@ def main(arguments: list[str] | None = None) -> int:
     if is_first():
         return _main(arguments)
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-        return _main(arguments)
+        code = _main(arguments)
+    if code:
+        time.sleep(1)  # once one process has failed, torchrun ends the others: rank 0 shall have said why
+    return code
 
 
 def _main(arguments: list[str] | None) -> int:
