@@ -144,3 +144,55 @@ def test_usual_settings_are_no_reason_to_warn(recwarn):
 def test_components_of_one_s_own_network(megabytes):
     with pytest.raises(ValueError, match=r"C must fit into memory, .* but is 1000000000000, which takes at least"):
         pdh.decompose(nn.Linear(3, 2), {"": 10**12})
+
+
+class TestLayersOfOtherKinds:
+    """Of tokens, positions and patches there are fewer numbers than the width of the matrix says."""
+
+    BATCH = 4000
+
+    class Tokens(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.head = nn.Embedding(20_000, 4), nn.Linear(4, 3)
+
+        def forward(self, tokens):
+            return self.head(self.embed(tokens))
+
+    @staticmethod
+    def convolution():
+        return nn.Sequential(nn.Conv2d(2, 3, 31, padding=15), nn.Flatten(), nn.Linear(12, 5))
+
+    def fit(self, network, data, layers, **settings):
+        config = pdh.SPDConfig(**{"C": 2, "d_gate": 1, "steps": 1, "batch_size": self.BATCH} | settings)
+        return pdh.fit(network, config, data, layers, show_progress=False)
+
+    @pytest.mark.parametrize("name", ["tokens", "patches"])
+    def test_what_fits_is_not_refused(self, name, megabytes):
+        """Rows as wide as the matrix would take 320 MB, and 31 MB."""
+        cases = {
+            "tokens": (self.Tokens(), lambda n, g: torch.randint(20_000, (n,), generator=g), ["embed"]),
+            "patches": (self.convolution(), lambda n, g: torch.rand(n, 2, 2, 2, generator=g), ["0"]),
+        }
+        megabytes({"tokens": 5, "patches": 2}[name])
+        assert self.fit(*cases[name]).step == 1
+
+    @pytest.mark.parametrize("name", ["tokens", "patches"])
+    def test_what_does_not_fit_is_refused_with_a_size_that_does(self, name, megabytes):
+        network, data, layers = {
+            "tokens": (self.Tokens(), lambda n, g: torch.randint(20_000, (n,), generator=g), ["embed"]),
+            "patches": (self.convolution(), lambda n, g: torch.rand(n, 2, 2, 2, generator=g), ["0"]),
+        }[name]
+        megabytes(10)
+        with pytest.raises(ValueError, match=r"^C must fit into memory, of which 10 MB are free, but ") as refused:
+            self.fit(network, data, {layers[0]: 10**9}, batch_size=8)
+        smaller = int(re.search(r"C=(\d+) works$", str(refused.value))[1])
+        assert self.fit(network, data, {layers[0]: smaller}, batch_size=8).step == 1
+
+    def test_mixed_precision_needs_as_much_at_least(self, megabytes):
+        network = nn.Sequential(nn.Linear(30, 40))
+        data = lambda n, g: torch.rand(n, 30, generator=g)  # noqa: E731
+        megabytes(0.9 * 4 * 4 * 1000 * (30 + 40 + 3) / 1e6)
+        for autocast in (False, True):
+            with pytest.raises(ValueError, match="C must fit into memory"):
+                self.fit(network, data, ["0"], C=1000, batch_size=8, autocast=autocast)

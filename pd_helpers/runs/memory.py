@@ -1,7 +1,8 @@
 """How much memory a decomposition needs at least, computed from its settings alone, before anything is built.
 
 What counts is U and V and SPD's importance functions, each with its gradient and Adam's two moments, for every
-initialisation; the inputs of all layers; and a mask for every component and every input that is not all zero.
+initialisation; the inputs of all layers; and a mask for every component and every input that is not all zero. How many
+rows an input has, such as positions or patches, shows only when the network runs: here it counts as one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from torch import nn
 from pd_helpers.core.config import shown
 from pd_helpers.core.machine.memory import check_memory
 from pd_helpers.core.method import MethodConfig, method_of
-from pd_helpers.core.networks.layers import kind_of, refusal
+from pd_helpers.core.networks.layers import EmbeddingLayer, kind_of, refusal
 from pd_helpers.runs.calls import fits
 from pd_helpers.runs.presets import Preset, Settings
 
@@ -52,9 +53,12 @@ def check_layers(target: nn.Module, config: MethodConfig, C: Mapping[str, int], 
     _check_rank(config, list(shapes.values()))
 
     def floats(config: Any) -> int:
-        return sum(
-            _floats(config, [shape], min(C[path], config.C), config.batch_size) for path, shape in shapes.items()
-        )
+        total = 0
+        for path, kind in kinds.items():
+            rows = 0 if isinstance(kind, EmbeddingLayer) else config.batch_size  # positions are rows of all inputs
+            width = shapes[path][2] if kind.reads_vectors else 0  # patches are never made
+            total += _floats(config, [shapes[path]], min(C[path], config.C), rows, [width])
+        return total
 
     check_memory([config.replace(C=max(1, *(C[path] for path in shapes)))], floats, device)
 
@@ -68,12 +72,13 @@ def _check_rank(config: MethodConfig, matrices: Sequence[Matrix]) -> None:
         )
 
 
-def _floats(config: Any, matrices: Sequence[Matrix], C: int, rows: int) -> int:
-    """Number of floats that training takes at least."""
+def _floats(config: Any, matrices: Sequence[Matrix], C: int, rows: int, widths: Sequence[int] | None = None) -> int:
+    """Number of floats that training takes at least; `widths` says how many a row has that enters, if not d_in."""
     method = method_of(config)
     rank = [min(d_out, d_in) + 1 if config.rank is None else config.rank for _, d_out, d_in in matrices]
     gates = 0 if method.spans_layers else 3 * getattr(config, "d_gate", 0)
     parameters = sum(n * C * (R * (d_out + d_in) + gates) for R, (n, d_out, d_in) in zip(rank, matrices, strict=True))
-    inputs = sum(n * d_in for n, _, d_in in matrices)
+    widths = [d_in for _, _, d_in in matrices] if widths is None else widths
+    inputs = sum(n * width for (n, _, _), width in zip(matrices, widths, strict=True))
     masks = C * (1 if method.spans_layers else sum(n for n, *_ in matrices))
     return 4 * config.n_init * parameters + rows * (inputs + masks)
