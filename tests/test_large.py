@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from networks import SHARP, draw
+from networks import MLP, SHARP, draw
 from torch import nn
 
 import pd_helpers as pdh
@@ -91,6 +91,46 @@ class TestFeaturesThatNeverOccur:
     def test_and_none_otherwise(self, recwarn):
         self.run()
         assert [str(w.message) for w in recwarn if w.category is UserWarning] == []
+
+
+def compiled(network, backend):
+    return torch.compile(network, backend=backend)
+
+
+def compiled_in_place(network, backend):
+    network.compile(backend=backend)
+    return network
+
+
+def compiled_in_part(network, backend):
+    network.fc1 = torch.compile(network.fc1, backend=backend)
+    return network
+
+
+@pytest.mark.usefixtures("as_a_user", "quick_evaluation", "one_thread")
+@pytest.mark.parametrize("compile", [compiled, compiled_in_place, compiled_in_part])
+def test_nothing_is_compiled_anew_for_masks(compile):
+    """Compiling for each set of masks took minutes; the frozen copy runs as it was written."""
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    def fit(network):
+        config = pdh.SPDConfig(C=4, steps=5, batch_size=16)
+        return pdh.fit(network, config, lambda n, g: torch.rand(n, 6, generator=g), show_progress=False)
+
+    torch.manual_seed(0)
+    network = MLP(6, 8, 3)
+    plain = fit(network)
+    torch.compiler.reset()
+    other = compile(network, backend)
+    run = fit(other)
+    assert graphs == []
+    assert all(map(torch.equal, run.components.factors, plain.components.factors))
+    other(torch.rand(2, 6))
+    assert graphs  # what the caller compiled stays compiled
 
 
 SCRIPT = """
