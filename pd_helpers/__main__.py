@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 import pd_helpers as pdh
 from pd_helpers.core.config import shown
-from pd_helpers.core.machine.ranks import is_first
+from pd_helpers.core.machine.ranks import end, is_first
 from pd_helpers.runs import files
 from pd_helpers.runs.folders import checked_path, has_checkpoint, is_finished
 from pd_helpers.runs.shipped import difference, reproduce
@@ -204,4 +204,8 @@ def key_and_value(text: str) -> tuple[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        code = main()
+    except SystemExit as wrong:  # what was typed
+        code = wrong.code
+    end(code)

@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import pd_helpers as pdh
+from pd_helpers.core.machine.ranks import end
 from pd_helpers.runs import evaluation
 
 SPD = pdh.SPDConfig(C=5, d_gate=4, steps=20, batch_size=10, lr=0.01, importance_coeff=0.1)
@@ -130,3 +131,4 @@ if __name__ == "__main__":
     Path(sys.argv[1], f"{rank}.json").write_text(
         json.dumps({"runs": runs, "saved": str(folder), "refusals": refusals(rank)})
     )
+    end(0)
