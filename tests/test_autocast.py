@@ -1,7 +1,5 @@
 """Mixed precision: what runs in bfloat16 under `autocast=True`, what never does, and what the caller's does."""
 
-import signal
-
 import pytest
 import torch
 from networks import MLP
@@ -120,7 +118,7 @@ def test_a_run_is_resumed_bit_for_bit(tmp_path):
         nonlocal n_batches
         n_batches += 1
         if n_batches == 12:
-            signal.raise_signal(signal.SIGINT)
+            raise KeyboardInterrupt
         return numbers(n, generator)
 
     settings = pdh.SPDConfig(C=8, steps=20, batch_size=32, autocast=True)

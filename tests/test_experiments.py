@@ -233,7 +233,9 @@ def test_scrubbing_ablates_a_random_half_of_the_other_components():
 
 def test_the_top_k_of_scrubbing_is_over_all_inputs_at_once():
     data = rows([0.0, 0.9, 0.0, 0.0, 0.0], [0.0, 0.5, 0.0, 0.0, 0.0], [0.0, 0.1, 0.0, 0.0, 0.0], [0.0] * 5)
-    found = scrubbing.scrub(perfect(data=data, top_k=0.5), 4, Generator())  # two active components for four inputs
+    run = perfect(top_k=0.5)  # two active components for four inputs
+    run.data = data
+    found = scrubbing.scrub(run, 4, Generator())
     torch.testing.assert_close(found.topk, torch.tensor([0.0, 0.0, 0.1**2 / 5, 0.0], dtype=torch.float64), **SHARP)
 
 

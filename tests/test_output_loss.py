@@ -70,7 +70,8 @@ def test_a_finished_run_is_measured_by_its_own_loss(name, tmp_path):
     with torch.no_grad():
         again = generator(0, "evaluation")
         x = data(N_EVALUATION, again)
-        ((_, gates),) = run.importance(run.components.inner(run.components.target_forward(x).inputs))
+        (table,) = run.importance(run.components.inner(run.components.target_forward(x).inputs))
+        gates = table.values
         g = run.method.split(hard_sigmoid(gates))
         y = run.components(x, {use: sample_masks(value, again) for use, value in g.items()}).output
         p, q = target(x).softmax(1), y.softmax(1)

@@ -854,7 +854,7 @@ pdh.show(
 # | a model of Hugging Face's transformers | `pip install pd-helpers[hf]`, and `output=lambda out: out.logits` | a token's position |
 # | labels in its data | the `DataLoader` or `Dataset` as it is; only as much goes in as the network takes | |
 #
-# The README has [a longer table](../README.md#use-it-on-your-own-network) of what works, what does not, and the sentence that you get then.
+# The project's README has a longer table, *Use it on your own network*, of what works, what does not, and the sentence that you get then.
 # `help(pdh.unpack)` says what else can be unpacked, such as queries, keys and values in one `nn.Linear`.
 
 # %% [markdown]
