@@ -153,3 +153,29 @@ def test_a_loss_of_ones_own_equals_the_one_it_copies():
     mine = fit(X, CONFIG.replace(output_loss=lambda output, target: (output - target).square().mean()))
     for a, b in zip(mine.components.factors, fit(X).components.factors, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def images(n_batches):
+    """An iterator over so many batches of images, of which each has 36 patches."""
+    return (torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(i)) for i in range(n_batches))
+
+
+def test_an_iterator_that_ends_is_measured_on_what_was_left():
+    run = pdh.fit(nn.Conv2d(1, 2, 3), CONFIG, images(15), device="cpu", show_progress=False)
+    assert run.step == 12
+
+
+def test_an_error_of_data_while_a_run_is_measured_is_not_taken_for_their_end(tmp_path):
+    torch.manual_seed(0)
+    run = pdh.fit(nn.Conv2d(1, 2, 3), CONFIG, torch.rand(40, 1, 8, 8), device="cpu", show_progress=False)
+    calls = iter(range(100))
+
+    def failing(n, generator):
+        if next(calls) == 3:
+            raise ValueError("the disk is gone")
+        return torch.rand(n, 1, 8, 8, generator=generator)
+
+    run.data = failing
+    run.components.factors[0].data.mul_(2)  # so that it is measured again
+    with pytest.raises(ValueError, match="the disk is gone"):
+        run.save(tmp_path / "run")

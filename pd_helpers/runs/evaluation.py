@@ -119,10 +119,10 @@ def fresh_batches(run: Decomposed, draw: Generator) -> Iterator[Inputs]:
     while n_seen < n:
         try:
             x = run.data(min(size, n - n_seen), draw)
-        except ValueError:  # an iterator is at its end
-            if n_seen == 0:
+        except ValueError:
+            if n_seen == 0 or not (isinstance(run.data, Source) and run.data.one_pass):
                 raise
-            return
+            return  # an iterator is at its end
         yield x
         n_seen += n_inputs(x) if of_own_size or rows > 1 else n
 
