@@ -85,17 +85,17 @@ def test_what_the_network_is_called_with(net, batch, answer):
     if answer is None:
         assert taken is batch
     else:
-        same(call(net, taken), answer)
+        assert_same(call(net, taken), answer)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_networks_that_torch_has_compiled():
     """A traced one does not say what it takes, and gets everything."""
-    same(taken_by(torch.jit.script(nn.Identity()))([X, Y]), X)
-    same(taken_by(torch.jit.trace(nn.Identity(), X))([X, Y]), (X, Y))
+    assert_same(taken_by(torch.jit.script(nn.Identity()))([X, Y]), X)
+    assert_same(taken_by(torch.jit.trace(nn.Identity(), X))([X, Y]), (X, Y))
 
 
-def same(one, other):
+def assert_same(one, other):
     if isinstance(other, torch.Tensor):
         assert torch.equal(one, other)
     elif isinstance(other, tuple | dict):
@@ -105,7 +105,7 @@ def same(one, other):
             [(one[name], other[name]) for name in other] if isinstance(other, dict) else zip(one, other, strict=True)
         )
         for a, b in parts:
-            same(a, b)
+            assert_same(a, b)
     else:
         assert one == other
 
@@ -155,9 +155,9 @@ def test_what_is_not_clear_is_refused(net, batch, message):
 
 
 def test_what_the_messages_suggest_works():
-    same(call(MASKED, taken_by(MASKED, lambda batch: batch[0])([X, Y])), (X, None))
-    same(call(TWO, taken_by(TWO, lambda batch: tuple(batch[:2]))([X, Y, Y])), (X, Y))
-    same(call(ONE, taken_by(ONE, lambda batch: {"x": batch["x"]})({"x": X, "labels": Y})), X)
+    assert_same(call(MASKED, taken_by(MASKED, lambda batch: batch[0])([X, Y])), (X, None))
+    assert_same(call(TWO, taken_by(TWO, lambda batch: tuple(batch[:2]))([X, Y, Y])), (X, Y))
+    assert_same(call(ONE, taken_by(ONE, lambda batch: {"x": batch["x"]})({"x": X, "labels": Y})), X)
 
 
 def test_inputs_come_first():
