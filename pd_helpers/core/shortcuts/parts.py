@@ -17,6 +17,7 @@ from torch import Tensor
 from ..components import ComponentModel
 from ..machine.ranks import add_up
 from ..networks.batches import Inputs, n_inputs, select
+from ..networks.rows import close
 from .empty_rows import Batch
 
 
@@ -128,8 +129,7 @@ def check_independent(model: ComponentModel, x: Inputs, remedy: str) -> None:
     n = n_inputs(x)
     together = model.target_forward(x).output.reshape(n, -1)
     alone = [model.target_forward(select(x, [i, i])).output.reshape(2, -1)[0] for i in range(n)]
-    tolerance = torch.finfo(together.dtype).eps ** 0.5 * together.abs().max()
-    if any(a.shape != b.shape or not (a - b).abs().max() <= tolerance for a, b in zip(together, alone, strict=True)):
+    if any(a.shape != b.shape or not close(a, b, together) for a, b in zip(together, alone, strict=True)):
         raise ValueError(
             f"the network computes an input from the others of its batch, which therefore cannot be computed in parts; "
             f"{remedy} works"
