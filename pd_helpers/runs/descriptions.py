@@ -41,7 +41,7 @@ class Measured(NamedTuple):
     alive: str
     """Number of its components that are alive; empty if that was not measured."""
     l0: str
-    """Mean number of components on a row, measured by importances above zero; empty if that was not measured."""
+    """Mean number of components per row whose importance is above 0.1; empty if that was not measured."""
 
 
 def described(run: Described) -> str:
