@@ -42,6 +42,7 @@ from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
+TRAINING = 400  # seconds that a lab may train: on a machine's two busy cores, three times what it takes on idle ones
 TALLEST = 16_000  # pixels of notebook in one picture; Chromium draws no window taller than 16384
 
 # No telephoning home, and every cell in the page at once: by default JupyterLab leaves out those out of view.
@@ -242,7 +243,7 @@ class LabOnPage:
             self.jupyter.page.wait_for_timeout(50)
         raise AssertionError(f"within {timeout:g} s the lab did not come to rest")
 
-    def drive(self, timeout: float = 120) -> None:
+    def drive(self, timeout: float = TRAINING) -> None:
         """Each slider to both ends, where the pictures differ, and in a rush back: the last value must win."""
         for slider in self.sliders:
             readouts, pictures = [], []

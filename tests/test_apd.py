@@ -20,6 +20,9 @@ from networks import (
 from benchmarks import pair, textbook
 from pd_helpers.core import apd, losses
 from pd_helpers.core.components import decompose
+from pd_helpers.runs.presets import preset
+from pd_helpers.targets.base import make_target
+from pd_helpers.targets.gated_functions import GatedNetwork
 from pd_helpers.targets.tms import TMS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -203,6 +206,27 @@ def test_losses_and_active_components_of_merged_rows_equal_those_of_all_rows():
         return minimality, losses.simplicity(active, norms, n_parameters, n_inputs=10)
 
     torch.testing.assert_close(terms(merged, active), terms(x, all_active), **SHARP)
+
+
+@pytest.mark.parametrize("attribute_at", ["target", "components"])
+def test_inputs_without_a_control_bit_are_merged_and_change_nothing(attribute_at, monkeypatch):
+    settings = preset("apd/gated").paper_settings
+    target = make_target(settings.target, 0, show_progress=False).double()
+    config = settings.config.replace(batch_size=300, hidden_coeff=1.0, attribute_at=attribute_at)
+
+    def gradients():
+        method = begun(decompose(target, dict.fromkeys(target.layers, 4), rank=7), config)
+        x = settings.target.features()(300, torch.Generator().manual_seed(1)).double()
+        values = method.batch_losses(x)
+        sum(values).backward()
+        return len(method.merged(x).rows), values, [factor.grad for factor in method.model.factors]
+
+    n_rows, values, grads = gradients()
+    monkeypatch.setattr(GatedNetwork, "silent_rows", lambda network, x: None)
+    n_all, all_values, all_grads = gradients()
+    assert n_all >= 300
+    assert n_rows < 100 if attribute_at == "target" else n_rows == n_all  # the components' sum may not be silent
+    torch.testing.assert_close((values, grads), (all_values, all_grads), **SHARP)
 
 
 def test_components_sum_is_where_attributions_are_taken_when_asked():

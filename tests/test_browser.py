@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 import pytest
-from browser import serve_cells
+from browser import TRAINING, serve_cells
 
 RUN_IN_THE_BROWSER = ["00_start_here"]  # nbmake executes them all; labs have tests of their own
 
@@ -92,7 +92,7 @@ def test_shrinkage_appears_as_the_slider_moves(jupyter):
         slider.press("Home")
         slider.press("ArrowRight", times=round(value / 0.1))
         jupyter.eventually(lambda: not trained(), "training starts")
-        jupyter.eventually(trained, "training ends", timeout=120)
+        jupyter.eventually(trained, "training ends", timeout=TRAINING)
         jupyter.eventually(lambda: jupyter.image("img.pdh-picture") != before, "the picture changes")
         return float(jupyter.text(".pdh-ml2r"))
 
@@ -180,7 +180,7 @@ def test_the_shrinkage_lab_looks_up_a_sweep_instantly_and_trains_on_request(jupy
     assert height() == top
     live = jupyter.image("img.pdh-picture")
     jupyter.slider("simplicity λ_S").press("ArrowRight")
-    jupyter.eventually(lambda: jupyter.image("img.pdh-picture") != live, "it trains", timeout=120)
+    jupyter.eventually(lambda: jupyter.image("img.pdh-picture") != live, "it trains", timeout=TRAINING)
     jupyter.page.get_by_role("button", name="instant: look up a run").click()
     jupyter.eventually(lambda: jupyter.text(".pdh-ml2r") == shown[-1][0], "the row of the sweep is back")
     jupyter.drive()

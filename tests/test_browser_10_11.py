@@ -1,6 +1,6 @@
 """The labs of notebooks 10 and 11 in a real JupyterLab, moved by keyboard."""
 
-from browser import serve_cells
+from browser import TRAINING, serve_cells
 
 GATED = """
 import pandas
@@ -34,11 +34,12 @@ pdh.widgets.LpLab(run)
 
 def test_in_the_lp_lab_one_component_holds_all_columns_until_simplicity_breaks_it_up(jupyter):
     serve_cells(jupyter, "lp", LP)
-    assert float(jupyter.text(".pdh-ml2r")) > 0.9
+    # A component without a column of its own may win one by chance, so ML2R lies between 0.78 and 1, as rounding decides.
+    assert float(jupyter.text(".pdh-ml2r")) > 0.7
     assert jupyter.text(".pdh-own") == "0"
     jupyter.slider("simplicity λ_S").press("End")
     jupyter.slider("minimality λ_M").press("Home")  # before the first training has ended, which is given up
-    jupyter.eventually(lambda: float(jupyter.text(".pdh-ml2r")) < 0.6, "columns are split", timeout=120)
-    jupyter.eventually(lambda: "step 2000" in jupyter.text(".pdh-readout"), "training ends", timeout=120)
+    jupyter.eventually(lambda: float(jupyter.text(".pdh-ml2r")) < 0.6, "columns are split", timeout=TRAINING)
+    jupyter.eventually(lambda: "step 2000" in jupyter.text(".pdh-readout"), "training ends", timeout=TRAINING)
     jupyter.drive()
     assert jupyter.errors() == []

@@ -1,6 +1,6 @@
 """The lab of notebook 13 in a real JupyterLab, moved by keyboard."""
 
-from test_browser import serve_cells
+from browser import TRAINING, serve_cells
 
 
 def test_the_room_lab_trains_at_another_size_and_comes_back_at_once(jupyter):
@@ -11,8 +11,8 @@ def test_the_room_lab_trains_at_another_size_and_comes_back_at_once(jupyter):
     assert (jupyter.text(".pdh-alive-embed"), jupyter.text(".pdh-alive-identity")) == ("5", "2")
     before = jupyter.image("img.pdh-picture")
     slider.press("Home")
-    jupyter.eventually(lambda: "of 5" in jupyter.text(".pdh-readout"), "five are on offer", timeout=120)
-    jupyter.eventually(lambda: jupyter.image("img.pdh-picture") != before, "the picture follows", timeout=120)
+    jupyter.eventually(lambda: "of 5" in jupyter.text(".pdh-readout"), "five are on offer", timeout=TRAINING)
+    jupyter.eventually(lambda: jupyter.image("img.pdh-picture") != before, "the picture follows", timeout=TRAINING)
     for _ in range(2):
         slider.press("ArrowRight")  # what is being trained is given up
     jupyter.eventually(lambda: "of 20" in jupyter.text(".pdh-readout"), "the shipped run is back")

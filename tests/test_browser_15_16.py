@@ -1,6 +1,6 @@
 """The labs of notebooks 15 and 16 in a real JupyterLab, moved by keyboard."""
 
-from test_browser import serve_cells
+from browser import TRAINING, serve_cells
 
 
 def test_the_layers_lab_follows_run_and_feature(jupyter):
@@ -35,8 +35,8 @@ def test_the_guess_lab_trains_both_methods_and_the_last_move_wins(jupyter):
     assert slider.readout == "1"
     before = jupyter.image("img.pdh-picture")
     slider.press("End")
-    jupyter.eventually(lambda: jupyter.image("img.pdh-picture") != before, "the picture follows", timeout=120)
+    jupyter.eventually(lambda: jupyter.image("img.pdh-picture") != before, "the picture follows", timeout=TRAINING)
     slider.press("ArrowLeft")  # what is being trained is given up
-    jupyter.eventually(lambda: "0.633" in jupyter.text(".pdh-readout"), "APD takes the second value", timeout=120)
+    jupyter.eventually(lambda: "0.633" in jupyter.text(".pdh-readout"), "APD takes the second value", timeout=TRAINING)
     jupyter.drive()
     assert jupyter.errors() == []

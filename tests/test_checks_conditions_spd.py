@@ -366,7 +366,7 @@ WRONG: dict[str, dict[str, Callable]] = {
         ),
         "how many": lambda b, d, k, limits: len(passing(b, d, k, limits)),
     },
-    "pieces_per_input": {
+    "subcomponents_per_input": {
         "0.2": lambda g: anywhere(g > 0.2).double().mean(),
         "0.05": lambda g: anywhere(g > 0.05).double().mean(),
         "half of the places": lambda g: (

@@ -95,14 +95,14 @@ def test_places_show_importances_on_the_image_and_beside_it():
 
 def test_an_input_needs_a_subcomponent_once_however_often_it_does():
     g = torch.tensor([[[0.9, 0.0, 0.1], [0.8, 0.3, 0.0]], [[0.0, 0.0, 0.05], [0.0, 0.2, 0.05]]])
-    assert ideas.pieces_per_input(g) == 1.5  # 0 and 1 on the first input, 1 on the second
-    assert ideas.pieces_per_input(g.unsqueeze(1)) == 1.5
-    assert ideas.pieces_per_input(g[:, 0]) == 0.5
+    assert ideas.subcomponents_per_input(g) == 1.5  # 0 and 1 on the first input, 1 on the second
+    assert ideas.subcomponents_per_input(g.unsqueeze(1)) == 1.5
+    assert ideas.subcomponents_per_input(g[:, 0]) == 0.5
 
 
 def test_erasing_costs_what_the_weights_without_it_lose(own):
     run, x, labels = own
-    costs = ideas.costs_of_erasing(run, x, labels)
+    costs = ideas.ablation_costs(run, x, labels)
     important = {(use, c) for use, g in run.importances(x).items() for c in range(7) if (g[:, c] > 0.1).any()}
     assert costs.keys() == important
     layer, c = max(costs, key=lambda piece: costs[piece].abs().max().item())

@@ -258,7 +258,7 @@ class TestInterrupts:
             pdh.resume(tmp_path / "run", target=MLP())
         with pytest.raises(ValueError, match="cannot be resumed: target.fc1.* in target=; a network of the same"):
             pdh.resume(tmp_path / "run", target=MLP(d_hidden=5), data=gaussian)
-        with pytest.raises(ValueError, match="cannot be resumed: data.* must give a tensor"):
+        with pytest.raises(ValueError, match="cannot be resumed: data.* must give a batch, such as a tensor"):
             pdh.resume(tmp_path / "run", target=MLP(), data=lambda n, g: torch.zeros(n))
         with pytest.raises(ValueError, match="data gives other inputs than the function that the run was started with"):
             pdh.resume(tmp_path / "run", target=MLP(), data=lambda n, g: 2 * gaussian(n, g))

@@ -182,6 +182,18 @@ class APD(Method):
             self.step, self.total_loss = self.step + 1, total
             yield Losses(*terms)
 
+    def merged(self, x: Inputs) -> Batch:
+        """The inputs of a batch that must be computed.
+
+        Top-k of attributions at the target's weights leaves every component off on a silent row, which then counts for
+        exactly what a row of zeros does.
+        """
+        at_target = self.config.attribute_at == "target" and not self.config.attribution_p
+        if at_target and isinstance(self.model.target, KnownNetwork):
+            silent = self.model.target.silent_rows(x)
+            x = x if silent is None else x.masked_fill(silent.unsqueeze(-1), 0)
+        return super().merged(x)
+
     @torch.no_grad()
     def _active(self, batch: Batch, parts: list[Batch], step: int) -> Bool[Tensor, "rows C"] | None:
         """s_c(x) of the whole batch; None in the Lp formulation, where no components are chosen."""

@@ -7,7 +7,7 @@ this class as a base. A module that merely has methods of the same names is neve
 
 from collections.abc import Mapping
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 
@@ -23,6 +23,14 @@ class KnownNetwork(nn.Module):
         """APD's attributions (eq. 8) of components U, V at these weights; None where there is no closed form.
 
         `factors` maps each decomposed layer to U and V, `weights` each of these layers to its weight matrix.
+        """
+        return None
+
+    def silent_rows(self, x: Float[Tensor, "rows d_in"]) -> Bool[Tensor, " rows"] | None:
+        """Rows on which the network and every part of it give what they give on a row of zeros; None if not known.
+
+        More exactly: rows whose output is that of a row of zeros, for the network's own weights and for weights of
+        zero, and whose derivatives with respect to all weights are zero.
         """
         return None
 

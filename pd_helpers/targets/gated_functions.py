@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 
 from pd_helpers.core.config import RAREST, number, whole
@@ -77,6 +77,10 @@ class GatedNetwork(ResidualMLP):
         self.W_U[0, -1] = 1.0
         self.register_buffer("coefficients", torch.zeros(n_functions, len(RANGES)))
         self.register_buffer("owner", torch.zeros(n_layers, self.d_mlp, dtype=torch.long))
+
+    def silent_rows(self, x: Float[Tensor, "rows n_inputs"]) -> Bool[Tensor, " rows"]:
+        """Rows without a control bit: the biases hold all neurons at zero, whatever x is, as they do with weights of 0."""
+        return ~x[:, 1:].any(dim=1)
 
     @property
     def ideal(self) -> dict[tuple[str, ...], int | None]:
