@@ -191,8 +191,9 @@ def masked(model: Model, x: Tensor, masks: Mapping[str, Tensor]) -> Forward:
 
 
 def faithfulness(model: Model) -> Tensor:
-    """Mean over all decomposed parameters of (W − Σ_c P_c)²; a tied matrix counts once."""
-    errors = [model.W[layer] - P.sum(dim=0) for layer, P in model.P.items()]
+    """Mean over all decomposed parameters of (W − Σ_c P_c)²; a tied matrix counts once per use."""
+    layers = [model.uses[use][0] for use in model.decomposed]
+    errors = [model.W[layer] - model.P[layer].sum(dim=0) for layer in layers]
     return torch.cat([error.flatten() for error in errors]).square().mean()
 
 

@@ -69,7 +69,7 @@ class FixedMasks(Method):
         gates = self._gates(rows)
         output = self.model(rows, self._by_use(gates, lower_leaky)).output
         return Losses(
-            losses.faithfulness(self.model.targets, self.model.sums, self.model.n_all_parameters),
+            self.model.faithfulness(),
             losses.recon(output, self.model.target(rows), n_inputs),
             sum(losses.importance_minimality(upper_leaky(g.values), 1.0, counts, n_inputs) for g in gates),
         )

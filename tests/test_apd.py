@@ -182,7 +182,7 @@ def test_minimality_and_simplicity_do_not_reach_inactive_components_but_faithful
     norms, n_parameters = apd.schatten_norms(model, 0.9)
     minimality = losses.recon(model(x, active.double()).output, target(x))
     simplicity = losses.simplicity(active.double(), norms, n_parameters)
-    faithfulness = losses.faithfulness(model.targets, model.sums)
+    faithfulness = model.faithfulness()
     for loss, reaches_inactive in ((minimality, False), (simplicity, False), (faithfulness, True)):
         for grad in torch.autograd.grad(loss, model.factors):  # (6, ..., ...)
             assert grad[used].flatten(1).any()
@@ -252,10 +252,10 @@ def test_no_coefficient_no_change():
 def test_faithfulness_warm_up_precedes_the_first_step():
     target, *_ = networks("tms")
     model = decompose(target, {"embed": 4}, rank=2).double()
-    before = losses.faithfulness(model.targets, model.sums).item()
+    before = model.faithfulness().item()
     method = begun(model, CONFIG.replace(faithfulness_warmup_steps=50))
     assert method.step == 0
-    assert losses.faithfulness(model.targets, model.sums) < before / 2
+    assert model.faithfulness() < before / 2
 
 
 def test_a_stopped_training_goes_on_where_it_stood():

@@ -34,7 +34,7 @@ pdh.widgets.LpLab(run)
 
 def test_in_the_lp_lab_one_component_holds_all_columns_until_simplicity_breaks_it_up(jupyter):
     serve_cells(jupyter, "lp", LP)
-    # A component without a column of its own may win one by chance, so ML2R lies between 0.78 and 1, as rounding decides.
+    # A component without a column of its own may win one by chance: ML2R is from 0.78 to 1, as rounding decides.
     assert float(jupyter.text(".pdh-ml2r")) > 0.7
     assert jupyter.text(".pdh-own") == "0"
     jupyter.slider("simplicity λ_S").press("End")

@@ -69,7 +69,7 @@ def test_a_namesake_is_decomposed():
 
 def test_a_network_that_says_so_is_asked():
     model = decompose(Confident(), {"fc": 2}, generator=Generator().manual_seed(0))
-    assert model.n_all_parameters == 600
+    assert model.n_parameters == {"fc": 600}
     assert model.hidden == []
     factors = {"fc": (model.layers["fc"].U, model.layers["fc"].V)}
     assert (attributions(model.target, torch.rand(4, 3), factors) == 5).all()

@@ -12,7 +12,7 @@ from benchmarks import textbook
 from pd_helpers.core import losses
 from pd_helpers.core.apd import schatten_norms
 from pd_helpers.core.components import decompose
-from pd_helpers.targets.tms import TMS
+from pd_helpers.targets.tms import TMS, TMSConfig
 
 
 def test_faithfulness_by_hand():
@@ -25,7 +25,18 @@ def test_faithfulness_by_hand():
 
 def test_faithfulness_of_matrices_that_stand_for_larger_ones():
     W, S = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[1.0, 0.0], [3.0, 1.0]])
-    assert losses.faithfulness({"a": W}, {"a": S}, 20) == (4 + 9) / 20
+    assert losses.faithfulness({"a": W}, {"a": S}, n_parameters={"a": 20}) == (4 + 9) / 20
+
+
+def test_faithfulness_counts_a_tied_matrix_once_for_each_use():
+    W, S = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[1.0, 0.0], [3.0, 1.0]])
+    identity, other = torch.eye(2)[:1], torch.tensor([[3.0, 0.0]])
+    value = losses.faithfulness({"W": W, "I": identity}, {"W": S, "I": other}, {"W": 2, "I": 1})
+    torch.testing.assert_close(value, torch.tensor((2 * (4 + 9) + 4) / (2 * 4 + 2)))
+    model = decompose(TMSConfig(identity=True).build(), {"embed": 3, "identity": 3})
+    torch.testing.assert_close(
+        model.faithfulness(), losses.faithfulness(model.targets, model.sums, {"embed": 2, "identity": 1})
+    )
 
 
 def test_hidden_reconstruction_by_hand():

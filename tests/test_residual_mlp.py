@@ -101,13 +101,12 @@ def measures(model, x):
     """Outputs, hidden activations, attributions and losses of a decomposition, with some components on."""
     on = (draw(len(x), 5, seed=8) > 0).double()
     forward, target = model(x, on), model.target_forward(x)
-    n_all = model.n_all_parameters
     norms, n_counted = apd.schatten_norms(model, 0.9)
     return {
         "output": forward.output,
         "hidden": [forward.inputs[use] for use in model.hidden],
         "attributions": own_attributions(model, x),
-        "faithfulness": losses.faithfulness(model.targets, model.sums, n_all),
+        "faithfulness": model.faithfulness(),
         "minimality": losses.recon(forward.output, target.output),
         "simplicity": losses.simplicity(on, norms, n_counted),
         "hidden loss": losses.hidden_recon(forward.inputs, target.inputs, model.hidden),

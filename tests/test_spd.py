@@ -78,7 +78,7 @@ def test_losses_and_gradients_under_given_masks_equal_the_textbooks(network):
     true_masks = textbook.stochastic_masks(true_g, lambda value: next(draws))
     ones = torch.ones(len(x), dtype=torch.float64)
     terms = [
-        (losses.faithfulness(model.targets, model.sums), textbook.faithfulness(truth)),
+        (model.faithfulness(), textbook.faithfulness(truth)),
         (losses.recon(model(x, masks).output, model.target(x)), textbook.reconstruction(truth, x, true_masks)),
         (
             losses.importance_minimality(upper_leaky(table.values), 1.5, ones, len(x)),
@@ -173,9 +173,9 @@ def test_masks_are_drawn_anew_for_every_loss(monkeypatch):
 def test_faithfulness_warm_up_leaves_the_importance_functions_alone():
     method, _ = decomposition("mlp")
     model = method.model
-    before = losses.faithfulness(model.targets, model.sums).item()
+    before = model.faithfulness().item()
     gates = [p.detach().clone() for p in method.importance.parameters()]
     method.config = CONFIG.replace(faithfulness_warmup_steps=100)
     method.warm_up()
-    assert losses.faithfulness(model.targets, model.sums) < before / 2
+    assert model.faithfulness() < before / 2
     assert all(map(torch.equal, method.importance.parameters(), gates))

@@ -207,7 +207,7 @@ class APD(Method):
         model, config, x, n_inputs = self.model, self.config, batch.rows, batch.n_inputs
         compare = losses.output_loss(config.output_loss)
         norms, n_parameters = schatten_norms(model, config.schatten_p)  # (C,)
-        faithfulness = losses.faithfulness(model.targets, model.sums, model.n_all_parameters)
+        faithfulness = model.faithfulness()
         hidden = faithfulness.new_zeros(())
         if active is None:
             active = losses.powers(component_attributions(model, x, config), config.attribution_p)  # (rows, C)

@@ -15,6 +15,7 @@ matrix as a layer of its own, so that each use has its own importances and masks
 
 import math
 import operator
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -23,6 +24,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor, nn
 
+from . import losses
 from .known_network import KnownNetwork
 from .machine.memory import check_sizes
 from .machine.precision import autocast, under_autocast
@@ -77,8 +79,7 @@ class Components(nn.Module):
         """
         U, S, V = torch.linalg.svd(P.to(self.U), full_matrices=False)  # S (C, min(d_out, d_in)), descending
         n = min(self.rank, S.shape[1])
-        if (S[:, n:] > 1e-5 * S.max()).any():
-            rank = int((1e-5 * S.max() < S).sum(dim=1).max())
+        if (rank := int((1e-5 * S.max() < S).sum(dim=1).max())) > n:
             raise ValueError(f"P must have rank at most {self.rank}, the rank of U and V, but has rank {rank}")
         root = S[:, :n].sqrt()
         self.U.zero_()
@@ -182,10 +183,10 @@ class ComponentModel(nn.Module):
             return {path: self.target.parameter_count(path) for path in self.layers}
         return {path: weight.numel() for path, weight in self.targets.items()}
 
-    @property
-    def n_all_parameters(self) -> int:
-        """Total number of parameters over all decomposed layers."""
-        return sum(self.n_parameters.values())
+    def faithfulness(self) -> Float[Tensor, ""]:
+        """The faithfulness loss."""
+        n_uses = Counter(use.layer for use in self.uses.values())
+        return losses.faithfulness(self.targets, self.sums, n_uses, self.n_parameters)
 
     @property
     def hidden(self) -> list[str]:

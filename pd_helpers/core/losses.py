@@ -16,17 +16,21 @@ from torch import Tensor
 def faithfulness(
     targets: Mapping[str, Float[Tensor, "_ _"]],
     sums: Mapping[str, Float[Tensor, "_ _"]],
-    n_parameters: int | None = None,
+    n_uses: Mapping[str, int] | None = None,
+    n_parameters: Mapping[str, int] | None = None,
 ) -> Float[Tensor, ""]:
     """Mean squared error between the target's parameters and the sum of all components, over all layers.
 
-    `n_parameters` is the number to divide by, where matrices stand for larger ones (see `ResidualMLP.narrow`).
+    A tied matrix counts once for each of its `n_uses`, by default one, as in public code. `n_parameters` says how many
+    parameters a matrix stands for, where that is a larger one (see `ResidualMLP.narrow`).
 
     Source: APD section 2.2 and public code, SPD section 2. (APD eqs. 14 and 23 write a plain sum; the published
     coefficients go with the mean.)
     """
-    n_parameters = n_parameters or sum(W.numel() for W in targets.values())
-    return sum((targets[path] - sums[path]).square().sum() for path in targets) / n_parameters
+    n_uses = n_uses or dict.fromkeys(targets, 1)
+    n_parameters = n_parameters or {path: W.numel() for path, W in targets.items()}
+    total = sum(n_uses[path] * (targets[path] - sums[path]).square().sum() for path in targets)
+    return total / sum(n_uses[path] * n_parameters[path] for path in targets)
 
 
 def recon(

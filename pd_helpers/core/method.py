@@ -18,7 +18,6 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from . import losses
 from .components import ComponentModel
 from .config import shown
 from .machine.ranks import add_up, place
@@ -179,7 +178,7 @@ class Method(ABC):
         with threads_for(sum(factor.numel() for factor in self.model.factors)):
             for _ in range(getattr(self.config, "faithfulness_warmup_steps", 0)):
                 optimizer.zero_grad(set_to_none=True)
-                losses.faithfulness(self.model.targets, self.model.sums, self.model.n_all_parameters).backward()
+                self.model.faithfulness().backward()
                 optimizer.step()
 
     def split(self, table: Float[Tensor, "*rows n"]) -> dict[str, Float[Tensor, "*rows _"]]:

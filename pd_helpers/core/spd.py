@@ -145,7 +145,7 @@ class SPD(Method):
             masks, layerwise_masks = masks | table.split(both[0]), layerwise_masks | table.split(both[1])
 
         compare = losses.output_loss(config.output_loss)
-        faithfulness = losses.faithfulness(model.targets, model.sums, model.n_all_parameters)
+        faithfulness = model.faithfulness()
         recon = compare(model(x, masks, inner).output, target.output, batch.divisor)
         recon_layerwise = losses.layerwise(
             [

@@ -79,7 +79,7 @@ class GatedNetwork(ResidualMLP):
         self.register_buffer("owner", torch.zeros(n_layers, self.d_mlp, dtype=torch.long))
 
     def silent_rows(self, x: Float[Tensor, "rows n_inputs"]) -> Bool[Tensor, " rows"]:
-        """Rows without a control bit: the biases hold all neurons at zero, whatever x is, as they do with weights of 0."""
+        """Rows without a control bit: there the biases hold all neurons at zero, as they do with weights of 0."""
         return ~x[:, 1:].any(dim=1)
 
     @property

@@ -230,9 +230,9 @@ def _places() -> tuple[tuple[Tensor], ...]:
     return ((small,), *((g,) for g in random))
 
 
-pieces_per_input = Check(
-    "pieces_per_input",
-    ideas.pieces_per_input,
+subcomponents_per_input = Check(
+    "subcomponents_per_input",
+    ideas.subcomponents_per_input,
     _places,
     {
         "that is L0 per row; take the places of an input together before you count.": lambda g: (
@@ -260,9 +260,9 @@ pieces_per_input = Check(
         "the threshold is 0.1; you counted everything above 0.": lambda g: (
             (g.flatten(1, -2).amax(dim=1) if g.ndim > 2 else g).gt(0).sum(dim=-1).double().mean()
         ),
-        "that is the sum over all inputs; divide by their number.": lambda g: ideas.pieces_per_input(g) * len(g),
+        "that is the sum over all inputs; divide by their number.": lambda g: ideas.subcomponents_per_input(g) * len(g),
         "that is the share of the subcomponents; their number is wanted.": lambda g: (
-            ideas.pieces_per_input(g) / g.shape[-1]
+            ideas.subcomponents_per_input(g) / g.shape[-1]
         ),
     },
 )

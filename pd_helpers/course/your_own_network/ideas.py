@@ -12,7 +12,7 @@ from pd_helpers.analysis import judging, metrics
 from pd_helpers.runs.run import Run
 
 
-def pieces_per_input(g: Float[Tensor, "inputs *places C"]) -> float:
+def subcomponents_per_input(g: Float[Tensor, "inputs *places C"]) -> float:
     """Mean number of subcomponents per input that are important, above 0.1, at one place of it or more.
 
     `metrics.l0` is a mean over rows: a subcomponent that an input needs at ten places counts ten times there, and here
@@ -23,7 +23,7 @@ def pieces_per_input(g: Float[Tensor, "inputs *places C"]) -> float:
 
 
 @torch.no_grad()
-def costs_of_erasing(
+def ablation_costs(
     run: Run, x: Float[Tensor, "inputs ..."], labels: Int[Tensor, " inputs"]
 ) -> dict[tuple[str, int], Float[Tensor, " classes"]]:
     """(layer, subcomponent) → change of each class's accuracy once it is erased from the weights, at all of its places.
