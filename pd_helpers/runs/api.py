@@ -34,6 +34,7 @@ from pd_helpers.runs.interrupts import one_line
 from pd_helpers.runs.memory import check_layers, check_settings
 from pd_helpers.runs.presets import Preset, Settings, preset
 from pd_helpers.runs.run import Run
+from pd_helpers.runs.scaling import resized
 from pd_helpers.runs.selection import Candidate
 from pd_helpers.runs.target_stage import TargetStage, run_facts, target_seed
 from pd_helpers.runs.validation import (
@@ -317,7 +318,7 @@ def settle(
         for key, size in shape.items():
             if overrides[key] != size:
                 raise ValueError(f"{key} is {overrides[key]}, but the target given has {size}; leave {key} out")
-    return settings.replace(**overrides), target
+    return resized(settings, overrides), target
 
 
 @checked("seed", "device", name="'apd/tms_5-2'", target="pdh.make_target(pdh.TMSConfig())")
@@ -342,7 +343,8 @@ def run(
         target: decompose this network of the preset's kind, or this run's, instead of training one.
         device: auto, cpu, cuda or mps.
         out: a new folder, for checkpoints on the way (see `resume`) and the finished run.
-        overrides: any field of the preset, sizes included: `n_features=8, n_hidden=3, C=30, simplicity_coeff=0.1`.
+        overrides: any field of the preset, sizes included: `n_features=8, n_hidden=3, simplicity_coeff=0.1`. C and the
+            coefficients that are not among them follow the sizes, see `runs.scaling`.
 
     Several processes, as `torchrun` starts them, make one run, as for `fit`.
 

@@ -6,7 +6,7 @@ The networks themselves are plain `nn.Module`s: toy models of superposition in `
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -29,6 +29,19 @@ from pd_helpers.core.training import (
     set_learning_rate,
     undisturbed,
 )
+
+
+class Extent(NamedTuple):
+    """How large a target is, as far as the losses of a decomposition depend on it."""
+
+    n_mechanisms: int
+    """Number of features, or of functions."""
+    probability: float
+    """Probability that one of them is on."""
+    n_outputs: int
+    """Number of outputs, over which errors are means."""
+    n_parameters: int
+    """Number of parameters of all decomposed matrices, over which simplicity is a mean."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +67,11 @@ class TargetConfig(Config):
     def matrices(self) -> list[tuple[int, int, int]]:
         """The matrices that are decomposed, without making them: how many of a kind there are, d_out and d_in."""
         return []
+
+    @property
+    def extent(self) -> Extent:
+        """How large the target is, as far as the losses of a decomposition depend on it."""
+        raise NotImplementedError
 
     def features(self) -> Callable[[int, Generator], Tensor]:
         """The data distribution on which this target is trained and decomposed."""

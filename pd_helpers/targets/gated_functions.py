@@ -22,7 +22,7 @@ from torch import Generator, Tensor, nn
 from pd_helpers.core.config import RAREST, number, whole
 from pd_helpers.core.machine.memory import check_sizes
 from pd_helpers.core.training import generator
-from pd_helpers.targets.base import TargetConfig
+from pd_helpers.targets.base import Extent, TargetConfig
 from pd_helpers.targets.residual_mlp import ResidualMLP
 
 X_MAX = 5.0
@@ -166,6 +166,11 @@ class GatedConfig(TargetConfig):
     def matrices(self) -> list[tuple[int, int, int]]:
         d_mlp, width = self.n_functions * self.n_neurons // self.n_layers, 2 + self.n_functions
         return [(self.n_layers, d_mlp, width), (self.n_layers, width, d_mlp)]
+
+    @property
+    def extent(self) -> Extent:
+        n_parameters = 2 * self.n_functions * self.n_neurons * (2 + self.n_functions)
+        return Extent(self.n_functions, self.feature_probability, 1, n_parameters)
 
     def features(self) -> GatedInputs:
         return GatedInputs(self.n_functions, self.feature_probability)

@@ -29,7 +29,7 @@ from pd_helpers.core.config import RAREST, SLOWEST, choice, number, whole
 from pd_helpers.core.known_network import KnownNetwork
 from pd_helpers.core.machine.memory import check_sizes
 from pd_helpers.core.training import generator
-from pd_helpers.targets.base import TrainedConfig
+from pd_helpers.targets.base import Extent, TrainedConfig
 from pd_helpers.targets.features import SparseFeatures
 
 
@@ -256,6 +256,11 @@ class ResidualMLPConfig(TrainedConfig):
     def width(self) -> int:
         """Width of the residual stream once it has only the dimensions in use."""
         return min(self.d_resid, self.n_features + 2 * self.n_layers * self.d_mlp)
+
+    @property
+    def extent(self) -> Extent:
+        n_parameters = 2 * self.n_layers * self.d_mlp * self.d_resid
+        return Extent(self.n_features, self.feature_probability, self.n_features, n_parameters)
 
     def features(self) -> SparseFeatures:
         return SparseFeatures(self.n_features, self.feature_probability, low=-1.0)

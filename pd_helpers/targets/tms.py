@@ -20,7 +20,7 @@ from pd_helpers.core.known_network import KnownNetwork
 from pd_helpers.core.machine.memory import check_sizes
 from pd_helpers.core.shortcuts.active_pairs import Pairs, worthwhile
 from pd_helpers.core.training import generator
-from pd_helpers.targets.base import TrainedConfig
+from pd_helpers.targets.base import Extent, TrainedConfig
 from pd_helpers.targets.features import SparseFeatures
 
 
@@ -51,6 +51,10 @@ class TMSConfig(TrainedConfig):
     def matrices(self) -> list[tuple[int, int, int]]:
         embed = (1, self.n_hidden, self.n_features)
         return [embed, (1, self.n_hidden, self.n_hidden)] if self.identity else [embed]
+
+    @property
+    def extent(self) -> Extent:
+        return Extent(self.n_features, self.feature_probability, self.n_features, self.n_hidden * self.n_features)
 
     def features(self) -> SparseFeatures:
         return SparseFeatures(self.n_features, self.feature_probability)
