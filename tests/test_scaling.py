@@ -68,20 +68,23 @@ def test_a_run_and_its_reproduction_have_the_same_settings(tmp_path):
 
 def test_more_features_keep_the_proportions_of_all_losses():
     """Four copies of a toy model side by side, each as wrong as the single one: weighted losses are all a quarter."""
-    one = make_target(TMSConfig(target_steps=20), 0, show_progress=False)
-    x = torch.rand(64, 5) * (torch.rand(64, 5) < 0.3)
+    one = make_target(TMSConfig(target_steps=20), 0, show_progress=False).double()
+    x = torch.rand(64, 5).double() * (torch.rand(64, 5) < 0.3)
     small = randomize(decompose(one, {"embed": 5}, rank=1), seed=3)
-    four = TMSConfig(n_features=20, n_hidden=8).build()
+    four = TMSConfig(n_features=20, n_hidden=8).build().double()
     with torch.no_grad():
-        four.embed.weight.copy_(torch.block_diag(*[one.embed.weight] * 4))
-        four.bias.copy_(one.bias.repeat(4))
+        four.embed.weight.copy_(torch.block_diag(*[small.target.embed.weight] * 4))
+        four.unembed.bias.copy_(small.target.unembed.bias.repeat(4))
     large = decompose(four, {"embed": 20}, rank=1)
+    of_small, of_large = small.layers["embed"], large.layers["embed"]
     with torch.no_grad():
+        of_large.U.zero_()
+        of_large.V.zero_()
         for i in range(4):
-            large.layers["embed"].U[5 * i : 5 * i + 5, 2 * i : 2 * i + 2] = small.layers["embed"].U
-            large.layers["embed"].V[5 * i : 5 * i + 5, :, 5 * i : 5 * i + 5] = small.layers["embed"].V
+            of_large.U[5 * i : 5 * i + 5, 2 * i : 2 * i + 2] = of_small.U
+            of_large.V[5 * i : 5 * i + 5, :, 5 * i : 5 * i + 5] = of_small.V
     base, scaled = preset("apd/tms_5-2").config, at("apd/tms_5-2", n_features=20, n_hidden=8).config
-    on = (torch.rand(64, 5) < 0.3).float()
+    on = (torch.rand(64, 5) < 0.3).double()
 
     def weighted(model, x, on, config):
         norms, n_parameters = apd.schatten_norms(model, config.schatten_p)
@@ -91,7 +94,7 @@ def test_more_features_keep_the_proportions_of_all_losses():
         ])  # fmt: skip
 
     of_one = weighted(small, x, on, base)
-    silent = torch.zeros(64, 15)  # one copy has inputs, the others none
+    silent = torch.zeros(64, 15).double()  # one copy has inputs, the others none
     of_four = weighted(large, torch.cat([x, silent], dim=1), torch.cat([on, silent], dim=1), scaled)
     torch.testing.assert_close(4 * of_four[1], of_one[1])
     torch.testing.assert_close(4 * of_four[0], of_one[0])
