@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pd_helpers import checks, plots, widgets
     from pd_helpers.plots import show
 
-__version__ = "0.4.0"
+__version__ = "0.5.0"
 
 former.install()
 

@@ -103,6 +103,7 @@ PAPER = {  # APD sections A.2.3, B.1, C.4 and D.1 to D.3; SPD's table of setting
         **PLAIN,
         **APD_TARGETS[5],
         "attribution_p": 0.9,
+        "attribute_at": "target",
         "minimality_coeff": 7.0,
         "simplicity_coeff": 1.0,
         "unit_norm": True,

@@ -67,7 +67,7 @@ class SweepPlan:
 
 
 RUNS = [
-    *map(Plan, ("apd/tms_5-2", "apd/tms_5-2_id", "spd/tms_5-2", "spd/tms_5-2_id")),
+    *map(Plan, ("apd/tms_5-2", "apd/tms_5-2_id", "apd/tms_40-10_id", "spd/tms_5-2", "spd/tms_5-2_id")),
     *(
         Plan(name, f"seed{seed}", seed)
         for name in ("apd/tms_40-10", "spd/tms_40-10", "spd/tms_40-10_id")

@@ -56,7 +56,8 @@ class APDConfig(Config):
     rank: int | None = whole(None)
     """Largest rank R of a component in a layer; None means no limit, min(d_out, d_in) + 1 as in public code."""
     top_k: float = number(0.211, open=True)
-    """Active components per input, on average over the batch."""
+    """Active components per input, on average over the batch. The number of a whole batch is rounded to the nearest;
+    public code rounds it down, which takes one component of 328 off a batch of 256 at 1.28."""
     top_k_start: float | None = number(None, open=True)
     """Active components per input at step 0. From there the number falls geometrically to `top_k` over the first half
     of training; None means `top_k` throughout."""
@@ -99,7 +100,7 @@ class APDConfig(Config):
     unit_norm: bool = switch(False)
     """Whether the rows of every V, over d_in, are kept at length one (section D.2)."""
     init_std: float | None = number(None, open=True)
-    """Standard deviation of the initial factors; None means 1/√C for U and 1/√d_out for V, as in public SPD code."""
+    """Standard deviation of the initial factors; None means 1/√C for U and 1/√d_out for V."""
     n_init: int = whole(1)
     """Number of initialisations to try; training continues from the one with the lowest minimality loss."""
     selection_steps: int = whole(400)

@@ -334,7 +334,7 @@ def decompose(
         C: path of a layer, as in `model.get_submodule(path)` → number of components.
         rank: largest rank R of a component; None means no limit, min(d_out, d_in) + 1 as in public APD code.
         std: standard deviation of the initial factors, which are normally distributed; None means 1/√C for U and
-            1/√d_out for V, as in public SPD code.
+            1/√d_out for V.
         generator: source of the initial factors; None means a new generator with seed 0.
         output: what is compared, from what the network returns, as `lambda out: out.logits`; None for a network that
             returns one tensor.

@@ -69,7 +69,7 @@ class SPDConfig(Config):
     faithfulness_warmup_steps: int = whole(0, at_least=0)
     """Steps on the faithfulness loss alone before training begins (later public configurations: 200)."""
     init_std: float | None = number(None, open=True)
-    """Standard deviation of the initial factors; None means 1/√C for U and 1/√d_out for V, as in public code."""
+    """Standard deviation of the initial factors; None means 1/√C for U and 1/√d_out for V."""
     n_init: int = whole(1)
     """Number of initialisations to try; training continues from the one with the lowest total loss."""
     selection_steps: int = whole(800)

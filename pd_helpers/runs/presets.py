@@ -161,7 +161,9 @@ APD_GATED_PAPER = APDConfig(
     init_std=0.17,
 )
 
-SPD_INIT = "the paper is silent; public APD code draws {}; we start from the wider factors of later SPD code"
+SPD_INIT = (
+    "the paper is silent; public APD code draws {}; we start from wider factors, of 1/√C for U and 1/√d_out for V"
+)
 APD_5_2_OURS: Changes = {
     "steps": (2000, "at our learning rate and batch size the scores no longer move after 2,000"),
     "batch_size": (256, "the noise of a small batch helps components out of sharing a column"),
@@ -266,8 +268,8 @@ SPD_RESID_MLP_3_OURS: Changes = {
 # --- Notes ------------------------------------------------------------------------------------------------------------
 
 QUARTER_COSINE = (
-    "In public code of the time the learning rate falls along a quarter of a cosine, which was changed later; ours "
-    "falls along half a cosine."
+    "In public code of the time the learning rate falls along a quarter of a cosine, cos(πt/2), and is 0.64 of its "
+    "highest on average, which was changed later; ours falls along half a cosine, and is 0.5 of it."
 )
 APD_INIT = "Public APD code draws U and V with different standard deviations; init_std stands for both."
 SPD_DIRECTIONS = (
@@ -275,10 +277,14 @@ SPD_DIRECTIONS = (
     "standard deviation of 1/√C for U and 1/√d_out for V."
 )
 UNIT_NORM = "With unit_norm, public code also removes the gradient along V before each step."
-TIED = "For a tied matrix, public code counts both of its uses in the faithfulness loss; ours counts the matrix once."
+TIED_STEPS = (
+    "In public code the two uses of the tied matrix are two parameters that share their memory, so Adam moves it twice "
+    "in a step; ours is one parameter, moved once."
+)
 TARGET_STEPS = "The papers do not say for how many steps the target was trained; public scripts say 1,000 to 10,000."
-ATTRIBUTED_AT = (
-    "Public versions take attributions at different parameters; we take them at the components' sum, as for top-k."
+LP_MASKS = (
+    "Public code multiplies the norms by the attributions before it raises them to p_S, and ours after; at a p_S of 1, "
+    "which both have, that is the same."
 )
 TEXT_AGAINST_CODE = (
     "The text has C 50, top-k 1 and a simplicity coefficient of 20, which we use; the public configuration has 40, 2 "
@@ -308,7 +314,7 @@ PRESETS = {
             paper=APD_TMS_5_2_PAPER,
             ours=APD_5_2_OURS,
             published={"mmcs": (0.998, 0.000), "ml2r": (0.893, 0.004)},
-            notes=(APD_INIT,),
+            notes=(APD_INIT, TIED_STEPS),
         ),
         Preset(
             name="apd/tms_5-2_id",
@@ -316,7 +322,7 @@ PRESETS = {
             paper_target=SPD_TMS_5_2.replace(identity=True),
             paper=APD_TMS_5_2_PAPER,
             ours=APD_5_2_OURS,
-            notes=(APD_INIT, TIED),
+            notes=(APD_INIT, TIED_STEPS),
         ),
         Preset(
             name="apd/tms_5-2_lp",
@@ -324,6 +330,7 @@ PRESETS = {
             paper_target=APD_TMS_5_2,
             paper=APDConfig(
                 attribution_p=0.9,
+                attribute_at="target",
                 minimality_coeff=7.0,
                 simplicity_coeff=1.0,
                 unit_norm=True,
@@ -333,13 +340,10 @@ PRESETS = {
             ),
             ours={
                 "steps": (2000, "a tenth, as for top-k"),
+                "attribute_at": ("components", "at the components' sum, as the paper does for top-k on this network"),
                 "init_std": (None, SPD_INIT.format("U with a standard deviation of 0.14, and V has unit norm")),
             },
-            notes=(
-                APD_INIT,
-                UNIT_NORM,
-                ATTRIBUTED_AT,
-            ),
+            notes=(APD_INIT, UNIT_NORM, LP_MASKS, TIED_STEPS),
         ),
         Preset(
             name="apd/tms_40-10",
@@ -348,7 +352,7 @@ PRESETS = {
             paper=APD_TMS_40_10_PAPER,
             ours=APD_40_10_OURS,
             published={"mmcs": (0.996, 0.003), "ml2r": (0.935, 0.001)},
-            notes=(TEXT_AGAINST_CODE, APD_INIT, QUARTER_COSINE),
+            notes=(TEXT_AGAINST_CODE, APD_INIT, QUARTER_COSINE, TIED_STEPS),
         ),
         Preset(
             name="apd/tms_40-10_id",
@@ -356,7 +360,7 @@ PRESETS = {
             paper_target=SPD_TMS_40_10.replace(identity=True),
             paper=APD_TMS_40_10_PAPER,
             ours=APD_40_10_OURS,
-            notes=(TEXT_AGAINST_CODE, APD_INIT, QUARTER_COSINE, TIED),
+            notes=(TEXT_AGAINST_CODE, APD_INIT, QUARTER_COSINE, TIED_STEPS),
         ),
         Preset(
             name="spd/tms_5-2",
@@ -365,7 +369,7 @@ PRESETS = {
             paper=SPD_TMS_5_2_PAPER,
             ours=SPD_5_2_OURS,
             published={"mmcs": (1.000, 0.000), "ml2r": (0.993, 0.002)},
-            notes=(SPD_DIRECTIONS, QUARTER_COSINE),
+            notes=(SPD_DIRECTIONS, QUARTER_COSINE, TIED_STEPS),
         ),
         Preset(
             name="spd/tms_5-2_id",
@@ -374,7 +378,7 @@ PRESETS = {
             paper=SPD_TMS_5_2_PAPER,
             ours=SPD_5_2_ID_OURS,
             published={"mmcs": (1.000, 0.000), "ml2r": (0.992, 0.010)},
-            notes=(SPD_DIRECTIONS, QUARTER_COSINE, TIED),
+            notes=(SPD_DIRECTIONS, QUARTER_COSINE, TIED_STEPS),
         ),
         Preset(
             name="spd/tms_40-10",
@@ -383,7 +387,7 @@ PRESETS = {
             paper=SPD_TMS_40_10_PAPER,
             ours=SPD_40_10_OURS,
             published={"mmcs": (1.000, 0.000), "ml2r": (1.010, 0.007)},
-            notes=(SPD_DIRECTIONS, QUARTER_COSINE),
+            notes=(SPD_DIRECTIONS, QUARTER_COSINE, TIED_STEPS),
         ),
         Preset(
             name="spd/tms_40-10_id",
@@ -392,7 +396,7 @@ PRESETS = {
             paper=SPD_TMS_40_10_PAPER,
             ours=SPD_40_10_OURS,
             published={"mmcs": (1.000, 0.000), "ml2r": (1.031, 0.001)},
-            notes=(SPD_DIRECTIONS, QUARTER_COSINE, TIED),
+            notes=(SPD_DIRECTIONS, QUARTER_COSINE, TIED_STEPS),
         ),
         Preset(
             name="apd/resid_mlp_1",
