@@ -135,7 +135,9 @@ u_1, v_1 = (sigma[0] * u[:, 0]).requires_grad_(), v[0].clone().requires_grad_() 
 both = singular_terms[1] + torch.outer(u_1, v_1)  # W again
 (both @ x - torch.ones(2).double()).square().sum().backward()
 for name, gradient, direction in (("v, x", v_1.grad, x), ("u, g", u_1.grad, h.grad)):
-    print(f"{name}: cosine of their gradient and direction {torch.cosine_similarity(gradient, direction, dim=0).abs():.3f}")
+    print(
+        f"{name}: cosine of their gradient and direction {torch.cosine_similarity(gradient, direction, dim=0).abs():.3f}"
+    )
 weight.grad.numpy().round(3) + 0.0
 
 # %% [markdown]
