@@ -20,7 +20,7 @@ USED = np.array([[1, 0, 0, 0], [0, 0, 1, 0], [0, 1, 0, 1], [1, 0, 0, 0], [0, 0, 
 
 @checked()
 def three_demands(axes: Sequence[Axes]) -> None:
-    """Faithful, minimal and simple, each on axes of its own: a chain of components, a table of uses, a rank-one matrix."""
+    """Faithful, minimal and simple, on three axes: a chain of components, a table of uses, a rank-one matrix."""
     faithful, minimal, simple = axes
     names = [f"$P_{c + 1}$" for c in range(len(STEPS))]
 
