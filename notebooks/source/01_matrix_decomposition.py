@@ -307,8 +307,8 @@ for name, found in directions.items():
 pd.DataFrame(best_cosines, index=["directions", *(f"arrow {j}: best cosine" for j in range(5))]).T.round(3)
 
 # %% [markdown]
-# ICA gives two directions, because it first whitens the data and then only turns them: in a plane it can never return more than two. Both lie close to arrows, and the three other arrows
-# have none. Sparse dictionary learning is free to be overcomplete, and finds all five. It uses the inputs' sparsity, the very thing the matrix alone lacks.
+# ICA gives two directions, because it first whitens the data and then only turns them: in a plane it can never return more than two. Here one of them lies on an arrow, the other on none, and which
+# arrow it is depends on the sample. Sparse dictionary learning is free to be overcomplete, and finds all five. It uses the inputs' sparsity, the very thing the matrix alone lacks.
 #
 # Sparse autoencoders do this with *activations*, such as the points $W x$. The methods of this course do it with the *weights*: what they return adds up to $W$, so that we know how
 # the network makes its output and not only which directions occur in it.

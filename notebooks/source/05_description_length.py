@@ -62,12 +62,13 @@ def five_cuts(W: Tensor) -> dict[str, Tensor]:
 
 target = pdh.shipped("apd/tms_40-10", "seed0").target.double()  # only the target; we decompose it by hand
 cuts = five_cuts(target.embed.weight)
+theta = target.embed.weight.flatten()
 for name, P in cuts.items():
-    sizes, W = P.flatten(1), target.embed.weight.flatten()
-    cosines = torch.cosine_similarity(sizes, W, dim=1)
+    vectors = P.flatten(1)  # each component as a vector in the space of all weights
+    cosines = torch.cosine_similarity(vectors, theta, dim=1)
     print(
         f"{name:16s} C = {len(P):3d}, sum differs from W by at most {(P.sum(dim=0) - target.embed.weight).abs().max():.0e}; "
-        f"longest {sizes.norm(dim=1).max() / W.norm():.2f} of W, cosine with W at least {cosines.min():.2f}"
+        f"longest {vectors.norm(dim=1).max() / theta.norm():.2f} of W, cosine with W at least {cosines.min():.1g}"
     )
 
 # %% [markdown]
@@ -76,14 +77,15 @@ for name, P in cuts.items():
 # Think of all $N$ weights of a network as one point $\theta^*$ in a space with $N$ dimensions. Components are vectors in the same space. **Linear parameter decomposition** is a
 # constrained optimisation in that space:
 #
-# $$\text{over all } P_1, \dots, P_C: \quad \text{make} \quad \underbrace{\text{the number in use}}_{\text{minimal}} \quad\text{and}\quad
-# \underbrace{\text{the complexity of those in use}}_{\text{simple}} \quad \text{small on average over inputs, subject to} \quad \underbrace{\sum_c P_c = \theta^*}_{\text{faithful}} .$$
+# $$\min_{P_1, \dots, P_C}\; \Big(\underbrace{\text{number in use}}_{\text{minimal}},\; \underbrace{\text{complexity of those in use}}_{\text{simple}}\Big)
+# \qquad \text{subject to} \qquad \underbrace{\textstyle\sum_c P_c = \theta^*}_{\text{faithful}},$$
 #
+# where both entries are means over inputs. There are two of them, so somebody has to say how much of the one is worth how much of the other.
 # Both methods of this course are instances of it. They share the constraint, softened to a loss, and differ in how they decide what is *in use* and how they keep components simple:
 #
 # | method | in use on an input | simple |
 # |---|---|---|
-# | Attribution-based Parameter Decomposition (APD, notebooks 06 and 07) | the few with the largest first-order effect on the output | pays for an approximate rank |
+# | Attribution-based Parameter Decomposition (APD, notebooks 06 and 07) | the few with the largest first-order effect on the output | a price on an approximate rank |
 # | Stochastic Parameter Decomposition (SPD, notebook 12) | those that may not be turned down at random, which is learned | rank one, in one layer, by construction |
 #
 # ### Why in the space of weights?

@@ -212,9 +212,16 @@ pdh.show(
 #   output $c$, where the neighbours' interference comes out.
 # - **dots below the line or on it**: mechanisms of features that are on, for which the derivative says less than removal does.
 #
-# And look at the titles: the *worst* cut has the *best* correlation. This is no accident. Each part of the random split holds a fifth of every weight, so removing one is a small step,
-# and small steps are what a derivative describes well. A whole mechanism is a large step, across kinks. So the correlation says how well the estimate predicts removal for a given cut.
-# It says nothing about how good the cut is.
+# And look at the titles: the *worst* cut has the *best* correlation. Each part of the random split holds about a fifth of every weight, so removing one is a small step,
+# and small steps are what a derivative describes well. If that is the reason, then a fifth of each mechanism must do better still, and parts of double size worse:
+
+# %%
+for name, P in (("a fifth of each mechanism", Z / 5), ("random parts, doubled", 2 * R)):
+    real = ablation.root_mean_square(ablation.ablated(target, data, {"embed": P}))
+    print(f"{name}: correlation {correlation(real, attributions.attributions(target, data, {'embed': P})):.3f}")
+
+# %% [markdown]
+# So it is. The correlation says how well the estimate predicts removal for a *given* cut, and nothing about how good the cut is.
 #
 # How often does the order go wrong? Take inputs on which two features are on. Are the two largest attributions those of the two?
 
@@ -648,8 +655,8 @@ all_verdicts.style.format(dict.fromkeys(all_verdicts.columns[2:], "{:.4f}") | {"
 # ### The assumption of parameter linearity
 #
 # Equation 9 asks something of the *network* as well. Both methods write the weights as a **sum** of mechanisms, in which the unused ones can be taken out in any combination. A network need not be
-# built like that. The paper calls this the **assumption of parameter linearity** (its appendix A.1) and tests it on the networks that it studies. Its footnote says how well it should hold: up to
-# the errors that the network makes itself because its features are in superposition.
+# built like that. The paper calls this the **assumption of parameter linearity** (its appendix A.1) and finds it approximately true of the networks that it studies. A footnote says how well networks that compute in superposition
+# should meet it: up to the errors that they make anyway, because their features are in superposition.
 #
 # We can test it without training anything. Take the forty features in ten dimensions. On each input a component is in use if removing it alone changes the output by more than 0.01 (root mean square, as in
 # notebook 05). Of all *others* we ablate a random half, ten times.
@@ -683,7 +690,7 @@ pd.DataFrame(linearity).T.style.format("{:.4f}").format("{:.1f}", subset="in use
 
 # %% [markdown]
 # Read the row of the mechanisms. Ablating a random half of the unused ones changes the output by less than a tenth of the network's own error, and so does ablating all of them. On this network
-# **linearity holds, up to the noise of superposition**, as the footnote says it should. If half of those in use go as well, the change is larger than the network's own error.
+# **linearity holds, up to the noise of superposition**, as the footnote says. If half of those in use go as well, the change is larger than the network's own error.
 #
 # The random split fails. Each unused part is harmless alone and half of them together are not, for their small effects add up. And the singular vectors pass, but at a price: with half of all
 # components in use there is little left to ablate. So linearity is a statement about a network *and* a cut of it. Networks of the size of a language model
