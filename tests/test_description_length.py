@@ -2,6 +2,7 @@
 
 import math
 
+import matplotlib.pyplot as plt
 import pytest
 import torch
 from hypothesis import assume, given
@@ -10,6 +11,7 @@ from networks import SHARP, draw
 
 from pd_helpers.core import losses
 from pd_helpers.course.description_length import ideas as dl
+from pd_helpers.course.description_length.plots import trade_off
 from pd_helpers.course.kit import partitions
 
 TABLE = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 0], [0, 0, 1, 1], [0, 0, 0, 0]]).bool()
@@ -112,3 +114,14 @@ def test_mixing_costs_below_exponent_one_nothing_at_one_and_pays_above():
         assert gap == pytest.approx(0, abs=1e-12) if sign == 0 else sign * gap > 1e-3
         U, V = dl.turned_factors(P, 0.0)
         torch.testing.assert_close(losses.schatten(U[None], V[None], p)[0], dl.schatten(P, p), **SHARP)
+
+
+def test_the_trade_off_draws_the_line_of_the_shortest_cut_and_names_the_others():
+    cuts = {"short": (1.0, 2.0), "long": (2.0, 3.0), "off": (1.0, 100.0)}
+    ax = trade_off(plt.figure().subplots(), cuts, alpha=2.0)
+    (line, *points) = ax.lines
+    assert line.get_xydata().tolist() == [[0.0, 4.0], [2.0, 0.0]]
+    assert [point.get_xydata().tolist() for point in points] == [[[1.0, 2.0]], [[2.0, 3.0]]]
+    names = {text.get_text() for text in ax.texts}
+    assert {"short", "long"} < names
+    assert any("off" in name and "above" in name for name in names)

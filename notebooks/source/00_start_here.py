@@ -24,7 +24,7 @@
 # A trained neural network is a pile of numbers: its **weights**. Somewhere in them sit the things it has learned to
 # do, its **mechanisms**. A weight matrix does not say which of its numbers belong to which mechanism.
 #
-# **Parameter decomposition** writes the weights as a sum,
+# **Linear parameter decomposition** writes the weights as a sum,
 #
 # $$W \;\approx\; P_1 + P_2 + \dots + P_C,$$
 #
@@ -34,9 +34,27 @@
 # - **minimal**: each input needs only a few of them;
 # - **simple**: each is as small a piece of machinery as possible, such as a matrix of rank one.
 #
+# The picture below shows the three. The first is a constraint, and it alone is no help: any vectors that end at $W$ meet
+# it. The other two select among them, and they pull against each other.
+
+# %%
+import pd_helpers as pdh
+from pd_helpers.course.start_here import plots
+
+fig, axes = pdh.plots.figure(9.4, 2.9, 1, 3)
+plots.three_demands(axes[0])
+pdh.show(
+    fig,
+    alt="Faithful: four arrows, the components, one after the other from the origin to the tip of the arrow W. Minimal: a table of "
+    "five inputs and four components, in which each input has one or two components on. Simple: a column times a row gives a "
+    "matrix of rank one.",
+)
+
+# %% [markdown]
 # Two methods do this, and you will build both. *Attribution-based Parameter Decomposition* (APD) switches on, for each
 # input, the few components with the largest effect on the output. *Stochastic Parameter Decomposition* (SPD) learns
-# how far each component can be randomly turned down without harm.
+# how far each component can be randomly turned down without harm. They answer the same question, and so do the methods
+# that will follow them. [Notebook 05](05_description_length.ipynb) states it as an optimisation problem.
 
 # %% [markdown]
 # ## Does it run?
@@ -45,8 +63,6 @@
 import platform
 
 import torch
-
-import pd_helpers as pdh
 
 print(f"Python {platform.python_version()}, torch {torch.__version__}, {torch.get_num_threads()} threads")
 print("GPU:", torch.cuda.get_device_name() if torch.cuda.is_available() else "none, and none is needed")

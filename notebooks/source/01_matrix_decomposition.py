@@ -22,6 +22,7 @@
 # %%
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 import pd_helpers as pdh
@@ -104,7 +105,7 @@ pdh.show(
 # ### Reading and writing, forward and backward
 #
 # One thing about singular vectors is worth keeping, whatever becomes of the method. $v$ reads and $u$ writes: that is the **forward** direction, from $x$ to $h = W x$. When a network is
-# trained, a gradient comes back: $g$, which says how the loss changes with $h$. It is passed on to $x$ through the same matrix, turned over:
+# trained, a gradient comes back: $g$, which says how the loss changes with $h$. It is passed on to $x$ through the same matrix, transposed:
 #
 # $$W^\top g = \sum_c \sigma_c\, v_c\,(u_c^\top g) .$$
 #
@@ -113,6 +114,10 @@ pdh.show(
 # $$\frac{\partial L}{\partial W} = g\, x^\top ,$$
 #
 # which is of rank one, for one input: its read direction is *what came in*, and its write direction is *where the gradient points*.
+#
+# A term $u v^\top$ of a sum is pulled the same way, since $\partial L / \partial v = (u^\top g)\, x$ and $\partial L / \partial u = (v^\top x)\, g$. **Read directions are
+# pulled towards the inputs, and write directions towards the gradients of the output.** (You may read it the other way round, that right singular vectors *update to
+# align with the output* and left ones with the input. That is wrong about directions. The output, through $u^\top g$, only decides *how far* $v$ moves.)
 #
 # **Predict before you run.** We let one arrow, $x = e_3$, come in, and ask the point $W x$ to be at $(1, 1)$. Which columns of $W$ will the gradient change?
 
@@ -125,6 +130,14 @@ h.retain_grad()
 
 print("rank of the gradient:", torch.linalg.matrix_rank(weight.grad).item())
 print("equal to g xᵀ:", torch.equal(weight.grad, torch.outer(h.grad, x)))
+
+u_1, v_1 = (sigma[0] * u[:, 0]).requires_grad_(), v[0].clone().requires_grad_()  # the first singular term, now trained
+both = singular_terms[1] + torch.outer(u_1, v_1)  # W again
+(both @ x - torch.ones(2).double()).square().sum().backward()
+for name, gradient, direction in (("v, x", v_1.grad, x), ("u, g", u_1.grad, h.grad)):
+    print(
+        f"{name}: cosine of their gradient and direction {torch.cosine_similarity(gradient, direction, dim=0).abs():.3f}"
+    )
 weight.grad.numpy().round(3) + 0.0
 
 # %% [markdown]
@@ -171,7 +184,7 @@ pdh.show(
 )
 
 # %% [markdown]
-# With four terms it is exact, and what has it found? Right, left, up and down: **the axes of the paper**, not the arrows. NMF depends on the coordinates. Turn the pentagon, and it finds other parts
+# With four terms it is exact, and what has it found? Right, left, up and down: **the axes of the page**, not the arrows. NMF depends on the coordinates. Turn the pentagon, and it finds other parts
 # of other arrows. And a network's hidden coordinates mean nothing: turning the hidden plane changes no output.
 #
 # It is the same with five terms. There would be enough of them to give every arrow one of its own, that solution is exact too, and the method does not find it. Nothing makes it
@@ -257,6 +270,48 @@ pd.DataFrame(
 #
 # And that is not a property of $W$. It is a property of $W$ **and of the inputs**. If all five numbers were always on together, every
 # input would need every term, and then the two terms of the SVD would be the shortest way to say it.
+#
+# ## Given data as well
+#
+# There are classical methods that look at data, so let us give them some: points $W x$ for sparse inputs $x$. **Independent component analysis** (ICA) looks for directions
+# whose amounts are independent, as our five numbers are. **Sparse dictionary learning** looks for directions of which each point needs few.
+#
+# **Predict before you run.** We ask both for five directions. Will they find the five arrows?
+
+# %%
+import warnings
+
+from sklearn.decomposition import FastICA, MiniBatchDictionaryLearning
+from sklearn.exceptions import ConvergenceWarning
+
+inputs = pdh.TMSConfig().features()(8000, torch.Generator().manual_seed(0)).double()  # each number on with p = 0.05
+points = (inputs[inputs.any(dim=1)] @ W.T).numpy()  # (1774, 2)
+
+with warnings.catch_warnings(record=True) as complaints:
+    warnings.simplefilter("always")
+    ica = FastICA(5, random_state=0).fit(points)
+print("ICA says:", complaints[0].message)
+
+directions = {"ICA": torch.from_numpy(ica.mixing_.T)}
+for seed in (0, 1, 2):
+    dictionary = MiniBatchDictionaryLearning(
+        5, alpha=0.2, fit_algorithm="cd", positive_code=True, max_iter=20, batch_size=64, random_state=seed
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        directions[f"sparse dictionary, seed {seed}"] = torch.from_numpy(dictionary.fit(points).components_)
+best_cosines = {}
+for name, found in directions.items():
+    cosines = F.normalize(found, dim=1) @ F.normalize(W, dim=0)  # of each direction with each arrow
+    best_cosines[name] = [len(found), *(cosines.abs() if name == "ICA" else cosines).amax(dim=0).tolist()]
+pd.DataFrame(best_cosines, index=["directions", *(f"arrow {j}: best cosine" for j in range(5))]).T.round(3)
+
+# %% [markdown]
+# ICA gives two directions, because it first whitens the data and then only turns them: in a plane it can never return more than two. Here one of them lies on an arrow, the other on none, and which
+# arrow it is depends on the sample. Sparse dictionary learning is free to be overcomplete, and finds all five. It uses the inputs' sparsity, the very thing the matrix alone lacks.
+#
+# Sparse autoencoders do this with *activations*, such as the points $W x$. The methods of this course do it with the *weights*: what they return adds up to $W$, so that we know how
+# the network makes its output and not only which directions occur in it.
 #
 # ## The lab: rank and number of terms
 #
@@ -362,12 +417,6 @@ pdh.checks.weight_gradient(weight_gradient)
 # <details><summary>The SVD is the best approximation there is. Isn't that what we want?</summary>
 #
 # It is best at copying with few terms. We are not short of terms. A description that uses five terms, one at a time, says more about what the matrix does for an input than one with two terms that are both always on.
-# </details>
-#
-# <details><summary>Would independent component analysis or sparse coding find the arrows?</summary>
-#
-# If you give them *data*, points $W x$ for sparse inputs $x$: yes, in this small case. Sparse dictionary learning looks for an overcomplete set of directions such that each point needs few of them. That uses the inputs' sparsity, which is the very thing the matrix
-# alone lacks. Sparse autoencoders do this with activations. The methods of this course do it with the weights.
 # </details>
 #
 # <details><summary>Are read and write directions the right and left singular vectors?</summary>

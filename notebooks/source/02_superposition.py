@@ -46,7 +46,7 @@ print(f"share with two or more on:       {(on.sum(dim=1) > 1).float().mean():.3f
 # ## The network
 #
 # The toy model of superposition (Elhage et al. 2022) reads the features into $m_1 = 2$ hidden dimensions, writes
-# them back with the *same* matrix turned over, and cuts off what is negative:
+# them back with the *same* matrix transposed, and cuts off what is negative:
 #
 # $$\hat x = \mathrm{ReLU}(W^\top W x + b), \qquad W \in \mathbb{R}^{m_1 \times m_2}, \quad m_1 = 2,\; m_2 = 5.$$
 #
@@ -104,8 +104,8 @@ pdh.widgets.SparsityLab(config.replace(target_steps=2000), seed=0)
 # %% [markdown]
 # ### The map
 #
-# Two dimensions, as before. **Predict before you run:** with eight very rare features, how many are kept? And at what
-# $p$ are two perpendicular arrows all that is left?
+# Two dimensions, as before. **Predict before you run:** with eight very rare features, how many are kept? And at the other
+# end, where all eight are on in every input: are two perpendicular arrows left, one for each dimension?
 #
 # One network for each place of the map, trained beforehand (`python -m tools.ship tms/sparsity` takes some minutes). A
 # feature is *kept* if its column is longer than 0.5; on grey ground, some are lost.
@@ -122,11 +122,22 @@ pdh.show(
     f"number kept. Eight features: {', '.join(map(str, kept.loc[8]))}. Five: {', '.join(map(str, kept.loc[5]))}. "
     f"Three: {', '.join(map(str, kept.loc[3]))}.",
 )
+always_on = [row["W"] for row in table[table.feature_probability == 1].kept]
+off_identity = max((W_on @ W_on.T - torch.eye(2)).abs().max().item() for W_on in always_on)
+print(f"p = 1, all {len(always_on)} networks: W Wᵀ differs from the identity by at most {off_identity:.3f}")
 
 # %% [markdown]
-# Read it from right to left. Where everything is on, hardly more is kept than there are dimensions. Rarer features allow
-# triangles, then crosses, then pentagons. There it ends: however rare, a sixth feature is not squeezed in by this
-# training. Five features in two dimensions, which the papers decompose, are the fullest case there is.
+# Read the upper rows from left to right. Five of eight very rare features are kept, as a pentagon, and this training
+# never squeezes in a sixth, however rare they are. At $p = 0.3$ the pentagon gives way to a cross of four, and at 0.75
+# the cross gives way to three arrows. Five features in two dimensions, which the papers decompose, are the fullest case
+# there is.
+#
+# Two perpendicular arrows are **not** what is left at $p = 1$, except in the row that has only two features. The arrows
+# have all lengths there, so the number kept says little. What the networks of this column share is that
+# $W W^\top$ is the identity, which makes $W^\top W$ a projection on a plane. The reason is that the bias can supply the
+# mean of a feature that is always on, so only its variation about the mean is left to store. All features vary
+# equally and independently, and two dimensions can carry any two variations or any two mixtures of them: every plane is
+# as good as every other. Sparse features single out arrows; dense ones do not.
 
 # %% [markdown]
 # ## The ground-truth mechanisms

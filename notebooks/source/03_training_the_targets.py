@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import pd_helpers as pdh
-from pd_helpers.course.training_the_targets import plots
+from pd_helpers.course.training_the_targets import ideas, plots
 from pd_helpers.targets.residual_mlp import monosemantic_baseline
 
 # %% [markdown]
@@ -141,8 +141,10 @@ print(f"largest difference between the outputs: {(net(x[:2000]) - target(x[:2000
 # **Every decomposition of a residual MLP in this course happens in the narrow network.** Is that exact too? A component
 # that reads with $V$ and writes with $U$ there is one that reads with $V Q^\top$ and writes with $Q\, U$ in the full stream. Its
 # length, its attributions (notebook 06) and its effect on the output are the same. What we give up are components that stick out of
-# the 200 dimensions. Such a part changes no output. It can make the sum less faithful and the component longer, but no
-# loss in the course smaller. So: the same losses, the same best answers, a fifth of the numbers. (Where a loss
+# the 200 dimensions. In a network with *one* layer such a part changes no output: what $W_\text{in}$ reads there is
+# always zero, and what $W_\text{out}$ writes there nobody reads. It can make the sum less faithful and the component longer,
+# but no loss in the course smaller. So the losses and the best answers are the same, with a fifth of the numbers. With more
+# layers there is a gap in this argument; can you find it? We come back to it when we have two. (Where a loss
 # is a mean over parameters, we go on dividing by the full number, so that the papers' coefficients keep their meaning.)
 #
 # From here on, `net` is the narrow network.
@@ -551,6 +553,33 @@ pd.DataFrame({"own output at 1, mean": {name: y.diag().mean().item() for name, y
 # layer takes away about half of what is added. This is what the paper calls a *cross-layer distributed representation*, and it is
 # why a method that looks at one layer at a time has a problem. A component of APD spans all layers, so it can hold
 # such a mechanism as a whole. (The figure is the top row of the paper's figure 10.)
+#
+# ### The gap in the narrow network
+#
+# Here is the gap. A component of layer 0's $W_\text{out}$ may write $+e$ in a dimension that the network does not use,
+# and another one $-e$. Components of layer 1's $W_\text{in}$ may read that dimension and cancel in the same way. The sums are
+# faithful, and with everything on nothing has changed. But turn components down by **masks**, as every method does, and what is written no
+# longer cancels, and is read. Layer 1 then learns something about the *masks* of layer 0.
+#
+# Could a decomposition profit from that? We test it on one that comes with the package and has two layers. Its components stay
+# narrow, and we add parts that stick out into 20 further dimensions, at random, as long as the components themselves, and cancelling in the sums. Then we train
+# these parts alone, to make the error under random masks as small as possible.
+#
+# **Predict before you run.** Will the error with parts that stick out get below the error without?
+
+# %%
+channel = ideas.outside_losses(pdh.shipped("spd/resid_mlp_2"), steps=300)
+print(f"all components on: the added parts change an output by {channel.pop('all on'):.0e} at most")
+added = {"none": "no added parts", "random": "added at random", "trained": "added and trained"}
+pd.Series({added[key]: error for key, error in channel.items()}).to_frame("error under random masks").style.format(
+    "{:.4e}"
+)
+
+# %% [markdown]
+# The gap is real: parts that nobody notices while all components are on make the error larger under masks. But there is nothing to gain from it here. Training brings the
+# error back to where it was without them and not below. So **with one layer the narrow network gives the same answers by proof; with
+# two, by experiment**, on a finished decomposition. A decomposition trained in the full stream from the start might still use
+# such a channel, and it would be a fault of that decomposition, since the network itself has nothing there.
 
 # %% [markdown]
 # ## A network written by hand

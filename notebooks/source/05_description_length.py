@@ -11,7 +11,7 @@
 #
 # **The question:** a network can be cut into components in endless ways. What makes one decomposition better than another?
 #
-# *After this notebook you can* judge a decomposition by three demands, decide whether a component is active by removing it,
+# *After this notebook you can* state the optimisation problem behind every method of the course, decide whether a component is active by removing it,
 # count the bits a decomposition spends on an input, say at which price two components are better merged, and explain what the
 # Schatten norm can and cannot do in the place of the rank.
 #
@@ -31,6 +31,7 @@ import pd_helpers as pdh
 from pd_helpers.analysis import ablation
 from pd_helpers.core import losses
 from pd_helpers.course.description_length import ideas as dl
+from pd_helpers.course.description_length import plots
 
 # %% [markdown]
 # ## Five cuts of one network
@@ -61,21 +62,46 @@ def five_cuts(W: Tensor) -> dict[str, Tensor]:
 
 target = pdh.shipped("apd/tms_40-10", "seed0").target.double()  # only the target; we decompose it by hand
 cuts = five_cuts(target.embed.weight)
+theta = target.embed.weight.flatten()
 for name, P in cuts.items():
+    vectors = P.flatten(1)  # each component as a vector in the space of all weights
+    cosines = torch.cosine_similarity(vectors, theta, dim=1)
     print(
-        f"{name:16s} C = {len(P):3d}, sum differs from W by at most {(P.sum(dim=0) - target.embed.weight).abs().max():.0e}"
+        f"{name:16s} C = {len(P):3d}, sum differs from W by at most {(P.sum(dim=0) - target.embed.weight).abs().max():.0e}; "
+        f"longest {vectors.norm(dim=1).max() / theta.norm():.2f} of W, cosine with W at least {cosines.min():.1g}"
     )
 
 # %% [markdown]
-# ## Three demands
+# ## One problem, many methods
 #
-# The authors of Attribution-based Parameter Decomposition (APD) ask three things of components:
+# Think of all $N$ weights of a network as one point $\theta^*$ in a space with $N$ dimensions. Components are vectors in the same space. **Linear parameter decomposition** is a
+# constrained optimisation in that space:
 #
-# - **faithful**: they add up to the weights. All five above do.
-# - **minimal**: each *input* needs few of them.
-# - **simple**: each is of low rank, in few layers.
+# $$\min_{P_1, \dots, P_C}\; \Big(\underbrace{\text{number in use}}_{\text{minimal}},\; \underbrace{\text{complexity of those in use}}_{\text{simple}}\Big)
+# \qquad \text{subject to} \qquad \underbrace{\textstyle\sum_c P_c = \theta^*}_{\text{faithful}},$$
 #
-# **Predict before you run.** Each of the last two is easily met on its own. Which of the five cuts is the most minimal? Which are the most simple? Is
+# where both entries are means over inputs. There are two of them, so somebody has to say how much of the one is worth how much of the other.
+# Both methods of this course are instances of it. They share the constraint, softened to a loss, and differ in how they decide what is *in use* and how they keep components simple:
+#
+# | method | in use on an input | simple |
+# |---|---|---|
+# | Attribution-based Parameter Decomposition (APD, notebooks 06 and 07) | the few with the largest first-order effect on the output | a price on an approximate rank |
+# | Stochastic Parameter Decomposition (SPD, notebook 12) | those that may not be turned down at random, which is learned | rank one, in one layer, by construction |
+#
+# ### Why in the space of weights?
+#
+# APD's paper (section 2.1) lists what the space must offer if mechanisms are to be found in it:
+#
+# - **a range from nothing to everything.** The zero vector does nothing, and $\theta^*$ does all that the network does. A mechanism should lie in between: shorter than $\theta^*$, and at an acute angle to it.
+#   All components printed above are of that kind, and the whole is one end of the range.
+# - **no tie to neurons, heads or layers.** Notebook 03's functions are spread over neurons, and over two layers.
+# - **room for superposition.** Notebook 02 has five mechanisms in two dimensions.
+# - **room for more than one dimension.** Some mechanisms have a rank above one; you will meet one below.
+#
+# Neurons fail the second demand, and singular vectors the third. A direction of activations fails the first, since on its own it does nothing at all: something has to read it and write it. Vectors of weights meet all
+# four. (That they are *linear* in the weights is an assumption, which [notebook 06](06_attributions.ipynb) tests.)
+#
+# **Predict before you run.** Being minimal and being simple are each easily had alone. Which of the five cuts is the most minimal? Which are the most simple? Is
 # there one that does well at both?
 #
 # Before we can count, we need to know what "needs" means.
@@ -159,12 +185,16 @@ table
 # - One number takes $\alpha$ bits: as many as you want precision. A component of rank $r$ is like $r$ components of rank one that always go together, so it needs
 #   $r$ numbers.
 #
+# Why send names? I could send a number for *every* component, and a zero for each inactive one. That **dense code** needs no names and takes $C \alpha$ bits. The **sparse code** names
+# the active ones, and wins if few of the $C$ are active. The best is a mixture of both: between components a sparse code, and inside a component of rank $r$ a dense one, $r$ numbers without names. Where to put
+# the dense blocks, that is, what to call *one* component, is then the whole question.
+#
 # This is the **description length** (equation 11), and equation 12 sorts it into two terms:
 #
 # $$L_\text{MDL}(x) = \sum_c [c \text{ active}] \big(\alpha\, \mathrm{rank}(P_c) + \log_2 C\big)
 # = \log_2 C \cdot \underbrace{\sum_c [c \text{ active}]}_{\text{minimality}} + \;\alpha \cdot \underbrace{\sum_c [c \text{ active}]\, \mathrm{rank}(P_c)}_{\text{simplicity}} .$$
 #
-# (With several layers, a component's ranks are added over layers. Elsewhere in the course $\alpha$ means nothing else.) The best decomposition, by this
+# (With several layers, a component's ranks are added over layers. The course uses $\alpha$ for nothing else.) The best decomposition, by this
 # **principle of minimum description length** (MDL), takes the fewest bits on average.
 #
 # **Predict before you run.** Numbers cost 1 bit each. Does it pay to know the mechanisms, or is it shorter to say "the whole network was on", and ten numbers? And
@@ -178,26 +208,38 @@ whole, mechanisms = active["whole"], active["mechanisms"]
 names, numbers = math.log2(40) * dl.minimality(mechanisms), dl.simplicity(mechanisms, ranks["mechanisms"])
 crossing = names / (dl.simplicity(whole, ranks["whole"]) - numbers)  # both lines are straight
 
-fig, axes = pdh.plots.figure(8, 3.5)
+dense_crossing = names / (40 - numbers)  # where 40 α bits are as many as the sparse code of the mechanisms takes
+fig, axes = pdh.plots.figure(9.4, 3.7, 1, 2)
 ax = axes[0, 0]
 for i, (name, values) in enumerate(bits.items()):
     ax.plot(alphas, values, ["-", "--", "-.", ":", "-"][i], color=pdh.plots.color(i), lw=2, label=name)
+ax.plot(alphas, [40 * a for a in alphas], ":", color=pdh.plots.GREY, lw=1.5, label="mechanisms, dense code")
 ax.axvline(crossing, color="0.4", lw=1)
-ax.annotate(f"α = {crossing:.2f}", (crossing, 62), xytext=(5, 0), textcoords="offset points", fontsize=10)
-ax.set(xlabel="bits per number α", ylabel="bits per input", xlim=(0, 10), ylim=(0, 70))
-ax.legend(frameon=False, fontsize=9, loc="upper left")
+ax.annotate(f"α = {crossing:.2f}", (crossing, 2), xytext=(5, 0), textcoords="offset points", fontsize=10)
+ax.set(xlabel="bits per number α", ylabel="bits per input", xlim=(0, 10), ylim=(0, 100))
+ax.legend(frameon=False, fontsize=8.5, loc="upper left", ncols=2)
 ax.spines[["top", "right"]].set_visible(False)
+of_each = {
+    name: (dl.simplicity(on, ranks[name]), math.log2(len(cuts[name])) * dl.minimality(on))
+    for name, on in active.items()
+}
+plots.trade_off(axes[0, 1], of_each, crossing)
 bits_at = {name: (values[10], values[80]) for name, values in bits.items()}
 pdh.show(
     fig,
-    alt="Bits per input against α for five cuts, all straight lines. At α = 1 and 8: "
+    alt="Left: bits per input against α for five cuts, all straight lines. At α = 1 and 8: "
     + "; ".join(f"{name} {low:.2f} and {high:.2f}" for name, (low, high) in bits_at.items())
-    + f". The lines of the whole network and of the mechanisms cross at {crossing:.2f}.",
+    + f". The lines of the whole network and of the mechanisms cross at {crossing:.2f}, those of the mechanisms' sparse and dense codes at "
+    f"{dense_crossing:.2f}. Right: each cut as a point, active ranks across and bits for names up. The whole network and the mechanisms are joined by a line of slope "
+    f"−{crossing:.2f}, and all other cuts lie above it.",
 )
 
 # %% [markdown]
 # Below the crossing the shortest story is "it was on", and ten numbers. Above it, the mechanisms are. At *no* price are entries, rows or singular vectors the best. (Entries are off
-# the top: more than 170 bits.)
+# the top: more than 170 bits.) And the dense code of all forty mechanisms is longer than their sparse code as soon as a number takes more than 0.36 bits.
+#
+# The right panel shows the same as the optimisation that it is. Every point is faithful. To the left is simpler, and down is more minimal. Bits are names plus $\alpha$ times ranks, so cuts of equal length lie on a line that
+# falls with the slope $\alpha$, and the shortest cut is the one that such a line touches first when it comes from the lower left. Only two cuts are ever touched.
 #
 # So $\alpha$ is a **resolution**. It does not say what is true; it says how finely you want to look. Nothing in the network tells you what it should be.
 
@@ -543,6 +585,13 @@ pdh.checks.true_schatten(true_schatten)
 # <details><summary>If two components only matter together, is either one important?</summary>
 #
 # By ablation both are active, on the same inputs: removing either breaks the output. They are always together, so the bits say: call them one. This is what makes the merged component, and not its halves, the natural unit.
+# </details>
+#
+# <details><summary>How many components can there be?</summary>
+#
+# The entries are the extreme: $C = N$, one component for each parameter. The paper expects that no network has more mechanisms than about its number of parameters, $C = O(N)$, since $N$ numbers cannot
+# store more than about $N$ independent things. Bits do not forbid it, because a name costs only $\log_2 C$. Computing does: $C$ components, each as large as the network, are $C N$ numbers, in the worst case of the order of
+# $N^2$. This is why methods for larger networks store components of low rank in single layers.
 # </details>
 #
 # <details><summary>Isn't a penalty on frequency bound to split features?</summary>

@@ -115,10 +115,12 @@ pd.DataFrame(full).round(3).rename_axis("mechanism").rename_axis("output", axis=
 #
 # $$A_c(x) = \sqrt{\frac{1}{d}\sum_o \Big(\sum_{i,j} \frac{\partial f_o(x)}{\partial \theta_{ij}}\, P_{c,ij}\Big)^2} .$$
 #
-# The paper's code works out $\partial f_o / \partial \theta$ first, with one backward pass for each output $o$, and multiplies by
-# $P_c$ afterwards. There is a shorter way. The inner sum is a **Jacobian–vector product**: the Jacobian of $f$, applied to the
+# What does this cost? The paper's section 2.2 speaks of *one* backward pass. Its equation 8 needs more: the square is taken for each
+# output $o$ before the sum over outputs, and one backward pass gives the gradient of one number only. So the paper's code works out
+# $\partial f_o / \partial \theta$ with **one backward pass for each output**, and multiplies by $P_c$ afterwards. (A single pass is enough where the output is one number,
+# or if you attribute to the loss.) There is another way. The inner sum is a **Jacobian–vector product**: the Jacobian of $f$, applied to the
 # vector $P_c$. Forward-mode differentiation computes it for all outputs in one go, without the Jacobian ever being
-# built: one forward pass for each component.
+# built: **one forward pass for each component**. Choose whichever there are fewer of, outputs or components.
 
 
 # %%
@@ -209,6 +211,17 @@ pdh.show(
 # - **crosses above zero**: mechanisms whose feature is off, and which are attributed something. Column $c$ of $W$ also *writes*
 #   output $c$, where the neighbours' interference comes out.
 # - **dots below the line or on it**: mechanisms of features that are on, for which the derivative says less than removal does.
+#
+# And look at the titles: the *worst* cut has the *best* correlation. Each part of the random split holds about a fifth of every weight, so removing one is a small step,
+# and small steps are what a derivative describes well. If that is the reason, then a fifth of each mechanism must do better still, and parts of double size worse:
+
+# %%
+for name, P in (("a fifth of each mechanism", Z / 5), ("random parts, doubled", 2 * R)):
+    real = ablation.root_mean_square(ablation.ablated(target, data, {"embed": P}))
+    print(f"{name}: correlation {correlation(real, attributions.attributions(target, data, {'embed': P})):.3f}")
+
+# %% [markdown]
+# So it is. The correlation says how well the estimate predicts removal for a *given* cut, and nothing about how good the cut is.
 #
 # How often does the order go wrong? Take inputs on which two features are on. Are the two largest attributions those of the two?
 
@@ -638,6 +651,50 @@ all_verdicts.style.format(dict.fromkeys(all_verdicts.columns[2:], "{:.4f}") | {"
 #
 # APD does not check equation 9 while it trains; it would be far too expensive. It hopes that training does not stumble into such solutions, and the paper tests afterwards, by random
 # ablations (you will draw its figure 7 in notebook 08). SPD, from notebook 12 on, makes random partial ablation *the training loss*.
+#
+# ### The assumption of parameter linearity
+#
+# Equation 9 asks something of the *network* as well. Both methods write the weights as a **sum** of mechanisms, in which the unused ones can be taken out in any combination. A network need not be
+# built like that. The paper calls this the **assumption of parameter linearity** (its appendix A.1) and finds it approximately true of the networks that it studies. A footnote says how well networks that compute in superposition
+# should meet it: up to the errors that they make anyway, because their features are in superposition.
+#
+# We can test it without training anything. Take the forty features in ten dimensions. On each input a component is in use if removing it alone changes the output by more than 0.01 (root mean square, as in
+# notebook 05). Of all *others* we ablate a random half, ten times.
+#
+# **Predict before you run.** Each of these components changes the output by less than 0.01 when it is removed alone. Does that hold for half of them together? In which cut?
+
+# %%
+coins = torch.Generator().manual_seed(2)
+crowd = pdh.TMSConfig(n_features=40, n_hidden=10).features()(1500, draw.clone_state()).double()
+crowd = crowd[crowd.any(dim=1)]
+own_error = (large(crowd) - crowd).square().mean().sqrt().item()
+share_large = torch.rand(40, *W_large.shape, generator=coins, dtype=torch.float64)
+linearity = {}
+for name, P in {**large_cuts, "random split, of 40": W_large * share_large / share_large.sum(dim=0)}.items():
+    in_use = ablation.root_mean_square(ablation.ablated(large, crowd, {"embed": P})) > 0.01
+
+    def change(keep: Tensor, P: Tensor = P) -> float:
+        return (ablation.masked(large, crowd, {"embed": P}, keep.double()) - large(crowd)).square().mean().sqrt().item()
+
+    heads = [torch.rand(in_use.shape, generator=coins) < 0.5 for _ in range(10)]
+    halves = [change(in_use | kept) for kept in heads]
+    linearity[name] = {
+        "in use": in_use.sum(dim=1).double().mean().item(),
+        "half of the others ablated": sum(halves) / len(halves),
+        "worst of ten": max(halves),
+        "all others ablated": change(in_use),
+        "half of those in use, too": sum(map(change, heads)) / len(heads),
+    }
+print(f"the network's own error, root mean square: {own_error:.3f}")
+pd.DataFrame(linearity).T.style.format("{:.4f}").format("{:.1f}", subset="in use")
+
+# %% [markdown]
+# Read the row of the mechanisms. Ablating a random half of the unused ones changes the output by less than a tenth of the network's own error, and so does ablating all of them. On this network
+# **linearity holds, up to the noise of superposition**, as the footnote says. If half of those in use go as well, the change is larger than the network's own error.
+#
+# The random split fails. Each unused part is harmless alone and half of them together are not, for their small effects add up. And the singular vectors pass, but at a price: with half of all
+# components in use there is little left to ablate. So linearity is a statement about a network *and* a cut of it. Networks of the size of a language model
+# are an open question, and one that you can put to any decomposition: it is this very table.
 
 # %% [markdown]
 # ## Exercises
@@ -725,7 +782,7 @@ pdh.checks.on_the_curve(on_the_curve)
 #
 # Equation 9 asks that unused components can be removed *in any combination*, half way too. Suppose a network really does store two large weights that cancel, and nothing
 # ever separates them. Then the cancelling pair is part of how it works, and equation 9 simply says: call the two *one* component. That seems right. But real networks
-# are noisy, and each of a thousand unused components may leave a little. How much is $\approx$? The paper says: up to the noise that superposition itself makes. That is a
+# are noisy, and each of a thousand unused components may leave a little, as the random split showed. How much is $\approx$? The paper says: up to the noise that superposition itself makes. That is a
 # judgement, not a theorem.
 # </details>
 #

@@ -140,6 +140,10 @@ class ResidualMLP(KnownNetwork):
 
         W_in Q, Qᵀ W_out, Qᵀ W_E and W_U Q take the places of W_in, W_out, W_E and W_U; V Qᵀ and Q U are the components
         in the full stream. A network that is narrow already is returned itself, with the identity as Q.
+
+        Decompositions of the narrow network are those of this one whose components stay within Q. With one layer, parts
+        of components outside of Q change no output. With more, they can under masks: one layer's W_out may write there
+        what a later W_in reads, as long as both cancel in the sums over components.
         """
         if self.W_E.shape[0] < self.d_resid:
             return self, torch.eye(len(self.W_E), dtype=self.W_E.dtype, device=self.W_E.device)
