@@ -549,7 +549,9 @@ history, (U, V, weights) = best_of(range(3))
 seconds = time.perf_counter() - began
 P = pieces(U, V)
 with torch.no_grad():  # alive: importance above 0.1 on some input, in either use
-    alive = metrics.alive(torch.stack(gates(data(4096, torch.Generator().manual_seed(1)), U, V, weights).split(C, dim=1)))
+    alive = metrics.alive(
+        torch.stack(gates(data(4096, torch.Generator().manual_seed(1)), U, V, weights).split(C, dim=1))
+    )
 print(f"all 20 pieces: MMCS {metrics.mmcs(P, W):.4f}, ML2R {metrics.ml2r(P, W):.4f}, after {seconds:.0f} seconds")
 print(f"{int(alive.sum())} alive pieces: MMCS {metrics.mmcs(P[alive], W):.4f}, ML2R {metrics.ml2r(P[alive], W):.4f}")
 

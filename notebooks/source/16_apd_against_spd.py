@@ -624,7 +624,10 @@ for seed in range(3):
     guided = pdh.prepare("apd/tms_5-2", **settings)
     for _ in guided.steps():
         pass
-    for name, done in (("gradients", guided), ("removals", ideas.train_by_removal(pdh.prepare("apd/tms_5-2", **settings)))):
+    for name, done in (
+        ("gradients", guided),
+        ("removals", ideas.train_by_removal(pdh.prepare("apd/tms_5-2", **settings))),
+    ):
         P_done, W_done = done.first_layer
         by[seed, name] = {
             "columns with their own component": metrics.own_columns(P_done, W_done),

@@ -79,7 +79,6 @@ class Check:
             return _difference(answers[i], wanted[i], case(attempt, self.solution, cases[i]))
         return f"correct on {len(cases)} inputs. ✔"
 
-
     def _mistake(self, cases: Sequence[tuple], answers: Mapping[int, Tensor], wrong: Sequence[int]) -> str | None:
         """The sentence of the usual mistake that leads to all of these answers, if there is one."""
         for message, slip in self.slips.items():
@@ -102,7 +101,7 @@ class Judgement(Check):
     def _mistake(self, cases: Sequence[tuple], answers: Mapping[int, Tensor], wrong: Sequence[int]) -> str | None:
         (statement,) = cases[wrong[0]]
         choice = answers[wrong[0]]
-        return self.why.get((statement, int(choice))) if choice.ndim == 0 and choice.isfinite() and choice == int(choice) else None
+        return self.why.get((statement, choice.item())) if choice.ndim == 0 else None
 
 
 def judgement(name: str, right: Mapping[int, int], why: Mapping[tuple[int, int], str]) -> Judgement:
