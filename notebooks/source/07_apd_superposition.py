@@ -443,7 +443,18 @@ for network, which, price_of_length, C in (
 pd.DataFrame(corners).T.rename_axis(["network", "length costs"]).round(3)
 
 # %% [markdown]
-# @@NOISE@@
+# **It is the price.** Without one, columns stay at full length to within a percent, with interference or without. So noise accounts for very little of
+# the tenth that is missing. With a price they are short even where nothing interferes, in the last row: there an idle sixth component
+# holds for free what the five give up.
+#
+# But interference is not innocent. With five perpendicular columns and no idle component there is hardly any shrinkage, and here it *is*
+# faithfulness that gives way (look at its column; in this case the review is right). The reason is where the missing length can go. A
+# component can hold a piece of another column almost for free if the two columns overlap: both then lie along one singular
+# direction, whose length grows only with the square of the piece. In a plane, five columns overlap and find such hosts.
+# Perpendicular ones do not; there a piece needs a direction of its own, which costs as much as it saves at home.
+#
+# So the paper is right that components hold small amounts of other mechanisms, and that this has to do with interference. They are
+# not there to fit noise. **The price pays for shrinkage, and overlap makes room for it.**
 #
 # ## The shrinkage lab
 #

@@ -292,7 +292,12 @@ written.groupby(
 ).T.round(2)
 
 # %% [markdown]
-# @@GATED@@
+# **The surcharge is real**: every mechanism costs at least a quarter more than it would in one layer. **It does not decide what fails.** Functions spread evenly pay most, and are served as often as the others. (Nearly all of the 80
+# are spread rather evenly, so this would miss a small effect.)
+#
+# **What is absorbed does fit the paper's suspicion.** Where a function has one to three of its ten neurons in a layer, its component holds practically nothing of what these write there, although it works; where it has seven or more, about half.
+# But there are only seven parts of either kind, and a part may also be missing because those few neurons write too little to be missed. So layers may explain why components are impure. Why functions fail, neurons that are asleep
+# explain better.
 #
 # ## Lab: seed and coefficient
 #

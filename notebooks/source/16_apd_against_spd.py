@@ -446,7 +446,8 @@ pd.DataFrame(agreement).T.rename_axis(["run", "estimate"]).style.format("{:.2f}"
 # - **Gradients do well.** Their order agrees with the measured one about as well as that of the effect *alone*, which is itself a measurement. On the residual MLP integrated gradients
 #   give the same order as gradients, which is no accident (a question below says why).
 # - **Learned importances do worse than gradients at both**, and that is not what the charge says. Their rank correlation is low since most of them are exactly 0 or 1, which leaves nothing to
-#   order. But their separation is lower, too: some components with an effect above a tenth of the largest have an importance of 0. With one absolute bar for all inputs @@ABS@@
+#   order. But their separation is lower, too: some components with an effect above a tenth of the largest have an importance of 0. With one absolute bar
+#   for all inputs they gain on the residual MLP and lose on five features, and gradients stay ahead on both.
 
 # %%
 fig, axes = pdh.plots.figure(9.2, 3.5, 1, 3)
@@ -611,7 +612,9 @@ pd.DataFrame(during).T.rename_axis(["run", "training step"]).style.format("{:.2f
 # %% [markdown]
 # (Each number is a share of the choices. First column: what gradients choose and effects in company would have chosen, too. Second: the same for the measured effect of one removal. Third: how far these two agree.)
 #
-# @@EARLY@@
+# **At step 0 the charge is right**: of what gradients choose on five features, a quarter is wrong. But look at the column beside it. A real removal chooses even worse, since it asks about *one* component while
+# the others are still mixtures of the same columns. From step 27 on, both are about where they end. On forty features gradient and removal agree least at step 513, just when components form, and even then on four choices of five.
+# (At step 0 they agree because components are so small that the first order is nearly exact.)
 #
 # Does it matter for the result? We can ask training itself: replace attributions by the effects of real removals, one extra forward pass for each component, and leave everything else as it is.
 #
@@ -637,7 +640,9 @@ for seed in range(3):
 pd.DataFrame(by).T.rename_axis(["seed", "chosen by"]).style.format("{:.3g}")
 
 # %% [markdown]
-# @@REMOVAL@@
+# **Gradients, by far.** Chosen by real removals, hardly any columns find a component of their own, and what they find is short. So on this network the first order is not what makes APD fragile. It is a help.
+# Presumably the reason is that a removal *saturates*. The output is quadratic in $W$, so a component with half of a column, taken away, already removes three quarters of that column's effect. Two halves look nearly as
+# important as two wholes. A gradient grows in proportion, and a whole column stands out from two halves. (One small network, whose matrix is used twice; on others the balance may be different.)
 
 # %% [markdown]
 # ## $W_\text{out}$: a hundred or fifty
