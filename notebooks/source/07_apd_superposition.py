@@ -505,8 +505,8 @@ pdh.widgets.ShrinkageLab(run, pdh.shipped_sweep("apd/tms_5-2"))
 #
 # ### Which settings matter?
 #
-# The paper remarks (D.2) that learning rate, warm-up and decay, steps, $p_S$ and batch size "did not tend to have a large influence",
-# while the coefficients of the losses and, somewhat less, top-k do. It says so of all its experiments, without a table. Here is one for
+# The paper remarks (D.2) that the learning rate and its schedule, the number of steps, $p_S$ and the batch size hardly matter,
+# while the coefficients of the losses do and, somewhat less, top-k. It says so of all its experiments, without a table. Here is one for
 # this network. Each setting is changed alone, from two single starts that work with 1,000 steps (the first row). That is shorter than our
 # preset and has no choice among starts, as in the paper.
 #

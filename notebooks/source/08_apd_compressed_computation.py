@@ -187,7 +187,7 @@ print(
 print(f"target is above 0.1, that is another component than the row's in {elsewhere:.0%}")
 
 # %% [markdown]
-# This is figure 6 of the paper. **The same neurons, in the same order**: component 57 uses neuron 18 for feature 9 because the
+# This is figure 6 of the paper. (The other reading of its caption would draw nearly the same picture, as the last line says.) **The same neurons, in the same order**: component 57 uses neuron 18 for feature 9 because the
 # network does. Nobody told APD about features or neurons.
 #
 # But look at the heights. Everything is lower in the components, for some features much lower. Before we follow that up,

@@ -495,9 +495,9 @@ for name, each in (("full rank", full), ("full rank, top-k 1", at_1), ("rank 1",
     found_share = share_of_layer_0(analysis.contributions(each).components)
     r_split = torch.corrcoef(torch.stack([even, (~whole_ones).float()]))[0, 1].item()
     summary[name] = {"surcharge, median": f"{extra.median() - 1:.0%}", "evenness and being split, r": f"{r_split:.2f}"}
-    for low, high in itertools.pairwise(edges):
-        here = (in_target > low) & (in_target <= high) & whole_ones
-        by_share[name, f"{low:g} to {high:g}"] = {
+    for lower, upper in itertools.pairwise(edges):
+        here = (in_target > lower) & (in_target <= upper) & whole_ones
+        by_share[name, f"{lower:g} to {upper:g}"] = {
             "whole features": int(here.sum()),
             "share of layer 0 in the target": in_target[here].mean().item(),
             "in the component": found_share[here].mean().item(),

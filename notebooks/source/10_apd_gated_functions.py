@@ -254,8 +254,8 @@ pdh.show(
 # - Of what a function writes from a layer, $W_\text{out}$, how much does its own component hold? If the paper is right, less where only a few of its neurons are in that layer.
 
 # %%
-prices, spread_out, written = [], [], []
-for run, result in zip(runs, alone, strict=True):
+prices, spread_out, parts = [], [], []
+for run, found_alone in zip(runs, alone, strict=True):
     owners, p_S = run.target.owners(), run.config.schatten_p
     for i in range(4):
         Z = {path: run.components.targets[path] * (owner == i) for path, owner in owners.items()}  # the mechanism
@@ -267,14 +267,14 @@ for run, result in zip(runs, alone, strict=True):
         )
         prices.append(as_it_is / in_one)
         neurons = (run.target.owner == i).sum(dim=1)  # (2,): of its ten, in each layer
-        c = int(result.served_by[i])
-        works = served(result)[i].item() <= analysis.SERVED
+        own = int(found_alone.served_by[i])
+        works = served(found_alone)[i].item() <= analysis.SERVED
         spread_out.append({"neurons in the smaller layer": int(neurons.min()), "served": works})
         for layer in range(2):
-            W_layer, P_layer = Z[f"mlps.{layer}.W_out"], run.components.layers[f"mlps.{layer}.W_out"].P[c].detach()
+            W_layer, P_layer = Z[f"mlps.{layer}.W_out"], run.components.layers[f"mlps.{layer}.W_out"].P[own].detach()
             if works and neurons[layer]:
                 held = ((W_layer * P_layer).sum() / W_layer.square().sum()).item()
-                written.append({"neurons in this layer": int(neurons[layer]), "held": held})
+                parts.append({"neurons in this layer": int(neurons[layer]), "held": held})
 prices = pd.Series(prices)
 print(
     f"surcharge for being in two layers: {prices.min() - 1:.0%} to {prices.max() - 1:.0%}, median {prices.median() - 1:.0%}"
@@ -284,7 +284,7 @@ pd.DataFrame(spread_out).groupby("neurons in the smaller layer")["served"].agg([
 ).T.round(2)
 
 # %%
-written = pd.DataFrame(written)
+written = pd.DataFrame(parts)
 written.groupby(
     pd.cut(written["neurons in this layer"], [0, 3, 6, 10], labels=["1 to 3", "4 to 6", "7 to 10"]), observed=True
 )["held"].agg(["size", "median"]).set_axis(
