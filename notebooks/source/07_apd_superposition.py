@@ -550,7 +550,7 @@ change_alone(
 change_alone({"minimality_coeff": [0.5, 2.0], "simplicity_coeff": [0.35, 1.4], "top_k": [0.1055, 0.422]})
 
 # %% [markdown]
-# @@D2@@
+# The first table has the settings that the paper calls harmless, the second those that it calls decisive. @@VERDICT@@
 #
 # Everything in which our settings differ from the paper's:
 

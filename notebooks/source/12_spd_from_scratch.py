@@ -575,8 +575,8 @@ pdh.show(
 
 # %% [markdown]
 # The two scores are those of notebook 07: MMCS compares directions, ML2R lengths. Read the **second** line. Both scores take, for
-# each column of $W$, the piece with the best *cosine*, and a cosine ignores length. So in the first line a leftover a hundredth as
-# long as a column may win by pointing within a degree of it, and then ML2R says that a whole column is missing. The second
+# each column of $W$, the piece with the best *cosine*, and a cosine ignores length. So in the first line a leftover less than a
+# hundredth as long as a column has won by pointing within a degree of it, and ML2R says that a whole column is missing. The second
 # line asks only the pieces that are **alive**, those with an importance above 0.1 on some input. The paper's definition is the
 # first; notebook 13 looks at the difference more closely.
 #
@@ -680,7 +680,7 @@ table.loc["seconds on this machine"] = [f"{seconds:.0f}", f"{run.seconds:.0f}", 
 table.fillna("–")
 
 # %% [markdown]
-# Directions and lengths agree with each other and with the paper. An input has 0.25 features on, on average. L0, the mean
+# Directions and lengths of alive pieces agree with each other and with the paper. An input has 0.25 features on, on average. L0, the mean
 # number of pieces with an importance above 0.1, is 0.25 in `unembed` and 0.19 in `embed`. Notebook 13 looks at the curves behind these numbers.
 
 # %% [markdown]
@@ -845,7 +845,7 @@ pd.DataFrame(rows).T.style.set_properties(**{"text-align": "left", "white-space"
 #
 # <details><summary>ML2R is near 0.8 or 0.6, but the arrows look right</summary>
 #
-# A leftover that is a hundredth as long as a column has won the cosine. Read the line for alive pieces.
+# A leftover that is less than a hundredth as long as a column has won the cosine. Read the line for alive pieces.
 # </details>
 #
 # <details><summary>Four or six pieces are alive</summary>
