@@ -76,3 +76,13 @@ def test_inputs_of_an_exercise_are_safe_from_the_attempt():
         return answer
 
     assert "correct" in CHECKS["importance_minimality"].verdict(spoils_its_input)
+
+
+def test_a_judgement_says_why_the_first_wrong_answer_is_wrong():
+    kinship = CHECKS["kinship"]
+    assert kinship.verdict(lambda statement: 2) == (
+        "not yet: circuit discovery is handed a task and a graph of given parts; statement 1 is about one that finds "
+        "groups but takes no weights apart."
+    )
+    assert "statement 2 is about" in kinship.verdict(lambda statement: 3 if statement < 3 else 5)
+    assert "Work this case out by hand" in kinship.verdict(lambda statement: 7)

@@ -5,6 +5,7 @@ from torch import Generator, nn
 
 import pd_helpers as pdh
 from pd_helpers.analysis import comparison
+from pd_helpers.core import apd
 from pd_helpers.core.apd import APD
 from pd_helpers.course.apd_against_spd import ideas
 from pd_helpers.runs.selection import Candidate
@@ -170,6 +171,43 @@ class TestGradients:
         assert comparison.alive(pdh.shipped("apd/tms_5-2")).tolist() == [True] * 5
         run = pdh.shipped("spd/tms_5-2")
         assert comparison.alive(run).sum() == run.metrics["n_alive"]["embed"] == 5
+
+
+class TestRemovals:
+    def test_each_is_the_change_of_the_output_without_that_component(self):
+        run = prepared("apd/tms_5-2", n_init=1)
+        x = run.data(64, Generator().manual_seed(0))
+        P, W, b = (
+            run.components.layers["embed"].P.detach(),
+            run.components.sums["embed"].detach(),
+            run.target.unembed.bias,
+        )
+
+        def output(M):
+            return (x @ M.T @ M + b).relu()
+
+        expected = [(output(W - P[c]) - output(W)).square().mean(dim=1).sqrt() for c in range(5)]
+        torch.testing.assert_close(
+            ideas.removals(run.components, x), torch.stack(expected, dim=1), rtol=1e-4, atol=1e-6
+        )
+
+    def test_training_by_removals_is_another_training_and_leaves_no_trace(self):
+        before = apd.component_attributions
+        run, other = (prepared("apd/tms_5-2", n_init=1) for _ in range(2))
+        assert ideas.train_by_removal(run) is run
+        assert run.step == run.config.steps
+        other.train(show_progress=False)
+        assert not torch.equal(run.components.factors[0], other.components.factors[0])
+        assert apd.component_attributions is before
+
+    def test_snapshots_are_shown_one_after_another(self):
+        run = prepared("apd/tms_5-2", n_init=1)
+        run.train(show_progress=False)
+        before = [factor.clone() for factor in run.components.factors]
+        for step, snapshot in zip(ideas.replayed(run), run.snapshots, strict=True):
+            assert step == snapshot.step
+            torch.testing.assert_close(run.components.layers["embed"].P.detach(), snapshot.P("embed"))
+        assert all(torch.equal(a, b) for a, b in zip(before, run.components.factors, strict=True))
 
 
 def test_cost_counts_what_the_backward_pass_needs():

@@ -161,7 +161,9 @@ print(f"after three steps all {len(lengths)} rows of V have length 1; simplicity
 # $$\big(W_{U[i,:]} W_\text{out}\big) \odot \big(W_\text{in} W_{E[:,i]}\big).$$
 #
 # Put a component's $P_\text{in}$ and $P_\text{out}$ in the places of the two matrices, and you have what *the component* does for the
-# feature, with which neurons. The component that does most is the feature's **predominant** one.
+# feature, with which neurons. The component that does most, by the sum of squares over all neurons, is the feature's **predominant** one.
+# (The paper writes $\max_k$ in front of the product. Taken at its word that is a maximum for each neuron by itself, and the bars of one row could
+# come from many components. We draw *one* component in a row, and say below what the other reading gives.)
 #
 # **Predict before you run.** Suppose that APD has worked. What should the lower picture look like? If two features
 # share one component, or if a feature is spread over two components, how would you notice?
@@ -172,8 +174,20 @@ fig, alt = pdh.plots.contribution_pair(contributions)
 pdh.show(fig, alt)
 print(f"correlation over all 100 features and 50 neurons: {contributions.r:.3f}")
 
+P_full = {name: full.components.layers[f"mlps.0.{name}"].P.detach() for name in ("W_in", "W_out")}
+of_all = (W_U @ P_full["W_out"]) * (P_full["W_in"] @ W_E).mT  # (C, 100, 50): every component, feature, neuron
+by_neuron, source = of_all.max(dim=0)  # (100, 50) each: the other reading
+helpful = contributions.target > 0.1
+elsewhere = (source != contributions.chosen[:, :1])[helpful].float().mean()
+r_by_neuron = torch.corrcoef(torch.stack([contributions.target.flatten(), by_neuron.flatten()]))[0, 1]
+print(
+    f"with the largest component for each neuron by itself: {r_by_neuron:.3f}; in the {int(helpful.sum())} places where the",
+    end=" ",
+)
+print(f"target is above 0.1, that is another component than the row's in {elsewhere:.0%}")
+
 # %% [markdown]
-# This is figure 6 of the paper. **The same neurons, in the same order**: component 57 uses neuron 18 for feature 9 because the
+# This is figure 6 of the paper. (The other reading of its caption would draw nearly the same picture, as the last line says.) **The same neurons, in the same order**: component 57 uses neuron 18 for feature 9 because the
 # network does. Nobody told APD about features or neurons.
 #
 # But look at the heights. Everything is lower in the components, for some features much lower. Before we follow that up,
@@ -463,7 +477,9 @@ pdh.show(
 # Yes: features that lose much with one component are given more of them. The numbers are averages over positive and negative values, and
 # on negative ones there is little to attribute. That is why they start below 1.
 #
-# The third picture of this kind, figure 17, is about a run that was *trained* at top-k 1.
+# The third picture of this kind, figure 17, is about a run that was *trained* at top-k 1. The paper's has components of full rank. **Ours has rank 4**,
+# the only one at top-k 1 that comes with the package. So do not compare it with the picture of figure 16, but with the row for 1.28 in the table below, which
+# is of rank 4 as well.
 
 # %%
 fig, alt = pdh.plots.feature_errors(errors[1.0], 1.0)
@@ -531,7 +547,7 @@ beside = [
         "figure 6",
         "the same neurons in target and component",
         f"correlation {contributions.r:.2f} over all features",
-        "–",
+        "one component a row; see above",
     ],
     [
         "figure 7",
@@ -556,7 +572,7 @@ beside = [
         "figure 17",
         "fewer at top-k 1",
         f"{int((errors[1.0].top_1_label_error > 1.5 * errors[1.0].batch_top_k_label_error).sum())}, at rank 4",
-        "–",
+        "full rank there",
     ],
     ["figure 18", "more error, more components", f"correlation {r:.2f}", "–"],
 ]

@@ -20,6 +20,8 @@
 # | 20 minutes | 25 minutes | {{minutes}} | [08 · APD with fewer neurons than functions](08_apd_compressed_computation.ipynb) | moderate |
 
 # %%
+import itertools
+
 import pandas as pd
 import torch
 import torch.nn.functional as F
@@ -131,9 +133,9 @@ with torch.no_grad():
     torch.testing.assert_close((hidden[0] + hidden[1]) / 2, core)
 
 # %% [markdown]
-# A price that is added up over layers charges the same for one component in two layers as for its two halves in one layer each. It neither
-# favours nor forbids cross-layer components. But the one component takes one place of the top-k, and the halves take two.
-# **Top-k is what binds layers together.**
+# A price that is added up over layers charges the same for one component in two layers as for its two halves in one layer each. But the one
+# component takes one place of the top-k, and the halves take two. **Top-k is what binds layers together.** (That compares two ways
+# to cut the *same* weights. Whether it is dearer to be in two layers than in one is another question; see *Are layers privileged?*)
 #
 # ## Neuron by neuron
 #
@@ -145,7 +147,8 @@ fig, alt = pdh.plots.contribution_pair(contributions)
 pdh.show(fig, alt)
 
 # %% [markdown]
-# Figure 10 of the paper. In one component there are neurons of both layers, and they are the right ones. As in notebook 08, heights are short.
+# Figure 10 of the paper. In one component there are neurons of both layers, and they are the right ones. As in notebook 08, heights are short, and a row
+# is *one* component for the neurons of both layers, while the paper's caption can be read as the largest component for each neuron by itself.
 #
 # How faithful is the *division* between the layers? Each point below is a feature.
 
@@ -187,7 +190,7 @@ print(f"{both} of 100 components have at least a tenth of their contributions in
 #   That part has been left to others.
 # - Crosses lie on the right: **the features that are split are mostly those of layer 0.**
 #
-# We do not know why. One asymmetry there is: whatever layer 0 writes, layer 1 reads, so what a component does in layer 0 disturbs more.
+# The section *Are layers privileged?*, further down, takes up one suspect.
 
 # %%
 by_feature = pd.DataFrame({"share of layer 0 in the target": in_target, "split": split})
@@ -459,6 +462,65 @@ for name, each in (("1.28", full), ("1", at_1)):
 # by half of training, when most features have found one.
 
 # %% [markdown]
+# ## Are layers privileged?
+#
+# The authors wish for a method that does not care about layers, and say that APD is not one (section 4.2.4). Its simplicity is about ranks and lengths
+# of matrices, and matrices belong to layers. So a mechanism that is spread over two layers may cost more than the same computation in one. They offer this
+# as a cause of imperfections, and expect that it costs most where something is in a layer *on its own*.
+#
+# How much more? Take a component with vectors $u$ and $v$ in one layer, and put half of its neurons into another. Each layer then has a $u$ that is shorter by
+# $\sqrt 2$, and the price, a sum of $(\lVert u \rVert \lVert v \rVert)^{p_S}$, is $2 \cdot 2^{-p_S/2} = 2^{1 - p_S/2}$ times the old one. That is a surcharge of 46%
+# at $p_S = 0.9$, and of nothing at $p_S = 2$. The other way round: we can take each trained component and put its two layers side by side as one.
+#
+# **Predict before you run.** If this surcharge did the damage, which features would be split, and whose share of which layer would be trimmed?
+
+
+# %%
+def surcharge(run: pdh.Run) -> Tensor:
+    """Price of each feature's component over the price with all of its neurons in one layer, (100,)."""
+
+    def price(M: Tensor) -> Tensor:  # the Schatten norm, by true singular values
+        return torch.linalg.svdvals(M).clamp(min=1e-9).pow(run.config.schatten_p).sum(dim=-1)
+
+    P = {path: layer.P.detach() for path, layer in run.components.layers.items()}
+    reads = torch.cat([P["mlps.0.W_in"], P["mlps.1.W_in"]], dim=1)  # (C, 50, 200): more neurons
+    writes = torch.cat([P["mlps.0.W_out"], P["mlps.1.W_out"]], dim=2)
+    return (sum(price(M) for M in P.values()) / (price(reads) + price(writes)))[analysis.feature_components(run)]
+
+
+by_share, summary = {}, {}
+even = 1 - (2 * in_target - 1).abs()  # 1 where the target has half of a feature in each layer, 0 where all is in one
+for name, each in (("full rank", full), ("full rank, top-k 1", at_1), ("rank 1", rank_1)):
+    extra, whole_ones = surcharge(each), ~is_split(each)
+    found_share = share_of_layer_0(analysis.contributions(each).components)
+    r_split = torch.corrcoef(torch.stack([even, (~whole_ones).float()]))[0, 1].item()
+    summary[name] = {"surcharge, median": f"{extra.median() - 1:.0%}", "evenness and being split, r": f"{r_split:.2f}"}
+    for lower, upper in itertools.pairwise(edges):
+        here = (in_target > lower) & (in_target <= upper) & whole_ones
+        by_share[name, f"{lower:g} to {upper:g}"] = {
+            "whole features": int(here.sum()),
+            "share of layer 0 in the target": in_target[here].mean().item(),
+            "in the component": found_share[here].mean().item(),
+        }
+pd.DataFrame(summary).T
+
+# %%
+pd.DataFrame(by_share).T.rename_axis(["run", "share of layer 0"]).style.format("{:.2f}").format(
+    "{:.0f}", subset=["whole features"]
+)
+
+# %% [markdown]
+# **They are privileged.** The price of a trained component is a sixth to a fifth higher than with all of its neurons in one layer. (Less than 46%, since
+# features are not all spread evenly, and a component need not read and write the same in both layers.) Is that the cause of anything that we saw?
+#
+# - **Of splitting: no.** By the formula, features that are spread evenly pay the highest surcharge. They are not split more often. The correlations are near 0.
+# - **Of trimming: in part.** With $p_S$ near 1 a small part is the worst bargain, since it costs much for the little that it does. So the surcharge should remove a feature's *minor* layer, whichever that is. It does
+#   where the minor one is layer 0 (first rows of each run): a fifth of the work in the target, and next to nothing in the component. Where it is layer 1 (last rows) the parts survive. And in the middle rows, where
+#   the surcharge favours neither, components lean to layer 1 all the same.
+#
+# So something else pulls towards layer 1. One asymmetry there is: whatever layer 0 writes, layer 1 reads, so what a component does in layer 0 disturbs more. We have not tested that.
+# Nor is there an easy way out: at $p_S = 2$ no layer is privileged, but then the price does not care about rank either.
+#
 # ## Beside the paper
 
 # %%
@@ -487,6 +549,12 @@ beside = [
     ],
     ["C.4, doubled at rank 1", "none", str(rank_1.metrics["n_doubled"]), "–"],
     ["C.4, split at rank 1", "almost none", str(int(split_1.sum())), "unknown"],
+    [
+        "4.2.4, layers",
+        "slightly privileged",
+        f"surcharge of {summary['full rank']['surcharge, median']}",
+        "measured here",
+    ],
 ]
 pd.DataFrame(beside, columns=["", "paper", "here", "why different"]).set_index("")
 

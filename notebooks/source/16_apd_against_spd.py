@@ -13,11 +13,11 @@
 #
 # *After this notebook you can* say how much each method depends on a number it has to be told, which gradients reach which components and
 # which components die, where shrinkage comes from, how far attributions can be trusted, what each method costs, and where the case against APD is
-# weaker than it sounds.
+# weaker than it sounds; and weigh what APD's authors hope for against what was measured.
 #
 # | read | do | run on two cores | before this | difficulty |
 # |---|---|---|---|---|
-# | 30 minutes | 25 minutes | {{minutes}} | [07 · APD on superposition](07_apd_superposition.ipynb), [13 · SPD on superposition](13_spd_superposition.ipynb) | moderate |
+# | 40 minutes | 40 minutes | {{minutes}} | [07 · APD on superposition](07_apd_superposition.ipynb), [13 · SPD on superposition](13_spd_superposition.ipynb) | moderate |
 
 # %%
 import pandas as pd
@@ -420,19 +420,25 @@ for name, (run, n) in progress(cases.items(), total=len(cases), description="eff
 agreement = {}
 for name, (_, effects) in found.items():
     truth = effects.company
-    matters = truth > 0.1 * truth.amax(dim=1, keepdim=True)
+    largest = truth.amax(dim=1, keepdim=True)
+    matters, matters_anywhere = truth > 0.1 * largest, truth > 0.1 * largest.median()
     for estimate in ("gradient", "integrated", "alone", "importance"):
         values = getattr(effects, estimate)
         if values is not None:
             agreement[(name, estimate)] = {
                 "rank correlation": comparison.rank_correlation(values, truth).nanmean().item(),
                 "separation": comparison.separation(values, matters).nanmean().item(),
+                "separation, absolute": comparison.separation(
+                    values.reshape(1, -1), matters_anywhere.reshape(1, -1)
+                ).item(),
                 "the same component comes first": (values.argmax(dim=1) == truth.argmax(dim=1)).float().mean().item(),
             }
 pd.DataFrame(agreement).T.rename_axis(["run", "estimate"]).style.format("{:.2f}")
 
 # %% [markdown]
-# (A component "matters" here if its effect in company is more than a tenth of the largest on that input. On five features SPD's first component agrees on
+# (A component "matters" here *relative* to its input: if its effect in company is more than a tenth of the largest on that input. Importance is
+# *absolute*: it asks whether the output would be wrong by more than training tolerates, and on a faint input nothing may be. So the next column
+# puts all inputs together and asks for a tenth of the median input's largest effect. On five features SPD's first component agrees on
 # six inputs of ten only, because $W$ is used twice: every mechanism counts twice, with about the same effect in both uses. The *mechanism* that comes first agrees on 98%.)
 #
 # What do we see?
@@ -440,7 +446,8 @@ pd.DataFrame(agreement).T.rename_axis(["run", "estimate"]).style.format("{:.2f}"
 # - **Gradients do well.** Their order agrees with the measured one about as well as that of the effect *alone*, which is itself a measurement. On the residual MLP integrated gradients
 #   give the same order as gradients, which is no accident (a question below says why).
 # - **Learned importances do worse than gradients at both**, and that is not what the charge says. Their rank correlation is low since most of them are exactly 0 or 1, which leaves nothing to
-#   order. But their separation is lower, too: some components with an effect above a tenth of the largest have an importance of 0.
+#   order. But their separation is lower, too: some components with an effect above a tenth of the largest have an importance of 0. With one absolute bar
+#   for all inputs they gain on the residual MLP and lose on five features, and gradients stay ahead on both.
 
 # %%
 fig, axes = pdh.plots.figure(9.2, 3.5, 1, 3)
@@ -546,8 +553,96 @@ pdh.show(
 # **Left: for APD's components no order helps much.** The error is lowest with about five components, and then it gets *worse*; at sixty it is hardly better than at five, and only all 130 make it small. Presumably each further component brings a part of
 # something that only the sum of all cancels.
 #
-# So on these networks charge 4 is not borne out as it stands: **first-order attributions find what matters about as well as ablations do.** They fail at kinks, as above, and these networks have few. What SPD's
+# So in *finished* decompositions charge 4 is not borne out: **first-order attributions find what matters about as well as ablations do.** They fail at kinks, as above, and these networks have few. What SPD's
 # importances add is not better foresight. It is that the decomposition is *trained* so that the rest can go: compare the two panels' error at twenty kept.
+#
+# ### While components are still forming
+#
+# But the charge, as APD's authors put it, is about **training**. They suspect that their method is fragile because it chooses by a first-order guess (section 4.2.3), and a guess may be
+# at its worst early, when components are long mixtures of everything, far from the small step for which a gradient is right. So we look at early snapshots. Is what top-k chooses by gradients what it would choose by
+# effects?
+#
+# On five features the components add up to the network from the start, and we can measure in company as before, on a run that is trained here. On forty they begin near 0, and APD takes attributions at the *target's* weights.
+# So there we take each component away from the target, $f(x \mid \theta^*) - f(x \mid \theta^* - P_c)$.
+#
+# **Predict before you run.** At step 0, components are random. How many of the choices are the right ones? And from which step on would you trust them?
+
+# %%
+from pd_helpers.core.attributions import attributions, batch_top_k
+
+
+def chosen_alike(a: Tensor, b: Tensor, k: int) -> float:
+    """Share of the k largest pairs of an input and a component by one estimate that are among the k largest by the other."""
+    return (batch_top_k(a, k) & batch_top_k(b, k)).sum().item() / k
+
+
+young = pdh.prepare("apd/tms_5-2", seed=0, target=apd_52, n_init=1, steps=1000)
+for _ in young.steps():
+    pass
+x_young = active_inputs(young, 300)
+share_on = young.data(20_000, torch.Generator().manual_seed(0)).any(dim=1).float().mean().item()
+k_young = round(young.config.top_k / share_on * len(x_young))  # these inputs all have something on
+wanted, during = [0, 12, 26, 47, 105, 206, 1000], {}
+steps_52 = {min((s.step for s in young.snapshots), key=lambda step: abs(step - w)) for w in wanted}
+for step in ideas.replayed(young):
+    if step in steps_52:
+        early = comparison.effects(young, x_young, torch.Generator().manual_seed(1), n_draws=12, n_points=4)
+        during["5 in 2", step] = {
+            "gradient": chosen_alike(early.gradient, early.company, k_young),
+            "removal, alone": chosen_alike(early.alone, early.company, k_young),
+            "the two alike": chosen_alike(early.gradient, early.alone, k_young),
+        }
+
+x_40, _ = found["APD, 40 in 10"]
+W_40, b_40 = apd_40.target.embed.weight, apd_40.target.unembed.bias
+
+
+def output_40(W: Tensor) -> Tensor:
+    """(..., 10, 40) → outputs (..., rows, 40)."""
+    return (x_40 @ W.mT @ W + b_40).relu()
+
+
+for snapshot in apd_40.snapshots:
+    P_then = snapshot.P("embed")  # (C, 10, 40)
+    removed = (output_40(W_40) - output_40(W_40 - P_then)).square().mean(dim=-1).sqrt().T  # (rows, C)
+    guessed = attributions(apd_40.target, x_40, {"embed": P_then})
+    during["40 in 10", snapshot.step] = {"the two alike": chosen_alike(guessed, removed, len(x_40))}
+pd.DataFrame(during).T.rename_axis(["run", "training step"]).style.format("{:.2f}", na_rep="")
+
+# %% [markdown]
+# (Each number is a share of the choices. First column: what gradients choose and effects in company would have chosen, too. Second: the same for the measured effect of one removal. Third: how far these two agree.)
+#
+# **At step 0 the charge is right**: of what gradients choose on five features, a quarter is wrong. But look at the column beside it. A real removal chooses even worse, since it asks about *one* component while
+# the others are still mixtures of the same columns. From step 27 on, both are about where they end. On forty features gradient and removal agree least at step 513, just when components form, and even then on four choices of five.
+# (At step 0 they agree because components are so small that the first order is nearly exact.)
+#
+# Does it matter for the result? We can ask training itself: replace attributions by the effects of real removals, one extra forward pass for each component, and leave everything else as it is.
+#
+# **Predict before you run.** Single starts, three seeds. If first-order errors are what makes APD fragile, which column will be better?
+
+# %%
+by = {}
+for seed in range(3):
+    settings = {"seed": seed, "target": apd_52, "n_init": 1, "steps": 1000, "show_progress": False}
+    guided = pdh.prepare("apd/tms_5-2", **settings)
+    for _ in guided.steps():
+        pass
+    for name, done in (
+        ("gradients", guided),
+        ("removals", ideas.train_by_removal(pdh.prepare("apd/tms_5-2", **settings))),
+    ):
+        P_done, W_done = done.first_layer
+        by[seed, name] = {
+            "columns with their own component": metrics.own_columns(P_done, W_done),
+            "MMCS": metrics.mmcs(P_done, W_done),
+            "ML2R": metrics.ml2r(P_done, W_done),
+        }
+pd.DataFrame(by).T.rename_axis(["seed", "chosen by"]).style.format("{:.3g}")
+
+# %% [markdown]
+# **Gradients, by far.** Chosen by real removals, hardly any columns find a component of their own, and what they find is short. So on this network the first order is not what makes APD fragile. It is a help.
+# Presumably the reason is that a removal *saturates*. The output is quadratic in $W$, so a component with half of a column, taken away, already removes three quarters of that column's effect. Two halves look nearly as
+# important as two wholes. A gradient grows in proportion, and a whole column stands out from two halves. (One small network, whose matrix is used twice; on others the balance may be different.)
 
 # %% [markdown]
 # ## $W_\text{out}$: a hundred or fifty
@@ -649,12 +744,92 @@ pd.DataFrame(slide, index=["APD", "SPD"]).T
 # | 1, a guess | holds, with a grain of salt: APD is good near the published top-k only, and on forty features (charge 3) near the published $\lambda_S$ only; SPD needs a price that is *high enough*, and takes five to ten times more |
 # | 2, dead components | holds: silence is final in APD, and in one of three seeds a feature was left without a component of its own; in SPD reconstruction reaches every piece to the end |
 # | 3, shrinkage | holds: built into the simplicity loss, and a lower $\lambda_S$ is no way out of it |
-# | 4, attributions | not borne out: gradients order components about as well as real ablations do, and better than learned importances |
+# | 4, attributions | not borne out: gradients order components about as well as real ablations do, at the end and, after the first steps, in training; chosen by real removals, APD gets worse |
 #
 # So **for a network you know little about, take SPD**: its one number can be found by trying, on these networks its runs repeat (in notebook 17 they will not), and lengths are right. What speaks for **APD** is what its components *are*: one vector over all layers, of any rank.
 # Where mechanisms span layers, or are not of rank one, SPD leaves you with pieces to put together. And its attributions are a cheap tool worth keeping whatever the method.
 #
 # Neither tells you whether its answer is right. On your own network there is no MMCS. That is the subject of the last notebook.
+#
+# ## What APD's authors hope for, and what we make of it
+#
+# Their discussion (sections 4 and 6) argues for taking apart *parameters* rather than activations, whatever the method. We go through it with what this course has measured.
+#
+# **Circuits.** A dictionary of activations yields directions, and a circuit has to be drawn between them afterwards. Nothing makes the connections few, and a larger dictionary has more of them. A parameter component
+# *is* the connection: it contains what reads and what writes. We think that this is the best argument of all. What it needs is a method that finds the same components again, and that is the harder part.
+#
+# **Features.** The authors propose: a feature is *a property of the input that activates a mechanism*. That asks for no human who finds it interpretable. But it passes the burden on: the feature is only as well
+# defined as the mechanism. In notebook [08](08_apd_compressed_computation.ipynb) one feature has two components with the same neurons. Is it then two features? Faithfulness does not forbid it.
+#
+# **Geometry.** Directions of related features lie close together, and the authors suspect that this is because the network applies the same mechanism to them. It is a good question, and our targets cannot answer it: their features are independent, and the network
+# treats them all alike.
+#
+# **Cost.** A component as large as the network, and as many components as parameters: the worst case is of order $N^2$, and the authors say so. Pieces of rank one end that. What they leave to be paid is the matching of pieces across layers.
+#
+# **Sensitivity.** They report fewer problems on larger toys, and hope that more dimensions, with less interference, will cure the rest. In the first table of this page it is the other way round: of the values of top-k that we tried, fewer are good on forty features than on five.
+# That is one network of each size, and one bar for what is good.
+#
+# **Layers.** Rank is defined layer by layer, so a mechanism that is spread over two layers costs more than the same one in a single layer. Notebook [09](09_apd_cross_layer.ipynb) puts a number on it. SPD does not solve this; it gives up the claim, and cuts at every matrix.
+#
+# And the neighbours:
+#
+# | | what it has in common with taking weights apart | what it does not do |
+# |---|---|---|
+# | pruning and weight masks | switches parameters off and watches the output | its parts are single weights or units as they stand, not directions between them |
+# | circuit discovery | looks for few parts that suffice, by ablation | a person names the task, and which parts there are |
+# | quanta | inputs that use the same mechanism have similar gradients | clusters the inputs and leaves the weights whole |
+# | mixtures of experts | few parts of many for each input | the gate is part of the network and is trained with it, so it can be asked in advance |
+# | singular learning theory | directions in which the weights can move without a loss | a number for all of the data (or a chosen part), not a list of directions for each input |
+#
+# ### Exercise 4 · What may you say?
+#
+# Weigh five statements with what you have seen in this course. Answer 1 if it holds here, 2 if something here contradicts it, 3 if nothing here could have decided it. *Difficulty: moderate. Time: 8 minutes.*
+#
+# 1. Since components must add up to the weights, no feature can be split over more components than it needs.
+# 2. APD's simplicity charges more for a mechanism in two layers than for the same one in a single layer.
+# 3. On the larger of two toy models, APD minds a wrong top-k less.
+# 4. Directions lie close together where the network applies the same mechanism to them.
+# 5. For large matrices, components of rank one take far less memory than as many of full rank.
+
+
+# %%
+def weighed(statement: int) -> int:
+    """1 to 5 → 1 (holds here), 2 (contradicted here) or 3 (not decided here)."""
+    ### BEGIN SOLUTION
+    return {1: 2, 2: 1, 3: 2, 4: 3, 5: 1}[statement]
+    ### END SOLUTION
+
+
+# %%
+pdh.checks.weighed(weighed)
+
+# %% [markdown]
+# ### Exercise 5 · Who is it?
+#
+# Which neighbour is meant? 1 pruning and weight masks, 2 circuit discovery, 3 quanta, 4 mixtures of experts, 5 singular learning theory. *Difficulty: gentle. Time: 5 minutes.*
+#
+# 1. It says which inputs belong together, but not which part of the weights serves them.
+# 2. You can ask it which part will be used before that part has run.
+# 3. Its result is a single number, although it is about directions that do not matter.
+# 4. If you rotate the hidden space, so that the network computes the same with other weights, it finds other parts.
+# 5. For another behaviour of the same network you would have to start again.
+
+
+# %%
+def kinship(statement: int) -> int:
+    """1 to 5 → the number of the neighbour."""
+    ### BEGIN SOLUTION
+    return {1: 3, 2: 4, 3: 5, 4: 1, 5: 2}[statement]
+    ### END SOLUTION
+
+
+# %%
+pdh.checks.kinship(kinship)
+
+# %% [markdown]
+# ### Open · Your own verdict
+#
+# Take the claim of the six above that you doubt most. Which network would decide it, small enough for this laptop, and which outcome would change your mind? Write both down *before* you build it. *Difficulty: hard, and open.*
 #
 # ## Questions a careful reader asks
 #

@@ -1,10 +1,11 @@
-"""Exercises on comparing APD with SPD (notebook 16): rank correlations, ROC areas, and components without gradients."""
+"""Exercises on comparing APD with SPD (notebook 16): rank correlations, ROC areas, components without gradients, and
+what follows from what was measured."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pd_helpers.course.kit.check import Check, draws
+from pd_helpers.course.kit.check import Check, draws, judgement
 
 
 def _pearson(a: Tensor, b: Tensor) -> Tensor:
@@ -108,5 +109,82 @@ starved = Check(
         ),
         "look at all points of training, and not at the last one only.": lambda sizes: sizes[-1] == 0,
         "look at all points of training, and not at the first one only.": lambda sizes: sizes[0] == 0,
+    },
+)
+
+
+HOLDS, FAILS, OPEN = 1, 2, 3
+
+weighed = judgement(
+    "weighed",
+    {1: FAILS, 2: HOLDS, 3: FAILS, 4: OPEN, 5: HOLDS},
+    {
+        (
+            1,
+            HOLDS,
+        ): "statement 1: the sums of notebook 08 are faithful, and yet features lie in two components each with "
+        "the same neurons; two halves add up to a whole as well as one whole does.",
+        (
+            1,
+            OPEN,
+        ): "statement 1: notebook 08 did look, at features that are split over two components although the sum is "
+        "faithful.",
+        (
+            2,
+            FAILS,
+        ): "statement 2: notebook 09 computed the price of each component as it is and with all its neurons in one "
+        "layer; look which is higher.",
+        (2, OPEN): "statement 2: notebook 09 did measure it, on the components of the two-layer network.",
+        (
+            3,
+            HOLDS,
+        ): "statement 3: compare the rows of the first table on this page for 5 and for 40 features; on which of "
+        "them are more of the values of top-k good?",
+        (3, OPEN): "statement 3: this page varied top-k by the same factors on 5 and on 40 features.",
+        (
+            4,
+            HOLDS,
+        ): "statement 4: in all of our targets features are independent and treated alike, so none has directions "
+        "that lie close for a reason; nothing here was able to show it.",
+        (4, FAILS): "statement 4: nothing here speaks against it; no target of ours has features that belong together.",
+        (
+            5,
+            FAILS,
+        ): "statement 5: count the numbers; a component of full rank holds as many as the network, a piece of rank "
+        "one d_in + d_out.",
+        (
+            5,
+            OPEN,
+        ): "statement 5: no experiment is needed, only counting: of what size are a component of full rank and a "
+        "piece of rank one?",
+    },
+)
+
+
+_PRUNING, _CIRCUITS, _QUANTA, _EXPERTS, _SINGULAR = 1, 2, 3, 4, 5
+_METHODS = {
+    _PRUNING: "masks learn a factor for each weight or unit as it stands",
+    _CIRCUITS: "circuit discovery is handed a task and a graph of given parts",
+    _QUANTA: "quanta are clusters of inputs by their gradients",
+    _EXPERTS: "experts are built into the network and chosen by a gate that is trained with it",
+    _SINGULAR: "singular learning theory measures how degenerate the weights are over all the data",
+}
+_KINSHIP = {1: _QUANTA, 2: _EXPERTS, 3: _SINGULAR, 4: _PRUNING, 5: _CIRCUITS}
+_HINTS = {
+    1: "finds groups but takes no weights apart",
+    2: "decides before the part runs",
+    3: "finds a number and not parts",
+    4: "keeps to the axes that the weights happen to have",
+    5: "needs somebody to say which behaviour is wanted",
+}
+
+kinship = judgement(
+    "kinship",
+    _KINSHIP,
+    {
+        (i, method): f"{fact}; statement {i} is about one that {_HINTS[i]}."
+        for i, right in _KINSHIP.items()
+        for method, fact in _METHODS.items()
+        if method != right
     },
 )

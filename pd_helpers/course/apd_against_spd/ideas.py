@@ -1,20 +1,27 @@
 """Which components receive gradients from which losses, and how much a training step costs (notebook 16).
 
-gradient_sizes   which losses have gradients in which components?
-gradient_flow    these gradients all through a training run
-replayed_flow    these gradients at the snapshots of a finished run
-cost             time and memory of a training step
+gradient_sizes     which losses have gradients in which components?
+gradient_flow      these gradients all through a training run
+replayed           a finished run as it was at each of its snapshots
+replayed_flow      these gradients at the snapshots of a finished run
+removals           how far does the output move if a component is really removed?
+train_by_removal   APD with these effects in the place of its attributions
+cost               time and memory of a training step
 """
 
 import itertools
 import time
+from collections.abc import Iterator
 from typing import NamedTuple
+from unittest.mock import patch
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
+from pd_helpers.core import apd
+from pd_helpers.core.components import ComponentModel
 from pd_helpers.core.training import generator, progress
 from pd_helpers.runs.run import Run
 
@@ -79,6 +86,22 @@ def gradient_flow(run: Run, every: int = 1, until: int | None = None, show_progr
     return _flow(points, sizes)
 
 
+def replayed(run: Run) -> Iterator[int]:
+    """Give the run the U and V of each of its snapshots, one after another, and at the end its own again.
+
+    Yields the step of the snapshot that the run now shows.
+    """
+    originals = [factor.detach().clone() for factor in run.components.factors]
+    try:
+        for snapshot in run.snapshots:
+            for path, layer in run.components.layers.items():
+                layer.U.data, layer.V.data = (factor.to(layer.U) for factor in snapshot.factors[path])
+            yield snapshot.step
+    finally:
+        for factor, original in zip(run.components.factors, originals, strict=True):
+            factor.data = original
+
+
 def replayed_flow(run: Run) -> GradientFlow:
     """The gradients at each snapshot of an APD run, on a new batch for each.
 
@@ -87,22 +110,37 @@ def replayed_flow(run: Run) -> GradientFlow:
     if run.importance is not None:
         raise ValueError("run must be an APD run: snapshots hold U and V alone; gradient_flow trains an SPD run anew")
     draw = generator(run.seed, "evaluation", run.device)
-    originals = [factor.detach().clone() for factor in run.components.factors]
-    sizes = []
-    try:
-        for snapshot in run.snapshots:
-            for path, layer in run.components.layers.items():
-                layer.U.data, layer.V.data = (factor.to(layer.U) for factor in snapshot.factors[path])
-            sizes.append(gradient_sizes(run, run.data(run.config.batch_size, draw), draw, snapshot.step))
-    finally:
-        for factor, original in zip(run.components.factors, originals, strict=True):
-            factor.data = original
-    return _flow([snapshot.step for snapshot in run.snapshots], sizes)
+    steps, sizes = [], []
+    for step in replayed(run):
+        steps.append(step)
+        sizes.append(gradient_sizes(run, run.data(run.config.batch_size, draw), draw, step))
+    return _flow(steps, sizes)
 
 
 def _flow(steps: list[int], sizes: list[dict[str, Tensor]]) -> GradientFlow:
     tables = {name: torch.stack([at_point[name] for at_point in sizes]) for name in sizes[0]}
     return GradientFlow(torch.tensor(steps), tables)
+
+
+@torch.no_grad()
+def removals(model: ComponentModel, x: Float[Tensor, "rows d_in"], _config: object = None) -> Float[Tensor, "rows C"]:
+    """How far the output moves when a component is removed while all others stay on, root mean square over outputs."""
+    C = next(iter(model.layers.values())).C
+    masks = 1 - torch.eye(C, dtype=x.dtype, device=x.device)  # one row for each component that is off
+
+    def output(mask: Tensor) -> Tensor:
+        return model(x, model.masks_of_inputs(mask.expand(len(x), -1), x)).output
+
+    whole = output(torch.ones_like(masks[0]))
+    return torch.stack([(output(mask) - whole).square().mean(dim=-1).sqrt() for mask in masks], dim=1)
+
+
+def train_by_removal(run: Run) -> Run:
+    """Train a prepared APD run to its end: where APD takes attributions, it takes the effects of real removals."""
+    with patch.object(apd, "component_attributions", removals):
+        for _ in run.steps():
+            pass
+    return run
 
 
 class Cost(NamedTuple):

@@ -68,9 +68,9 @@ class Check:
                 problems.append((i, str(error)))
         wrong = [i for i, answer in answers.items() if not same(answer, wanted[i])]
         if wrong:
-            for message, slip in self.slips.items():
-                if all(_gives(slip, cases[i], answer) for i, answer in answers.items()):
-                    return f"not yet: {message}"
+            message = self._mistake(cases, answers, wrong)
+            if message:
+                return f"not yet: {message}"
         if problems:
             i, sentence = problems[0]
             return sentence + (f" (for {case(attempt, self.solution, cases[i])})" if answers else "")
@@ -78,6 +78,43 @@ class Check:
             i = wrong[0]
             return _difference(answers[i], wanted[i], case(attempt, self.solution, cases[i]))
         return f"correct on {len(cases)} inputs. ✔"
+
+    def _mistake(self, cases: Sequence[tuple], answers: Mapping[int, Tensor], wrong: Sequence[int]) -> str | None:
+        """The sentence of the usual mistake that leads to all of these answers, if there is one."""
+        for message, slip in self.slips.items():
+            if all(_gives(slip, cases[i], answer) for i, answer in answers.items()):
+                return message
+        return None
+
+
+@dataclass(frozen=True)
+class Judgement(Check):
+    """An exercise in which each of some statements, numbered from 1, is given one of some numbered answers.
+
+    The slips are made from `why`: each is right but for one statement. Of an attempt with several wrong answers, the
+    first one is named.
+    """
+
+    why: Mapping[tuple[int, int], str] = field(default_factory=dict)
+    """(statement, wrong answer) → a sentence that says why it is wrong."""
+
+    def _mistake(self, cases: Sequence[tuple], answers: Mapping[int, Tensor], wrong: Sequence[int]) -> str | None:
+        (statement,) = cases[wrong[0]]
+        choice = answers[wrong[0]]
+        return self.why.get((statement, choice.item())) if choice.ndim == 0 else None
+
+
+def judgement(name: str, right: Mapping[int, int], why: Mapping[tuple[int, int], str]) -> Judgement:
+    """A check of a function from a statement's number to that of the answer, of which `right` has the right ones."""
+
+    def given(statement: int) -> int:
+        return right[statement]
+
+    def with_one_wrong(place: int, choice: int) -> Solution:
+        return lambda statement: choice if statement == place else right[statement]
+
+    slips = {sentence: with_one_wrong(*pair) for pair, sentence in why.items()}
+    return Judgement(name, given, lambda: [(statement,) for statement in right], slips, why=why)
 
 
 def _read(answer: Any, wanted: Tensor) -> Tensor:
