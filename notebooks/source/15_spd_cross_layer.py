@@ -464,9 +464,7 @@ pd.DataFrame({name: errors(each) for name, each in {"1 layer": one, **runs}.item
 def continued(each: pdh.Run, faithfulness_coeff: float) -> pdh.Run:
     """A hundred more steps from the end of a run of two layers."""
     settings = {"steps": 100, "lr": 1e-3, "faithfulness_coeff": faithfulness_coeff}
-    again = pdh.prepare(
-        "spd/resid_mlp_2", target=each, device="cpu", show_progress=False, warm_up=False, **settings
-    )
+    again = pdh.prepare("spd/resid_mlp_2", target=each, device="cpu", show_progress=False, warm_up=False, **settings)
     ended = each.method.parameters()
     with torch.no_grad():
         for name, parameter in again.method.parameters().items():
@@ -477,7 +475,8 @@ def continued(each: pdh.Run, faithfulness_coeff: float) -> pdh.Run:
 more = {"where it ended": run} | {f"weight {weight}": continued(run, weight) for weight in (1, 30)}
 pd.DataFrame(
     {
-        name: errors(each) | {"alive in W_in, on the data": " + ".join(str(n) for n in list(each.metrics["n_alive"].values())[::2])}
+        name: errors(each)
+        | {"alive in W_in, on the data": " + ".join(str(n) for n in list(each.metrics["n_alive"].values())[::2])}
         for name, each in more.items()
     }
 )
