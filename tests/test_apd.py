@@ -95,6 +95,22 @@ def test_hidden_reconstruction_and_unit_norm_follow_the_textbook():
             torch.testing.assert_close(parameter, true, rtol=1e-7, atol=1e-8)
 
 
+def test_the_number_of_active_pairs_is_rounded_to_the_nearest():
+    config = preset("apd/resid_mlp_1").config
+    assert (config.top_k, config.batch_size) == (1.28, 256)
+    assert config.n_active(0) == 328  # int(1.28 * 256), as in public code, is 327
+
+
+def test_norms_times_attributions_are_the_same_inside_and_outside_of_the_power_where_it_is_one():
+    """Public code of the Lp formulation has them inside; its p_S is 1, as that of the preset is."""
+    config = preset("apd/tms_5-2_lp").paper
+    assert config.schatten_p == 1
+    s, U, V = draw(6, 4).abs(), draw(4, 3, 2, seed=1), draw(4, 2, 5, seed=2)
+    outside = losses.simplicity(s, losses.schatten(U, V, 1.0), 15)
+    inside = sum(losses.schatten(row[:, None, None] * U, V, 1.0).sum() for row in s) / 6 / 15
+    torch.testing.assert_close(inside, outside)
+
+
 def test_top_k_falls_from_its_start_by_hand():
     config = CONFIG.replace(C=16, top_k=1.0, top_k_start=16.0, steps=8)  # to a half with every step, in half of them
     assert [config.n_active(step) for step in range(8)] == [160, 80, 40, 20, 10, 10, 10, 10]

@@ -230,7 +230,8 @@ print(f"MMCS {best_cosine.mean():.3f}, ML2R {length_ratio.mean():.3f}")
 # %% [markdown]
 # Note what is *not* in there: a cosine ignores length, and nothing forbids that one component is the best for two columns.
 #
-# The table repeats the decomposition over five seeds, each with a target of its own. `pdh.sweep` trains two at a time.
+# The table repeats the decomposition over five seeds, each with a target of its own and each the best of three initialisations.
+# `pdh.sweep` trains two at a time.
 
 # %%
 import pandas as pd
@@ -906,8 +907,8 @@ pd.concat([pd.DataFrame([plain], index=["without"]), with_identity]).round(4)
 #   even half of its length in one place.
 # - **Five, with the larger top-k.** The error is the smallest of all, and every component is a mixture of everything.
 #   Each input may use three of the five, so nothing has to be kept apart.
-# - **Ten, with the old top-k.** APD does find the seven mechanisms: five columns, and two parts of the identity that
-#   hold (nearly) nothing else. But the columns are short (0.74 to 0.84 of their length), the identity's two parts are longer than $I$
+# - **Ten, with the old top-k.** This comes nearest to seven mechanisms: some columns have a component that holds little else, and a few
+#   components hold the identity. But the columns are short or still in pieces, the identity's parts add up to more than $I$
 #   itself, and what is too much the others take back. And they do not do the job: top-k pays for less than one
 #   component per input with something on, where three are needed. The error is more than twice that of the network
 #   without identity.
@@ -919,8 +920,8 @@ pd.concat([pd.DataFrame([plain], index=["without"]), with_identity]).round(4)
 # spare: a splinter that points exactly the right way wins the cosine against the component that holds the column, so
 # with ten components the score is far worse than what the picture shows.
 #
-# We have not tuned this any further, and the 40-10 network with an identity not at all: `pdh.run("apd/tms_40-10_id")`
-# starts from the settings of the one without. [13 · SPD on superposition](13_spd_superposition.ipynb) takes the same
+# We have not tuned this any further, and the 40-10 network with an identity not at all: `pdh.shipped("apd/tms_40-10_id")`
+# has the settings of the one without, and fails by much more. [13 · SPD on superposition](13_spd_superposition.ipynb) takes the same
 # networks apart with SPD.
 
 # %% [markdown]
