@@ -15,9 +15,8 @@ quarter too. In all, for n mechanisms that are each on with probability p:
 
 The Lp formulation has another minimality loss, and there only C follows.
 
-Proportion is necessary but not always enough. Of 8 features in 3 dimensions SPD finds all, and APD in two seeds of three.
-Of 20 in 5 APD does not find all with the learning rate and steps for 5 in 2 (MMCS 0.87 to 0.91, three seeds): start from
-the preset for 40 in 10 there, which has a slower one, a long warm-up and more steps.
+Proportion is necessary but not always enough. From the presets for 5 features in 2 dimensions SPD finds all of 8 in 3,
+and APD does so in two seeds of three. Of 20 in 5 APD does not find all (MMCS 0.87 to 0.91, three seeds).
 """
 
 import math
