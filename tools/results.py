@@ -64,7 +64,8 @@ def toy_models() -> Iterable[Iterable[str]]:
         alive = column["alive in embed"]
         if column["alive in identity"] != NO:
             alive += f", identity {column['alive in identity']}"
-        lengths = column["paper's ML2R"], column["ML2R"]
+        length, of_alive = column["ML2R"], column["ML2R, alive only"]
+        lengths = column["paper's ML2R"], length if length == of_alive else f"{length}, alive only {of_alive}"
         yield f"`{name}`", column["paper's MMCS"], column["MMCS"], *lengths, alive, column["seeds"], _seconds(name)
     for (name, _), run in manifest().items():
         if name.startswith("apd/tms") and name.endswith("_id"):

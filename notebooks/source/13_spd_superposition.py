@@ -748,8 +748,9 @@ for name, which in {"SPD": run_id, "APD": apd_id}.items():
 pd.DataFrame.from_dict(by_method, orient="index").round(3)
 
 # %% [markdown]
-# Columns of $W$ now come in parts, spread over components, and ML2R is far below the 0.89 that APD reaches without the
-# identity. [07 · APD on superposition](07_apd_superposition.ipynb) looks at this failure more closely. SPD avoids
+# APD's columns of $W$ now come in parts, spread over components, and ML2R is far below the 0.89 that it reaches without the
+# identity. (SPD's ML2R is the score's fault again, as in *Five seeds*: a dead piece has won a column. The last column of the table
+# shows that its pieces are as long as they should be.) [07 · APD on superposition](07_apd_superposition.ipynb) looks at this failure more closely. SPD avoids
 # it by not asking the question: its pieces live in one matrix, and which ones belong together is left for later.
 
 # %% [markdown]
@@ -1144,7 +1145,7 @@ pd.DataFrame(table_1)
 
 # %% [markdown]
 # Directions agree in all four, one subcomponent for each feature, and $m_1$ for the identity: 2 and 10, as in the paper.
-# The lengths agree to a percent or two. ML2R is about 1 or just below where $p_I = 1$, above 1 where $p_I = 2$, and highest
+# The lengths of the alive ones agree to a percent or two. Their ML2R is about 1 or just below where $p_I = 1$, above 1 where $p_I = 2$, and highest
 # for `spd/tms_40-10_id`. All this is in the paper's rows too.
 #
 # Where $p_I = 2$, our surplus is only a third to a half of theirs. Longer training may explain it: a run of 8,000 steps at a
