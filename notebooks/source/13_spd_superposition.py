@@ -509,8 +509,8 @@ summary
 #
 # Why two rows for ML2R? It takes, for each column, the component with the best *cosine*, and a cosine ignores length. Fifteen dead
 # subcomponents are fifteen arrows of length 0.005 that point anywhere. Sometimes one of them fits a column of $W$ better than the
-# true one by a hair. It wins, its ratio is near 0, and a fifth of the mean is gone: the dips to 0.8 in the history above, and one finished
-# run of sixteen that we met while writing this. So the middle row is ML2R as the paper defines it, and the last row asks alive
+# true one by a hair. It wins, its ratio is near 0, and a fifth of the mean is gone: the dips to 0.8 in the history above, and now and then
+# the end of a run. So the middle row is ML2R as the paper defines it, and the last row asks alive
 # subcomponents only.
 
 # %% [markdown]
