@@ -9,7 +9,8 @@ from pd_helpers.analysis import scrubbing
 
 size = {"n_features": 8, "d_resid": 30, "d_mlp": 4, "feature_probability": 0.2, "target_steps": 300, "target_seed": 0}
 brief = {"C": 9, "steps": 40, "batch_size": 64, "lr": 0.01, "init_std": None, "show_progress": False, "device": "cpu"}
-runs = {rank: pdh.run("apd/resid_mlp_2", rank=rank, **size, **brief) for rank in (1, 2, 3)}
+losses = {"top_k": 1.28, "top_k_start": 4.0, "simplicity_coeff": 7.0}
+runs = {rank: pdh.run("apd/resid_mlp_2", rank=rank, **size, **brief, **losses) for rank in (1, 2, 3)}
 found = {rank: scrubbing.single_feature(run, 2000, torch.Generator().manual_seed(0)) for rank, run in runs.items()}
 """
 

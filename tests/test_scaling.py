@@ -48,7 +48,7 @@ def test_a_warning_says_what_follows():
         "proportion; set them to choose otherwise"
     )
     with pytest.warns(UserWarning, match=sentence):
-        resized(preset("spd/tms_5-2").settings, {"n_features": 20, "n_hidden": 5, "lr": 0.01})
+        resized(preset("spd/tms_5-2").settings, {"target_steps": 3, "n_features": 20, "n_hidden": 5, "lr": 0.01})
 
 
 @pytest.mark.parametrize(("p", "least", "most"), [(0.0, 1 / 256, 1 / 256), (1e-6, 1 / 256, 1 / 256), (1.0, 4, 4.5)])

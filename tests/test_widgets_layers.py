@@ -8,7 +8,7 @@ from pd_helpers.analysis import importance_matrices, neuron_contributions
 from pd_helpers.widgets import LayersLab
 
 SMALL = {"n_features": 8, "d_resid": 30, "d_mlp": 4, "feature_probability": 0.2, "target_steps": 100}
-QUICK = {"C": 9, "steps": 40, "batch_size": 64, "n_init": 1}
+QUICK = {"C": 9, "steps": 40, "batch_size": 64, "n_init": 1, "importance_coeff": 1e-5}
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,12 @@ from pd_helpers.widgets import AblationLab, FeatureLab, SharingLab
 SMALL = {"n_features": 8, "d_resid": 30, "d_mlp": 4, "feature_probability": 0.2, "target_steps": 300, "target_seed": 0}
 
 
+LOSSES = {"top_k": 1.28, "top_k_start": 4.0, "simplicity_coeff": 7.0}
+
+
 def small(**changes):
-    settings = {"C": 9, "rank": 3, "steps": 60, "batch_size": 64, "lr": 0.01, "init_std": None, **SMALL, **changes}
+    quick = {"C": 9, "rank": 3, "steps": 60, "batch_size": 64, "lr": 0.01, "init_std": None}
+    settings = {**quick, **LOSSES, **SMALL, **changes}
     return pdh.run("apd/resid_mlp_2", show_progress=False, device="cpu", **settings)
 
 
@@ -108,7 +112,7 @@ def test_the_sharing_lab_follows_its_slider(runs, errors):
 
 def test_labs_refuse_what_they_cannot_draw(runs, errors):
     tms = pdh.prepare("apd/tms_5-2", target_steps=5, show_progress=False)
-    spd = pdh.prepare("spd/resid_mlp_1", show_progress=False, C=3, **SMALL)
+    spd = pdh.prepare("spd/resid_mlp_1", show_progress=False, C=3, importance_coeff=1e-5, **SMALL)
     for other in (tms, spd):
         for lab in (FeatureLab, AblationLab):
             with pytest.raises(ValueError, match="APD run on a ResidualMLP"):

@@ -175,11 +175,11 @@ for c, (ax, term) in enumerate(zip(axes[0], four_terms, strict=True)):
     pdh.plots.columns(ax, W, colors=["0.75"] * 5, width=4, reach=0.35, limit=1.6)
     pdh.plots.columns(ax, term, labels=False, limit=1.6).set_title(f"NMF term {c}", fontsize=10)
     ax.set(xticklabels=[], yticklabels=[])
-directions = four_terms.sum(dim=2) / four_terms.sum(dim=2).norm(dim=1, keepdim=True)
+term_directions = four_terms.sum(dim=2) / four_terms.sum(dim=2).norm(dim=1, keepdim=True)
 pdh.show(
     fig,
     alt="The four terms of the non-negative factorisation, over W in grey. Each one's arrows point in one direction: "
-    + "; ".join(f"({a:.2f}, {b:.2f})" for a, b in directions.tolist())
+    + "; ".join(f"({a:.2f}, {b:.2f})" for a, b in term_directions.tolist())
     + ". Every arrow of W is put together from two of them.",
 )
 

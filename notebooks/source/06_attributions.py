@@ -217,8 +217,8 @@ pdh.show(
 
 # %%
 for name, P in (("a fifth of each mechanism", Z / 5), ("random parts, doubled", 2 * R)):
-    real = ablation.root_mean_square(ablation.ablated(target, data, {"embed": P}))
-    print(f"{name}: correlation {correlation(real, attributions.attributions(target, data, {'embed': P})):.3f}")
+    effect = ablation.root_mean_square(ablation.ablated(target, data, {"embed": P}))
+    print(f"{name}: correlation {correlation(effect, attributions.attributions(target, data, {'embed': P})):.3f}")
 
 # %% [markdown]
 # So it is. The correlation says how well the estimate predicts removal for a *given* cut, and nothing about how good the cut is.

@@ -56,8 +56,8 @@ def mlp() -> nn.Sequential:
     return nn.Sequential(OrderedDict(hidden=nn.Linear(64, 32), relu=nn.ReLU(), logits=nn.Linear(32, 10)))
 
 
-def train(seed: int, make=mlp, inputs: Tensor = x_train, steps: int = 1500) -> nn.Module:
-    """A classifier of digits."""
+def classifier(seed: int, make=mlp, inputs: Tensor = x_train, steps: int = 1500) -> nn.Module:
+    """A trained one."""
     torch.manual_seed(seed)
     network = make()
     optimiser = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=0.3)
@@ -74,7 +74,7 @@ def accuracy(output: Tensor) -> float:
     return (output.argmax(dim=1) == y_test).double().mean().item()
 
 
-network, twin = train(seed=0), train(seed=1)
+network, twin = classifier(seed=0), classifier(seed=1)
 own_loss = F.cross_entropy(network(x_test), y_test).item()
 twin_kl = losses.kl_divergence(twin(x_test), network(x_test)).item()
 print(f"test accuracy {accuracy(network(x_test)):.3f}, loss {own_loss:.3f} nats")
@@ -666,7 +666,7 @@ class Transformer(nn.Module):
     def __init__(self):
         super().__init__()
         self.embed = nn.Linear(8, 32)
-        self.position = nn.Parameter(0.1 * torch.randn(8, 32))
+        self.position = nn.Parameter(nn.init.normal_(torch.empty(8, 32), std=0.1))
         self.block = nn.TransformerEncoderLayer(d_model=32, nhead=4, dim_feedforward=64, dropout=0.0, batch_first=True)
         self.logits = nn.Linear(32, 10)
 
@@ -677,7 +677,8 @@ class Transformer(nn.Module):
 
 train_pictures, test_pictures = x_train.view(-1, 1, 8, 8), x_test.view(-1, 1, 8, 8)
 train_lines, test_lines = x_train.view(-1, 8, 8), x_test.view(-1, 8, 8)
-conv, transformer = train(0, conv_net, train_pictures, steps=400), train(0, Transformer, train_lines, steps=400)
+conv = classifier(0, conv_net, train_pictures, steps=400)
+transformer = classifier(0, Transformer, train_lines, steps=400)
 print(
     f"test accuracy: conv net {accuracy(conv(test_pictures)):.3f}, transformer {accuracy(transformer(test_lines)):.3f}"
 )

@@ -48,7 +48,11 @@ def resized(settings: Settings, overrides: Mapping[str, Any]) -> Settings:
     if not changes:
         return plain
     was = settings.target.to_dict()
-    sizes = [f"{key}={value}" for key, value in overrides.items() if key in was and value != was[key]]
+    sizes = [
+        f"{key}={value}"
+        for key, value in overrides.items()
+        if key in was and value != was[key] and not key.startswith("target_")
+    ]
     now = " and ".join(f"{name} is {value:g} instead of {before[name]:g}" for name, value in changes.items())
     warnings.warn(f"with {', '.join(sizes)}, {now}, in proportion; set them to choose otherwise", stacklevel=2)
     return plain.replace(**changes)
