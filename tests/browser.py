@@ -42,7 +42,7 @@ from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
-TRAINING = 400  # seconds that a lab may train: on a machine's two busy cores, three times what it takes on idle ones
+TRAINING = 900  # seconds that a lab may train: far more than it takes, since a machine may be slow and busy
 TALLEST = 16_000  # pixels of notebook in one picture; Chromium draws no window taller than 16384
 
 # No telephoning home, and every cell in the page at once: by default JupyterLab leaves out those out of view.

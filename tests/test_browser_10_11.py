@@ -34,9 +34,9 @@ pdh.widgets.LpLab(run)
 
 def test_in_the_lp_lab_one_component_holds_all_columns_until_simplicity_breaks_it_up(jupyter):
     serve_cells(jupyter, "lp", LP)
-    # A component without a column of its own may win one by chance: ML2R is from 0.78 to 1, as rounding decides.
+    # How the processor rounds decides whether one column leaves, and whether a splinter wins one: ML2R is 0.78 to 1.
     assert float(jupyter.text(".pdh-ml2r")) > 0.7
-    assert jupyter.text(".pdh-own") == "0"
+    assert jupyter.text(".pdh-own") in "01"
     jupyter.slider("simplicity λ_S").press("End")
     jupyter.slider("minimality λ_M").press("Home")  # before the first training has ended, which is given up
     jupyter.eventually(lambda: float(jupyter.text(".pdh-ml2r")) < 0.6, "columns are split", timeout=TRAINING)
