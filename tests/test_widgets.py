@@ -91,6 +91,23 @@ class TestLab:
         assert (lab.finished, lab.progress.bar.description) == ([3], "trained")
         assert lab.progress.bar.value == lab.progress.bar.max == 20
 
+    def test_a_lab_is_trained_only_when_all_of_its_trainings_are_over(self, monkeypatch):
+        """Until then the old picture, or that of the first training, must not be taken for the answer."""
+        lab, said, show = CountingLab(n_steps=3), [], Progress.show
+
+        async def train_twice(self):
+            await self.follow(self.count(), self.n_steps)
+            await self.follow(self.count(), self.n_steps)
+
+        def heard(self, state, *rest):
+            said.append(state)
+            show(self, state, *rest)
+
+        monkeypatch.setattr(CountingLab, "retrain", train_twice)
+        monkeypatch.setattr(Progress, "show", heard)
+        lab.number.value = 3
+        assert said == ["preparing", "training", "training", "trained"]
+
     def test_a_move_cancels_the_training_before(self):
         lab = CountingLab()
 

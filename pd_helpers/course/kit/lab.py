@@ -193,6 +193,7 @@ class LiveLab(Lab):
         """
         if self.task is not None:
             self.task.cancel()
+        self.progress.show("preparing", "info")
         if _running_loop() is None:
             asyncio.run(self._settle_and_retrain())
         else:
@@ -206,6 +207,8 @@ class LiveLab(Lab):
             self.progress.show("failed", "danger")
             self._numbers.value = markup(f"{type(error).__name__}: {error}")
             raise
+        total = self.progress.bar.max
+        self.progress.show("trained", "success", total, total)
 
     def cancel(self) -> None:
         """Stop training; the picture stays as it was last drawn, until a slider moves."""
@@ -229,7 +232,7 @@ class LiveLab(Lab):
                 updated = time.perf_counter()
             await asyncio.sleep(0.001)
             yielded = time.perf_counter()
-        self.progress.show("trained", "success", total, total)
+        self.progress.bar.value = total
         self.update()
 
 
