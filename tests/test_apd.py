@@ -245,6 +245,16 @@ def test_inputs_without_a_control_bit_are_merged_and_change_nothing(attribute_at
     torch.testing.assert_close((values, grads), (all_values, all_grads), **SHARP)
 
 
+def test_a_gated_network_whose_weights_were_changed_is_not_taken_for_silent():
+    network = make_target(preset("apd/gated").target, 0, show_progress=False)
+    x = torch.tensor([[4.0, 0, 0, 0, 0], [1.0, 0, 0, 0, 0], [4.0, 1, 0, 0, 0]])
+    assert network.silent_rows(x).tolist() == [True, True, False]
+    network.mlps[1].W_in.weight[3, 0] = 1.5  # 1.5 · 4 - 5 > 0: this neuron is on without a bit
+    assert network.silent_rows(x).tolist() == [False, True, False]
+    network.mlps[0].W_in.bias[0] = 0.1
+    assert network.silent_rows(x) is None
+
+
 def test_components_sum_is_where_attributions_are_taken_when_asked():
     target, _, batch = networks("tms")
     model = randomize(decompose(target, {"embed": 4}, rank=2), seed=4)

@@ -57,6 +57,13 @@ def test_top_k_stays_possible_for_any_probability(p, least, most):
     assert at("apd/resid_mlp_2", feature_probability=1.0).config.top_k_start == 200
 
 
+def test_a_target_that_does_not_say_its_extent_leaves_all_as_it_is(monkeypatch):
+    monkeypatch.setattr(TMSConfig, "extent", None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert resized(preset("spd/tms_5-2").settings, {"n_features": 20}).config == preset("spd/tms_5-2").config
+
+
 def test_a_run_and_its_reproduction_have_the_same_settings(tmp_path):
     quick = {"n_features": 8, "n_hidden": 3, "steps": 4, "target_steps": 3, "n_init": 1, "batch_size": 64}
     with pytest.warns(UserWarning, match="C is 8 instead of 5"):

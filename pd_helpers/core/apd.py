@@ -200,7 +200,7 @@ class APD(Method):
         """s_c(x) of the whole batch; None in the Lp formulation, where no components are chosen."""
         if self.config.attribution_p:
             return None
-        A = [component_attributions(self.model, part.rows, self.config) for part in parts]
+        A = [self.attributions(part.rows) for part in parts]
         return batch_top_k(joined(parts, A), self.config.n_active(step, batch.n_inputs))
 
     def _losses(self, batch: Batch, target: Forward, active: Bool[Tensor, "_ C"] | None) -> Losses:

@@ -184,7 +184,7 @@ class ComponentModel(nn.Module):
         return {path: weight.numel() for path, weight in self.targets.items()}
 
     def faithfulness(self) -> Float[Tensor, ""]:
-        """The faithfulness loss."""
+        """The faithfulness loss; see `losses.faithfulness`."""
         n_uses = Counter(use.layer for use in self.uses.values())
         return losses.faithfulness(self.targets, self.sums, n_uses, self.n_parameters)
 

@@ -61,6 +61,8 @@ def resized(settings: Settings, overrides: Mapping[str, Any]) -> Settings:
 def _factors(settings: Settings, plain: Settings) -> dict[str, float]:
     """Field of the decomposition → the factor by which it follows the sizes of the target."""
     old, new = settings.target.extent, plain.target.extent
+    if old is None or new is None:
+        return {}
     more = new.n_mechanisms / old.n_mechanisms
     factors = {"C": more}
     if getattr(plain.config, "attribution_p", None) is None:

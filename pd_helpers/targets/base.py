@@ -41,7 +41,7 @@ class Extent(NamedTuple):
     n_outputs: int
     """Number of outputs, over which errors are means."""
     n_parameters: int
-    """Number of parameters of all decomposed matrices, over which simplicity is a mean."""
+    """Number of parameters of all uses of decomposed matrices, over which simplicity is a mean."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,9 @@ class TargetConfig(Config):
         return []
 
     @property
-    def extent(self) -> Extent:
-        """How large the target is, as far as the losses of a decomposition depend on it."""
-        raise NotImplementedError
+    def extent(self) -> Extent | None:
+        """How large the target is, as far as the losses of a decomposition depend on it; None if it does not say."""
+        return None
 
     def features(self) -> Callable[[int, Generator], Tensor]:
         """The data distribution on which this target is trained and decomposed."""

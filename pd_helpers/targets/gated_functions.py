@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 
@@ -78,9 +79,16 @@ class GatedNetwork(ResidualMLP):
         self.register_buffer("coefficients", torch.zeros(n_functions, len(RANGES)))
         self.register_buffer("owner", torch.zeros(n_layers, self.d_mlp, dtype=torch.long))
 
-    def silent_rows(self, x: Float[Tensor, "rows n_inputs"]) -> Bool[Tensor, " rows"]:
-        """Rows without a control bit: there the biases hold all neurons at zero, as they do with weights of 0."""
-        return ~x[:, 1:].any(dim=1)
+    def silent_rows(self, x: Float[Tensor, "rows n_inputs"]) -> Bool[Tensor, " rows"] | None:
+        """Rows on which all neurons are off; in the network as it is written, those without a control bit.
+
+        There the stream is W_E x in every layer. None if weights of zero would turn a neuron on, or if the output reads
+        what the embedding writes: then such rows are not like a row of zeros.
+        """
+        if any((mlp.W_in.bias > 0).any() for mlp in self.mlps) or (self.W_U @ self.W_E).any():
+            return None
+        s = F.linear(x, self.W_E)  # (rows, d_resid)
+        return torch.stack([(mlp.W_in(s) <= 0).all(dim=1) for mlp in self.mlps]).all(dim=0)
 
     @property
     def ideal(self) -> dict[tuple[str, ...], int | None]:

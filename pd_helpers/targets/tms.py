@@ -54,7 +54,8 @@ class TMSConfig(TrainedConfig):
 
     @property
     def extent(self) -> Extent:
-        return Extent(self.n_features, self.feature_probability, self.n_features, self.n_hidden * self.n_features)
+        n_parameters = 2 * self.n_hidden * self.n_features + self.identity * self.n_hidden**2
+        return Extent(self.n_features, self.feature_probability, self.n_features, n_parameters)
 
     def features(self) -> SparseFeatures:
         return SparseFeatures(self.n_features, self.feature_probability)
