@@ -1,5 +1,4 @@
-"""Exercises on comparing APD with SPD (notebook 16): rank correlations, ROC areas, components without gradients, and
-what follows from what was measured."""
+"""Exercises on comparing APD with SPD (notebook 16): two measures, components without gradients, and judgement."""
 
 import torch
 import torch.nn.functional as F
@@ -119,44 +118,33 @@ weighed = judgement(
     "weighed",
     {1: FAILS, 2: HOLDS, 3: FAILS, 4: OPEN, 5: HOLDS},
     {
-        (
-            1,
-            HOLDS,
-        ): "statement 1: the sums of notebook 08 are faithful, and yet features lie in two components each with "
-        "the same neurons; two halves add up to a whole as well as one whole does.",
-        (
-            1,
-            OPEN,
-        ): "statement 1: notebook 08 did look, at features that are split over two components although the sum is "
-        "faithful.",
-        (
-            2,
-            FAILS,
-        ): "statement 2: notebook 09 computed the price of each component as it is and with all its neurons in one "
-        "layer; look which is higher.",
-        (2, OPEN): "statement 2: notebook 09 did measure it, on the components of the two-layer network.",
-        (
-            3,
-            HOLDS,
-        ): "statement 3: compare the rows of the first table on this page for 5 and for 40 features; on which of "
-        "them are more of the values of top-k good?",
-        (3, OPEN): "statement 3: this page varied top-k by the same factors on 5 and on 40 features.",
-        (
-            4,
-            HOLDS,
-        ): "statement 4: in all of our targets features are independent and treated alike, so none has directions "
-        "that lie close for a reason; nothing here was able to show it.",
-        (4, FAILS): "statement 4: nothing here speaks against it; no target of ours has features that belong together.",
-        (
-            5,
-            FAILS,
-        ): "statement 5: count the numbers; a component of full rank holds as many as the network, a piece of rank "
-        "one d_in + d_out.",
-        (
-            5,
-            OPEN,
-        ): "statement 5: no experiment is needed, only counting: of what size are a component of full rank and a "
-        "piece of rank one?",
+        1: {
+            HOLDS: "statement 1: the sums of notebook 08 are faithful, and yet features lie in two components each "
+            "with the same neurons; two halves add up to a whole as well as one whole does.",
+            OPEN: "statement 1: notebook 08 did look, at features that are split over two components although the sum "
+            "is faithful.",
+        },
+        2: {
+            FAILS: "statement 2: notebook 09 computed the price of each component as it is and with all its neurons in "
+            "one layer; look which is higher.",
+            OPEN: "statement 2: notebook 09 did measure it, on the components of the two-layer network.",
+        },
+        3: {
+            HOLDS: "statement 3: compare the rows of the first table on this page for 5 and for 40 features; on which "
+            "of them are more of the values of top-k good?",
+            OPEN: "statement 3: this page varied top-k by the same factors on 5 and on 40 features.",
+        },
+        4: {
+            HOLDS: "statement 4: in all of our targets features are independent and treated alike, so none has "
+            "directions that lie close for a reason; nothing here was able to show it.",
+            FAILS: "statement 4: nothing here speaks against it; no target of ours has features that belong together.",
+        },
+        5: {
+            FAILS: "statement 5: count the numbers; a component of full rank holds as many as the network, a piece of "
+            "rank one d_in + d_out.",
+            OPEN: "statement 5: no experiment is needed, only counting: of what size are a component of full rank and "
+            "a piece of rank one?",
+        },
     },
 )
 
@@ -182,9 +170,11 @@ kinship = judgement(
     "kinship",
     _KINSHIP,
     {
-        (i, method): f"{fact}; statement {i} is about one that {_HINTS[i]}."
+        i: {
+            method: f"{fact}; statement {i} is about one that {_HINTS[i]}."
+            for method, fact in _METHODS.items()
+            if method != right
+        }
         for i, right in _KINSHIP.items()
-        for method, fact in _METHODS.items()
-        if method != right
     },
 )

@@ -13,15 +13,13 @@ import itertools
 import time
 from collections.abc import Iterator
 from typing import NamedTuple
-from unittest.mock import patch
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from pd_helpers.core import apd
-from pd_helpers.core.components import ComponentModel
+from pd_helpers.analysis import ablation
 from pd_helpers.core.training import generator, progress
 from pd_helpers.runs.run import Run
 
@@ -123,23 +121,21 @@ def _flow(steps: list[int], sizes: list[dict[str, Tensor]]) -> GradientFlow:
 
 
 @torch.no_grad()
-def removals(model: ComponentModel, x: Float[Tensor, "rows d_in"], _config: object = None) -> Float[Tensor, "rows C"]:
+def removals(run: Run, x: Float[Tensor, "rows d_in"]) -> Float[Tensor, "rows C"]:
     """How far the output moves when a component is removed while all others stay on, root mean square over outputs."""
-    C = next(iter(model.layers.values())).C
-    masks = 1 - torch.eye(C, dtype=x.dtype, device=x.device)  # one row for each component that is off
-
-    def output(mask: Tensor) -> Tensor:
-        return model(x, model.masks_of_inputs(mask.expand(len(x), -1), x)).output
-
-    whole = output(torch.ones_like(masks[0]))
-    return torch.stack([(output(mask) - whole).square().mean(dim=-1).sqrt() for mask in masks], dim=1)
+    model = run.components
+    P = {path: layer.P for path, layer in model.layers.items()}
+    return ablation.root_mean_square(ablation.ablated(run.target, x, P, model.sums))
 
 
 def train_by_removal(run: Run) -> Run:
-    """Train a prepared APD run to its end: where APD takes attributions, it takes the effects of real removals."""
-    with patch.object(apd, "component_attributions", removals):
+    """Train a prepared APD run of one initialisation to its end, with `removals` in the place of attributions."""
+    run.method.attributions = lambda x: removals(run, x)  # hides the method's own
+    try:
         for _ in run.steps():
             pass
+    finally:
+        del run.method.attributions
     return run
 
 

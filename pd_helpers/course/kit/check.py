@@ -95,16 +95,16 @@ class Judgement(Check):
     first one is named.
     """
 
-    why: Mapping[tuple[int, int], str] = field(default_factory=dict)
-    """(statement, wrong answer) → a sentence that says why it is wrong."""
+    why: Mapping[int, Mapping[int, str]] = field(default_factory=dict)
+    """Statement → wrong answer → a sentence that says why it is wrong."""
 
     def _mistake(self, cases: Sequence[tuple], answers: Mapping[int, Tensor], wrong: Sequence[int]) -> str | None:
         (statement,) = cases[wrong[0]]
         choice = answers[wrong[0]]
-        return self.why.get((statement, choice.item())) if choice.ndim == 0 else None
+        return self.why[statement].get(choice.item()) if choice.ndim == 0 else None
 
 
-def judgement(name: str, right: Mapping[int, int], why: Mapping[tuple[int, int], str]) -> Judgement:
+def judgement(name: str, right: Mapping[int, int], why: Mapping[int, Mapping[int, str]]) -> Judgement:
     """A check of a function from a statement's number to that of the answer, of which `right` has the right ones."""
 
     def given(statement: int) -> int:
@@ -113,7 +113,11 @@ def judgement(name: str, right: Mapping[int, int], why: Mapping[tuple[int, int],
     def with_one_wrong(place: int, choice: int) -> Solution:
         return lambda statement: choice if statement == place else right[statement]
 
-    slips = {sentence: with_one_wrong(*pair) for pair, sentence in why.items()}
+    slips = {
+        sentence: with_one_wrong(statement, choice)
+        for statement, sentences in why.items()
+        for choice, sentence in sentences.items()
+    }
     return Judgement(name, given, lambda: [(statement,) for statement in right], slips, why=why)
 
 

@@ -78,7 +78,7 @@ def outside_losses(
     draw = torch.Generator().manual_seed(0)
     x = run.data(n_rows, draw)
     x = x[x.any(dim=1)]
-    importances, wanted = run.importances(x), run.target(x)
+    importances, target_output = run.importances(x), run.target(x)
     parts = OutsideParts(run)
 
     def masks(rows: slice | Tensor, generator: Generator) -> dict[str, Tensor]:
@@ -87,22 +87,22 @@ def outside_losses(
     @torch.no_grad()
     def error(outside: Outside | None) -> float:
         same = torch.Generator().manual_seed(1)
-        return F.mse_loss(parts.output(x, masks(slice(None), same), outside), wanted).item()
+        return F.mse_loss(parts.output(x, masks(slice(None), same), outside), target_output).item()
 
     with torch.no_grad():
         on = {path: torch.ones_like(g) for path, g in importances.items()}
         difference = (parts.output(x, on, parts.outside) - parts.output(x, on, None)).abs().max().item()
-    found = {"none": error(None), "random": error(parts.outside)}
+    errors = {"none": error(None), "random": error(parts.outside)}
     optimizer = torch.optim.Adam(parts.free, lr=0.1 * parts.free[0].detach().std().item())
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in progress(range(steps), total=steps, description="parts outside", show=show_progress):
         rows = torch.randint(len(x), (batch_size,), generator=draw)
-        loss = F.mse_loss(parts.output(x[rows], masks(rows, draw), parts.outside), wanted[rows])
+        loss = F.mse_loss(parts.output(x[rows], masks(rows, draw), parts.outside), target_output[rows])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
-    return found | {"trained": error(parts.outside), "all on": difference}
+    return errors | {"trained": error(parts.outside), "all on": difference}
 
 
 def _null_space(vectors: Float[Tensor, "C d"]) -> Float[Tensor, "C free"]:
