@@ -19,20 +19,16 @@ from typing import Any
 import badges
 from course_files import Parser
 
+from pd_helpers.runs import shipped
 from pd_helpers.runs.presets import preset
-from pd_helpers.runs.shipped import shipped_sweep
 
 ROOT = Path(__file__).resolve().parents[1]
 NO = "–"
 
-Cells = dict[tuple[str, str], str]
-"""(row, column) of a notebook's table → what stands there."""
-
 
 def manifest() -> dict[tuple[str, str], dict[str, Any]]:
     """(experiment, variant) → what the manifest says of that shipped run."""
-    runs = json.loads((ROOT / "pd_helpers/shipped/manifest.json").read_text())["runs"]
-    return {(run["name"], run["variant"]): run for run in runs}
+    return {(run["name"], run["variant"]): run for run in shipped.manifest()["runs"]}
 
 
 def printed(notebook: str, *words: str) -> list[list[str]]:
@@ -119,10 +115,10 @@ def spd_residual() -> Iterable[Iterable[str]]:
 
 def gated() -> Iterable[Iterable[str]]:
     """How many functions of the hand-written network have a component that computes them alone."""
-    table = shipped_sweep("apd/gated", "seeds")
-    found = Counter(table["n_served"])
+    table = shipped.shipped_sweep("apd/gated", "seeds")
+    seeds = Counter(table["n_served"])
     yield "functions with a component of their own", *(f"{n} of 4" for n in range(5))
-    yield f"`apd/gated`, of {len(table)} seeds", *(str(found[n]) for n in range(5))
+    yield f"`apd/gated`, of {len(table)} seeds", *(str(seeds[n]) for n in range(5))
 
 
 def _of(name: str) -> list[dict[str, Any]]:
