@@ -135,7 +135,7 @@ with torch.no_grad():
 # %% [markdown]
 # A price that is added up over layers charges the same for one component in two layers as for its two halves in one layer each. But the one
 # component takes one place of the top-k, and the halves take two. **Top-k is what binds layers together.** (That compares two ways
-# to cut the *same* weights. Whether it is dearer to be in two layers than in one is another question; see *Are layers privileged?*)
+# to cut the *same* weights. Whether a component pays more for being in two layers than in one is another question; see *Are layers privileged?*)
 #
 # ## Neuron by neuron
 #
