@@ -266,7 +266,7 @@ class TestInterrupts:
             pdh.resume(tmp_path / "run", target=MLP(), data=lambda n, _: torch.randn(n, 3))
         resumed = pdh.resume(tmp_path / "run", target=MLP(), data=gaussian, show_progress=False)
         assert_same(resumed, fit())
-        assert resumed.data is gaussian
+        assert resumed.data.data is gaussian  # a feed, which gives the network what the function draws
 
     def test_a_second_ctrl_c_does_not_wait(self, tmp_path):
         with pytest.raises(KeyboardInterrupt, match=r"stopped; pdh.resume\('.*run', target=.*\) continues it"):

@@ -34,7 +34,7 @@ from tools.course_files import Parser
 if TYPE_CHECKING:
     import pandas
 
-TOLERANCE = 5e-4
+TOLERANCE = 1e-4
 """Singular values below this share of a layer's largest one are cut."""
 LIGHT_SNAPSHOTS = 20
 """Largest number of snapshots of a run whose snapshots would take more than `HEAVY` bytes otherwise."""
