@@ -464,20 +464,20 @@ pd.DataFrame({name: errors(each) for name, each in {"1 layer": one, **runs}.item
 def continued(each: pdh.Run, faithfulness_coeff: float) -> pdh.Run:
     """A hundred more steps from the end of a run of two layers."""
     settings = {"steps": 100, "lr": 1e-3, "faithfulness_coeff": faithfulness_coeff}
-    again = pdh.prepare("spd/resid_mlp_2", target=each, device="cpu", show_progress=False, warm_up=False, **settings)
-    ended = each.method.parameters()
+    new_run = pdh.prepare("spd/resid_mlp_2", target=each, device="cpu", show_progress=False, warm_up=False, **settings)
+    trained = each.method.parameters()
     with torch.no_grad():
-        for name, parameter in again.method.parameters().items():
-            parameter.copy_(ended[name])
-    return again.train(show_progress=False)
+        for name, parameter in new_run.method.parameters().items():
+            parameter.copy_(trained[name])
+    return new_run.train(show_progress=False)
 
 
-more = {"where it ended": run} | {f"weight {weight}": continued(run, weight) for weight in (1, 30)}
+continuations = {"where it ended": run} | {f"weight {weight}": continued(run, weight) for weight in (1, 30)}
 pd.DataFrame(
     {
         name: errors(each)
         | {"alive in W_in, on the data": " + ".join(str(n) for n in list(each.metrics["n_alive"].values())[::2])}
-        for name, each in more.items()
+        for name, each in continuations.items()
     }
 )
 
