@@ -88,7 +88,7 @@ class GatedNetwork(ResidualMLP):
         if any((mlp.W_in.bias > 0).any() for mlp in self.mlps) or (self.W_U @ self.W_E).any():
             return None
         s = F.linear(x, self.W_E)  # (rows, d_resid)
-        return torch.stack([(mlp.W_in(s) <= 0).all(dim=1) for mlp in self.mlps]).all(dim=0)
+        return torch.cat([mlp.W_in(s) for mlp in self.mlps], dim=1).amax(dim=1) <= 0
 
     @property
     def ideal(self) -> dict[tuple[str, ...], int | None]:
