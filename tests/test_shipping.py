@@ -152,7 +152,17 @@ class TestCuttingToRank:
 
 
 class TestShipping:
-    def test_an_apd_run_is_cut_to_rank(self, empty):
+    def test_a_light_apd_run_is_shipped_as_it_is(self, empty):
+        run = small_run(C=6)
+        ship.ship(run)
+        again = pdh.shipped("apd/tms_5-2")
+        assert all(map(torch.equal, again.components.factors, run.components.factors))
+        assert evaluate(again) == run.metrics
+        assert [s.step for s in again.snapshots] == [s.step for s in run.snapshots]
+        assert torch.equal(again.snapshots[3].P("embed"), run.snapshots[3].P("embed"))
+
+    def test_a_heavy_apd_run_is_cut_to_rank(self, empty, monkeypatch):
+        monkeypatch.setattr(ship, "HEAVY", 100)
         run = small_run(C=6)
         with torch.no_grad():
             layer = run.components.layers["embed"]
@@ -167,10 +177,9 @@ class TestShipping:
         torch.testing.assert_close(again.components.layers["embed"].P.detach(), P)
         assert_metrics_agree(evaluate(again), run.metrics, "cpu")
         pd.testing.assert_frame_equal(again.history, run.history)
-        assert [s.step for s in again.snapshots] == [s.step for s in run.snapshots]
-        assert torch.equal(again.snapshots[3].P("embed"), run.snapshots[3].P("embed"))
 
-    def test_components_of_different_rank_are_stored_without_zeros(self, empty):
+    def test_components_of_different_rank_are_stored_without_zeros(self, empty, monkeypatch):
+        monkeypatch.setattr(ship, "HEAVY", 100)
         run = small_run(C=6, rank=3)
         layer, draw = run.components.layers["embed"], torch.Generator().manual_seed(0)
         with torch.no_grad():

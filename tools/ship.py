@@ -4,8 +4,8 @@
     python -m tools.ship apd/tms_5-2 ...           train and ship all variants of these experiments
     python -m tools.ship spd/tms_40-10:seed1 ...   train and ship these variants only
 
-`RUNS` and `SWEEPS` are the plan. To save space, factors of full rank are cut to their numerical rank, and large runs
-keep at most 20 snapshots, in half precision, or none; run.json records the largest changes that this makes.
+`RUNS` and `SWEEPS` are the plan. To save space, large factors of full rank are cut to their numerical rank, and runs
+with large snapshots keep at most 20 of them, in half precision, or none; run.json records the largest changes.
 """
 
 import json
@@ -34,12 +34,12 @@ from tools.course_files import Parser
 if TYPE_CHECKING:
     import pandas
 
-TOLERANCE = 1e-4
+TOLERANCE = 5e-4
 """Singular values below this share of a layer's largest one are cut."""
 LIGHT_SNAPSHOTS = 20
 """Largest number of snapshots of a run whose snapshots would take more than `HEAVY` bytes otherwise."""
 HEAVY = 500_000
-"""Number of bytes that the snapshots of a run may take."""
+"""Number of bytes that the snapshots of a run may take, and its factors before they are cut."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,8 @@ def ship(run: Run, variant: str = shipped.DEFAULT) -> Path:
         raise ValueError("run is not finished; run.train() finishes it")
     tensors, facts = run.pack()
     facts["shipped"] = {"variant": variant}
-    if run.method.spans_layers:
+    factors = sum(t.nbytes for name, t in tensors.items() if name.startswith(("U.", "V.")))
+    if run.method.spans_layers and factors > HEAVY:
         tensors, facts = cut_to_rank(tensors, facts)
         for path in facts["layers"]:
             tensors |= files.factors_to_store(path, tensors[f"U.{path}"], tensors[f"V.{path}"])
