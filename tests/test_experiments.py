@@ -371,6 +371,23 @@ def test_a_component_with_less_than_its_bit_needs_is_silent():
     assert evaluation.known_target_metrics(run, Generator()) == {"n_served": 0}
 
 
+@pytest.mark.parametrize(("scale", "expected"), [(1.0, 0), (0.4, 1)])
+def test_active_components_together_compute_what_they_hold(scale, expected):
+    """There is a place for each, but neurons that lack most of their weights sleep."""
+    run = of_functions([2, 0, 3, 5], scale)
+    run.method.config = run.method.config.replace(top_k=4.0)
+    found = gated_functions.sparse_errors(run, 1000, Generator().manual_seed(0))
+    torch.testing.assert_close(found, torch.full((4,), float(expected)), rtol=0, atol=1e-5)
+
+
+def test_a_missing_function_is_the_only_one_that_active_components_get_wrong():
+    run = of_functions([2, 0, 3])  # none holds function 3
+    run.method.config = run.method.config.replace(top_k=4.0)
+    found = gated_functions.sparse_errors(run, 1000, Generator().manual_seed(0))
+    torch.testing.assert_close(found, torch.tensor([0.0, 0, 0, 1]), rtol=0, atol=1e-5)
+    assert gated_functions.sparse_errors(run, 1, Generator().manual_seed(3)).isnan().any()
+
+
 def test_a_component_of_two_functions_is_like_each_in_part():
     run = of_functions([2, 2, 3, 5])
     found, net = gated_functions.serving(run), run.target

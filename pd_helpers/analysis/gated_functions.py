@@ -1,8 +1,9 @@
 """Which component serves which function of the hand-written network, and how well (APD figs. 12 and 13)?
 
-serving   cosine similarity of each function's mechanism with each component
-purity    share of a component's squared weights that serve each function
-alone     what the network computes with one component only
+serving         cosine similarity of each function's mechanism with each component
+purity          share of a component's squared weights that serve each function
+alone           what the network computes with one component only
+sparse_errors   how well the active components together compute each function
 """
 
 from typing import NamedTuple
@@ -10,10 +11,11 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Generator, Tensor
 
-from pd_helpers.analysis.decomposed import Decomposed, gated_network
+from pd_helpers.analysis.decomposed import Decomposed, attributions, gated_network
 from pd_helpers.analysis.importance_matrices import hungarian_order
+from pd_helpers.core.attributions import batch_top_k
 from pd_helpers.targets.gated_functions import X_MAX
 
 
@@ -78,6 +80,25 @@ def alone(run: Decomposed, n_points: int = 200) -> Alone:
     inputs = torch.cat([x.repeat(n).unsqueeze(1), bits], dim=1).to(run.components.factors[0])
     outputs = [run.components(inputs, mask.expand(len(inputs), C)).output for mask in torch.eye(C).to(inputs)]
     return Alone(x, net(inputs).view(n, n_points), torch.stack(outputs).view(C, n, n_points).transpose(0, 1))
+
+
+@torch.no_grad()
+def sparse_errors(run: Decomposed, n_inputs: int, generator: Generator) -> Float[Tensor, " n_functions"]:
+    """Relative error of each function with only the active components, which is what APD trains for (APD fig. 12).
+
+    The batch top-k is taken over the whole training distribution, of which only the inputs with exactly one bit on are
+    then used: the mean squared error against the target on those, divided by its mean square there. A function whose
+    bit is never on alone has NaN.
+    """
+    net = gated_network(run)
+    x = run.data(n_inputs, generator).to(net.W_E)
+    active = batch_top_k(attributions(run, x), round(run.method.config.top_k * len(x)))
+    alone = x[:, 1:].sum(dim=1) == 1
+    x, active = x[alone], active[alone]
+    function, target = x[:, 1:].argmax(dim=1), net(x)
+    squares = torch.cat([(run.components(x, active).output - target).square(), target.square()], dim=1)
+    error, size = torch.zeros(len(net.coefficients), 2).to(x).index_add_(0, function, squares).unbind(dim=1)
+    return error / size
 
 
 SERVED = 0.1
