@@ -66,6 +66,17 @@ class SweepPlan:
     """Whether a sweep of a preset is shipped with `end_state` of every run, or with metrics alone."""
 
 
+AT_PAPER = ("apd/tms_5-2", "apd/tms_5-2_lp", "apd/gated")
+"""Experiments that are shipped over five seeds with the paper's own settings."""
+
+
+def at_paper(name: str) -> dict[str, Any]:
+    """The paper's value of every setting in which a preset of ours differs."""
+    chosen = preset(name)
+    paper = chosen.paper_settings.target.to_dict() | chosen.paper_settings.config.to_dict()
+    return {field: paper[field] for field in chosen.ours}
+
+
 RUNS = [
     *map(Plan, ("apd/tms_5-2", "apd/tms_5-2_id", "apd/tms_40-10_id", "spd/tms_5-2", "spd/tms_5-2_id")),
     *(
@@ -112,6 +123,32 @@ SWEEPS = [
         "importance",
         {"importance_coeff": [6e-4, 1e-3, 1.5e-3, 3e-3, 6e-3, 1e-2, 1.5e-2], "seed": [0, 1]},
         keep=False,
+    ),
+    *(SweepPlan(name, "paper", {"seed": list(range(5))}, at_paper(name)) for name in AT_PAPER),
+    SweepPlan(
+        "apd/tms_5-2_lp",
+        "long",
+        {"seed": list(range(5))},
+        {
+            "unit_norm": False,
+            "lr": 0.03,
+            "batch_size": 512,
+            "steps": 20_000,
+            "attribution_p": 0.5,
+            "minimality_coeff": 0.03,
+            "simplicity_coeff": 0.3,
+        },
+    ),
+    SweepPlan("apd/tms_40-10", "starts", {"n_init": [1, 3], "seed": list(range(10))}),
+    SweepPlan(
+        "apd/tms_40-10",
+        "lp",
+        {
+            "attribution_p": [0.3, 0.5, 0.7, 0.9],
+            "minimality_coeff": [0.01, 0.03],
+            "simplicity_coeff": [0.1, 1.0, 3.0],
+        },
+        {"n_init": 1},
     ),
     SweepPlan("apd/gated", "seeds", {"seed": list(range(20))}),
     SweepPlan("apd/gated", "coefficients", {"simplicity_coeff": [0.5, 1.5, 5.0, 15.0], "seed": list(range(4))}),
