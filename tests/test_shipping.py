@@ -76,7 +76,11 @@ class TestWhatIsShipped:
                 continue
             gated = entry["name"] == "apd/gated"  # whose first layer reads no input from the stream's last dimension
             first, inputs = ("mlps.0.W_in", slice(5)) if gated else ("embed", slice(None))
-            for row in table[table["error"].isna()].itertuples() if "kept" in table else ():
+            kept = [row for row in table[table["error"].isna()].itertuples() if "kept" in table]
+            for row in kept:
+                if "cosines" in row.kept:  # of a sweep that counts
+                    assert row.kept["cosines"].mean().item() == pytest.approx(row.mmcs, rel=1e-4)
+                    continue
                 P, W = (row.kept[f"{part}.{first}"][..., inputs] for part in "PW")
                 assert metrics.ml2r(P, W) == pytest.approx(row.ml2r, rel=1e-4)
 
@@ -257,7 +261,7 @@ class TestShipping:
         assert (entry["grid"], entry["config"], entry["runs"]) == (plan.grid, QUICK, 3)
 
     def test_a_sweep_without_end_states(self, empty):
-        plan = ship.SweepPlan("apd/tms_5-2", "lr", {"lr": [0.1, 0.2]}, QUICK, keep=False)
+        plan = ship.SweepPlan("apd/tms_5-2", "lr", {"lr": [0.1, 0.2]}, QUICK, keep=None)
         table = pdh.sweep(plan.name, plan.grid, n_jobs=1, show_progress=False, **plan.overrides)
         ship.ship_sweep(table, plan, "cpu")
         pd.testing.assert_frame_equal(pdh.shipped_sweep("apd/tms_5-2"), table)
@@ -269,7 +273,7 @@ class TestTheCommand:
     def plans(self, empty, monkeypatch):
         plans = [ship.Plan("apd/tms_5-2", overrides=QUICK), ship.Plan("apd/tms_5-2", "seed1", 1, QUICK)]
         monkeypatch.setattr(ship, "RUNS", plans)
-        sweeps = [ship.SweepPlan("apd/tms_5-2", "lr", {"lr": [0.1, 0.2]}, QUICK, keep=False)]
+        sweeps = [ship.SweepPlan("apd/tms_5-2", "lr", {"lr": [0.1, 0.2]}, QUICK, keep=None)]
         monkeypatch.setattr(ship, "SWEEPS", sweeps)
 
     def test_it_ships_what_is_planned_and_lists_it(self, capsys):

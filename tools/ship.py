@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from pd_helpers.analysis import metrics
 from pd_helpers.core.training import pick_device
 from pd_helpers.course.compressed_computation import ideas as mixing
 from pd_helpers.course.superposition import ideas as superposition
@@ -62,12 +63,26 @@ class SweepPlan:
     overrides: Mapping[str, Any] = field(default_factory=dict)
     table: "Callable[..., pandas.DataFrame] | None" = None
     """Called with the grid and, as keywords, the overrides; it runs on the CPU. None means that `name` is a preset."""
-    keep: bool = True
-    """Whether a sweep of a preset is shipped with `end_state` of every run, or with metrics alone."""
+    keep: Callable[[Run], Tensors] | None = end_state
+    """What is shipped of every run of a preset besides its metrics."""
 
 
 AT_PAPER = ("apd/tms_5-2", "apd/tms_5-2_lp", "apd/gated")
 """Experiments that are shipped over five seeds with the paper's own settings."""
+
+TABLE_1 = ("apd/tms_5-2", "apd/tms_40-10", *(f"spd/tms_{sizes}" for sizes in ("5-2", "40-10", "5-2_id", "40-10_id")))
+"""Rows of both papers' tables whose rates of success are shipped, for one initialisation and for the best of three."""
+
+
+@torch.no_grad()
+def columns(run: Run) -> Tensors:
+    """What is kept of runs that are counted: how each column of W is found, and how many components hold one column.
+
+    `cosines` and `ratios` (d_in,) are those of `metrics.best_match`, and `own` is `metrics.own_columns`.
+    """
+    P, W = (matrix.detach().cpu() for matrix in run.first_layer)
+    cosines, ratios = metrics.best_match(P, W)
+    return {"cosines": cosines, "ratios": ratios, "own": torch.tensor(metrics.own_columns(P, W))}
 
 
 def at_paper(name: str) -> dict[str, Any]:
@@ -114,15 +129,15 @@ SWEEPS = [
     ),
     SweepPlan("apd/tms_40-10", "simplicity", {"simplicity_coeff": [0.0, 5.0, 10.0, 20.0, 40.0]}),
     SweepPlan("apd/tms_40-10", "top_k", {"top_k": [0.3, 0.6, 1.0, 1.7, 3.0]}),
-    SweepPlan("spd/tms_40-10", "importance", {"importance_coeff": [2e-5, 5e-4]}, keep=False),
-    SweepPlan("spd/tms_40-10_id", "subcomponents", {"C": [100, 200, 400, 800]}, keep=False),
-    SweepPlan("apd/resid_mlp_1_rank4", "top_k", {"top_k": [0.4, 4.0]}, keep=False),
-    SweepPlan("apd/tms_5-2", "top_k", {"top_k": [0.04, 0.07, 0.1, 0.211, 0.4, 0.7, 1.0], "seed": [0, 1]}, keep=False),
+    SweepPlan("spd/tms_40-10", "importance", {"importance_coeff": [2e-5, 5e-4]}, keep=None),
+    SweepPlan("spd/tms_40-10_id", "subcomponents", {"C": [100, 200, 400, 800]}, keep=None),
+    SweepPlan("apd/resid_mlp_1_rank4", "top_k", {"top_k": [0.4, 4.0]}, keep=None),
+    SweepPlan("apd/tms_5-2", "top_k", {"top_k": [0.04, 0.07, 0.1, 0.211, 0.4, 0.7, 1.0], "seed": [0, 1]}, keep=None),
     SweepPlan(
         "spd/tms_5-2",
         "importance",
         {"importance_coeff": [6e-4, 1e-3, 1.5e-3, 3e-3, 6e-3, 1e-2, 1.5e-2], "seed": [0, 1]},
-        keep=False,
+        keep=None,
     ),
     *(SweepPlan(name, "paper", {"seed": list(range(5))}, at_paper(name)) for name in AT_PAPER),
     SweepPlan(
@@ -139,7 +154,7 @@ SWEEPS = [
             "simplicity_coeff": 0.3,
         },
     ),
-    SweepPlan("apd/tms_40-10", "starts", {"n_init": [1, 3], "seed": list(range(10))}),
+    *(SweepPlan(name, "rates", {"n_init": [1, 3], "seed": list(range(20))}, keep=columns) for name in TABLE_1),
     SweepPlan(
         "apd/tms_40-10",
         "lp",
@@ -331,7 +346,7 @@ def main(arguments: list[str] | None = None) -> int:
         began = time.perf_counter()
         if isinstance(plan, SweepPlan):
             device = "cpu" if plan.table else options.device
-            make = plan.table or partial(sweep, plan.name, device=device, keep=end_state if plan.keep else None)
+            make = plan.table or partial(sweep, plan.name, device=device, keep=plan.keep)
             folder = ship_sweep(make(plan.grid, **plan.overrides), plan, pick_device(device).type)
         else:
             folder = ship(run(plan.name, plan.seed, device=options.device, **plan.overrides), plan.variant)
