@@ -63,7 +63,7 @@ pdh.show(
 # $$P x = u\,(v^\top x) .$$
 #
 # First it **reads** one number, $v^\top x$: how much of $v$ is in $x$? Then it **writes** that much of $u$. Every method in this notebook writes $W$ as a sum
-# of such terms, and they differ in which.
+# of such terms. The methods differ in the terms that they choose.
 #
 # ## Singular vectors
 #

@@ -85,7 +85,7 @@ print("b =", b.numpy().round(2), " column lengths:", W.norm(dim=0).numpy().round
 # %% [markdown]
 # ## How sparse is sparse enough?
 #
-# **Predict before you run.** Now features get less rare. What happens to the pentagon at $p = 0.3$? At $p = 1$, when
+# **Predict before you run.** Now let features become more common. What happens to the pentagon at $p = 0.3$? At $p = 1$, when
 # everything is always on?
 #
 # Move the slider. Each value trains a new network, live, in a second or two; moving on cancels it.

@@ -145,7 +145,7 @@ print(f"largest difference between the outputs: {(net(x[:2000]) - target(x[:2000
 # always zero, and what $W_\text{out}$ writes there nobody reads. It can make the sum less faithful and the component longer,
 # but no loss in the course smaller. So the losses and the best answers are the same, with a fifth of the numbers. With more
 # layers there is a gap in this argument; can you find it? We come back to it when we have two. (Where a loss
-# is a mean over parameters, we go on dividing by the full number, so that the papers' coefficients keep their meaning.)
+# is a mean over parameters, we still divide by the full number, so that the papers' coefficients keep their meaning.)
 #
 # From here on, `net` is the narrow network.
 

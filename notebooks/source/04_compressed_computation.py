@@ -589,7 +589,7 @@ pdh.show(
 # Linear algebra alone gets most of the way: at $\sigma = 0.03$ semi-NMF reaches 0.070 where the trained network has 0.066. It lies
 # between the trained network and the naive 1/12 for every $\sigma$ up to 0.05. It knows nothing of the inputs but $I + M$.
 #
-# - Published: best at $\sigma \approx 0.01$ with 0.0778. At that $\sigma$ ours has 0.077, about the same; but ours goes on falling up to
+# - Published: best at $\sigma \approx 0.01$ with 0.0778. At that $\sigma$ ours has 0.077, about the same; but ours keeps falling up to
 #   $\sigma = 0.03$. We do not know what holds the published one back. Ours takes 500 rounds from scikit-learn's start.
 # - The **rank-50 fit** is a formula, and lies even a little below the trained network at its lowest. It is for one feature at a time. At $p = 0.01$, 42% of
 #   the inputs with anything on have two or more, and there signs get in each other's way.

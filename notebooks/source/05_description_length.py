@@ -152,7 +152,7 @@ told = ", ".join(f"{name} {dl.minimality(on):.2f}" for name, on in active.items(
 pdh.show(fig, alt=f"Mean number of active components per input against the tolerance, for five cuts. At 0.01: {told}.")
 
 # %% [markdown]
-# An input of these has two features on, on average. And yet at small tolerances more than three mechanisms are active. Where do the others come from? Column
+# On average, two features are on in each of these inputs. And yet at small tolerances more than three mechanisms are active. Where do the others come from? Column
 # $c$ of $W$ also *writes* output $c$, and where a neighbour's interference comes out at output $c$, removing $Z^{(c)}$ takes it away. As tolerance grows these small effects are forgiven. For
 # $\varepsilon$ up to about 0.03 the order of the cuts is always the same. We take $\varepsilon = 0.01$. (One output that changes by 0.06, and the 39 others not at all: that is an r.m.s. of 0.01.)
 #
@@ -378,8 +378,8 @@ pdh.widgets.DescriptionLengthLab(used)
 #
 # The paper describes the limits: with $\alpha = 0$ all components merge, and for $\alpha \to \infty$ all have rank one. Both need a footnote.
 #
-# - At $\alpha = 0$ components merge if they *ever meet*. Two that never do, cost the same merged or apart. (If $C$ shrank with each merger, names would get shorter,
-#   and these would merge as well. That is how the paper's sentence is true.)
+# - At $\alpha = 0$ components merge if they *ever meet*. Two components that never meet cost the same whether they are merged or not. (If $C$ shrank with each merger, names would get shorter,
+#   and these two would merge as well. That is how the paper's sentence is true.)
 # - For large $\alpha$ everything comes apart **except what is always together**. For such a pair $p_1 + p_2 - 2p_{12} = 0$, and the left side of the condition is
 #   zero whatever $\alpha$ is. And that is as it should be: that a mechanism has rank two *means* that its parts always go together.
 

@@ -640,7 +640,7 @@ all_verdicts.style.format(dict.fromkeys(all_verdicts.columns[2:], "{:.4f}") | {"
 # simple: the other seven experts of the same feature were not unused. They were large, and they **cancelled**.
 #
 # The mechanisms pass: they go up to 0.001, which is the interference that they leave out (notebook 02), and stay there along every path. That
-# is what the $\approx$ in equation 9 has to allow. The two others fail already at the end of the curve; they never were minimal.
+# is what the $\approx$ in equation 9 has to allow. The other two decompositions already fail at the end of the curve: they were never minimal.
 #
 # | what is asked of the pathological decomposition | verdict |
 # |---|---|

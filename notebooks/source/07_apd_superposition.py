@@ -294,7 +294,7 @@ pd.DataFrame(alignments).T.rename_axis("component").round(3)
 # ## Why do they shrink?
 #
 # Simplicity charges an active component for its length; minimality wants the output right. Let us work out where the
-# two balance. Suppose one feature is on, with value $x$, and its component holds the column $w$ scaled by $s$ (a number; masks have an index). The tied
+# two balance. Suppose one feature is on, with value $x$, and its component holds the column $w$ scaled by $s$. (This $s$ is a plain number. The masks $s_c$ have an index.) The tied
 # network scales its output by $s^2$:
 #
 # - minimality: the error of the output is $(1 - s^2)\lVert w\rVert^2 x$. Its square, averaged over $x$ in $[0,1]$
@@ -500,8 +500,8 @@ pdh.widgets.ShrinkageLab(run, pdh.shipped_sweep("apd/tms_5-2"))
 #
 # The paper calls this setting "very brittle", and it is. We followed three initialisations for each of 23 targets to the end, beforehand: 13 of
 # the 69, about one in five, ended with two components sharing one column and one component
-# carrying two. What does *not* tell you is the loss: sharing costs minimality just what it saves in simplicity. The
-# minimality loss alone does tell, without knowing the answer, but not at once. After 400 steps the lowest one belonged to a bad
+# carrying two. The total loss does *not* tell you: sharing costs in minimality just what it saves in simplicity. The
+# minimality loss by itself does tell you, without knowing the answer, but not at once. After 400 steps the lowest one belonged to a bad
 # initialisation for two of the 23 targets, and after 600 for none. Our preset compares its three after 1,000 steps, and trains on with the best.
 #
 # ### Which settings matter?

@@ -492,7 +492,7 @@ def losses(U, V, weights, draw, sample=sample_masks, low=leak_below, high=leak_a
 
 
 # %% [markdown]
-# And the loop. It is a generator: each item taken from it is one step. That lets us stop, compare, and go on.
+# And the loop. It is a generator: each item taken from it is one step. That lets us stop, compare, and continue.
 
 # %%
 steps, coefficients = 1600, {"faithfulness": 1.0, "recon": 1.0, "layerwise": 1.0, "importance": 0.003}
@@ -761,7 +761,7 @@ outcomes.groupby("variant", sort=False).agg(span)
 # - **Hard sigmoid twice.** One start comes out right and one does not. A gate that is dead on one input still learns from others,
 #   so the leaks are no matter of life and death here. With them both starts came out right.
 #
-# Was one of them the surprise you had expected?
+# Which of these results surprised you?
 
 # %% [markdown]
 # ## What we do differently from the paper
@@ -775,8 +775,8 @@ rows = {field: {"here": settings[field], "the paper's, and why not here": why} f
 pd.DataFrame(rows).T.style.set_properties(**{"text-align": "left", "white-space": "normal"})
 
 # %% [markdown]
-# What the package has and the sixty lines have not: any network and any number of layers; a gradient of the gates
-# written by hand, which is several times quicker for large ones; checkpoints, snapshots, stored runs. `pd_helpers/core/spd.py` reads in the
+# The package does three things that the sixty lines do not: it takes any network with any number of layers; it computes the gradient of the gates
+# by a formula written by hand, which is several times faster for large networks; and it stores checkpoints, snapshots and finished runs. `pd_helpers/core/spd.py` reads in the
 # same order as this notebook. You will find every line again.
 
 # %% [markdown]

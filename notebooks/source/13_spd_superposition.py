@@ -83,8 +83,8 @@ W = target.embed.weight  # (m1, m2) = (2, 5)
 # $$L = L_\text{faithfulness} + \beta_1 L_\text{recon} + \beta_2 L_\text{layerwise} + \beta_3 L_\text{importance},
 # \qquad \beta_1 = \beta_2 = 1,\; \beta_3 = 0.003,\; p_I = 1.$$
 #
-# The second and third push $g$ *up*, the fourth pushes it *down*. For the masks $\sigma$ leaks below 0, for the fourth loss above 1, so that
-# neither push dies where it is needed:
+# The second and third push $g$ *up*, the fourth pushes it *down*. In the masks, $\sigma$ leaks below 0; in the fourth loss, it leaks above 1. Each push therefore still has
+# a gradient where it is needed:
 
 # %%
 fig, alt = plots.leaky_sigmoids()

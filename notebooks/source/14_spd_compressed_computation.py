@@ -489,7 +489,7 @@ print(needed)
 # The neurons are the cheapest of the three by far: 22 pieces, against 41 and 42. SPD was not told about neurons. That their silence is free would explain why it found them.
 #
 # So the sentence "$W_\text{out}$ is one mechanism" needs care. What *is* true: $W_\text{out}$ does not fall into one piece per feature, as long as
-# importance is not too dear; the fifty pieces are shared by all features. What is *not* true in this run: that they
+# importance is not too expensive; the fifty pieces are shared by all features. What is *not* true in this run: that they
 # act as one.
 
 # %% [markdown]

@@ -53,7 +53,7 @@ pd.DataFrame(
 ).T
 
 # %% [markdown]
-# All were trained beforehand and come with the package: `pdh.run("spd/resid_mlp_2", seed=0)` trains the first one anew. (Seed 1 stood still for most of its minutes.)
+# All were trained beforehand and come with the package: `pdh.run("spd/resid_mlp_2", seed=0)` trains the first one anew. (The time recorded for seed 1 includes a long pause of the machine.)
 #
 # ## The networks
 #

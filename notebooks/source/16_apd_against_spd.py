@@ -548,7 +548,7 @@ pdh.show(
 
 # %% [markdown]
 # **Right: for SPD's pieces all four orders are equally good** down to the error that SPD was trained to reach ("random masks" cost 1.1e-5 in this run). Below that, learned importances have no
-# opinion: they are 0 for all that is left, and which of those to keep first is chance. Gradients go on.
+# opinion: they are 0 for all that is left, and which of those to keep first is chance. Gradients continue to tell them apart.
 #
 # **Left: for APD's components no order helps much.** The error is lowest with about five components, and then it gets *worse*; at sixty it is hardly better than at five, and only all 130 make it small. Presumably each further component brings a part of
 # something that only the sum of all cancels.

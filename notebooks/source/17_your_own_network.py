@@ -912,8 +912,8 @@ pdh.checks.subcomponents_per_input(subcomponents_per_input)
 # judging.judge(run, x_test, y_test, torch.Generator().manual_seed(0))
 # ```
 #
-# **Save, stop and go on.** With `out=`, checkpoints are written on the way. After Ctrl-C or a crash,
-# `pdh.resume("runs/mine", target=network, data=x_train)` goes on where it was. `pdh.load("runs/mine", target=network)` reads a finished run, and
+# **Save, stop and continue.** With `out=`, checkpoints are written on the way. After Ctrl-C or a crash,
+# `pdh.resume("runs/mine", target=network, data=x_train)` continues from the last of them. `pdh.load("runs/mine", target=network)` reads a finished run, and
 # `run.save("folder")` writes one that had no `out`.
 #
 # **Sweep.** `fit_all` above is a sweep in four lines: `joblib.Parallel` over `pdh.fit`, any setting, any seed. (`pdh.sweep` does the same for
