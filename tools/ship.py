@@ -21,6 +21,7 @@ import torch
 
 from pd_helpers.analysis import metrics
 from pd_helpers.core.training import pick_device
+from pd_helpers.course.apd_gated_functions import ideas as gated
 from pd_helpers.course.compressed_computation import ideas as mixing
 from pd_helpers.course.superposition import ideas as superposition
 from pd_helpers.runs import files, shipped
@@ -167,6 +168,12 @@ SWEEPS = [
     ),
     SweepPlan("apd/gated", "seeds", {"seed": list(range(20))}),
     SweepPlan("apd/gated", "coefficients", {"simplicity_coeff": [0.5, 1.5, 5.0, 15.0], "seed": list(range(4))}),
+    SweepPlan(
+        "apd/gated",
+        "from_mechanisms",
+        {"lr": [0.001, 0.003, 0.01], "seed": list(range(5))},
+        table=gated.from_mechanisms,
+    ),
     SweepPlan(
         "tms/sparsity",
         "phases",
