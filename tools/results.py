@@ -19,6 +19,7 @@ from typing import Any
 import badges
 from course_files import Parser
 
+from pd_helpers.analysis import metrics
 from pd_helpers.runs import shipped
 from pd_helpers.runs.presets import preset
 
@@ -113,6 +114,29 @@ def spd_residual() -> Iterable[Iterable[str]]:
         yield f"`{name}`", str(run["seed"]), *r, *alive, off, *errors, f"{run['seconds'] / 60:.0f}"
 
 
+def own_settings() -> Iterable[Iterable[str]]:
+    """Experiments at the paper's own settings: in how many seeds every feature, or function, has a component."""
+    yield "experiment", "seeds", "complete", "MMCS of the complete ones, paper", "here", "ML2R, paper", "here"
+    for sweep in shipped.manifest()["sweeps"]:
+        if sweep["variant"] != "paper":
+            continue
+        name, table = sweep["name"], shipped.shipped_sweep(sweep["name"], "paper")
+        whole, published = table[[_is_complete(row) for _, row in table.iterrows()]], preset(name).published
+        scores = []
+        for metric in ("mmcs", "ml2r"):
+            given = f"{published[metric][0]:.3f}" if metric in published else NO
+            scores += [given, f"{whole[metric].mean():.3f}" if len(whole) and metric in published else NO]
+        yield f"`{name}`", str(len(table)), str(len(whole)), *scores
+
+
+def _is_complete(row: Any) -> bool:
+    """Whether each column of W has a component of its own, or each hand-written function one that computes it alone."""
+    if "n_served" in row:
+        return row["n_served"] == 4
+    P, W = row["kept"]["P.embed"], row["kept"]["W.embed"]
+    return metrics.own_columns(P, W) == W.shape[1]
+
+
 def gated() -> Iterable[Iterable[str]]:
     """How many functions of the hand-written network have a component that computes them alone."""
     table = shipped.shipped_sweep("apd/gated", "seeds")
@@ -141,6 +165,7 @@ TABLES: Mapping[str, Callable[[], Iterable[Iterable[str]]]] = {
     "toy models": toy_models,
     "apd residual": apd_residual,
     "spd residual": spd_residual,
+    "own settings": own_settings,
     "gated": gated,
 }
 
