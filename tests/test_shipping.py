@@ -84,6 +84,22 @@ class TestWhatIsShipped:
                 P, W = (row.kept[f"{part}.{first}"][..., inputs] for part in "PW")
                 assert metrics.ml2r(P, W) == pytest.approx(row.ml2r, rel=1e-4)
 
+    @pytest.mark.parametrize(
+        ("name", "variant"),
+        [
+            ("apd/tms_5-2", "shrinkage"),
+            ("apd/tms_5-2_lp", "coefficients"),
+            ("apd/tms_40-10", "simplicity"),
+            ("apd/gated", "coefficients"),
+            ("mlp/mixing", "models"),
+        ],
+    )
+    def test_the_sweep_that_a_name_alone_stands_for_stays_the_same(self, name, variant):
+        assert next(entry["variant"] for entry in MANIFEST["sweeps"] if entry["name"] == name) == variant
+        pd.testing.assert_frame_equal(
+            pdh.shipped_sweep(name).drop(columns="kept"), pdh.shipped_sweep(name, variant).drop(columns="kept")
+        )
+
     def test_what_is_not_shipped(self):
         with pytest.raises(
             ValueError, match="no run of 'apd/tms_52' is shipped: did you mean 'apd/tms_5-2'.*shipped are"

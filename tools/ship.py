@@ -108,7 +108,7 @@ RUNS = [
     *(Plan("apd/resid_mlp_1_rank4", f"top_k{k:g}", overrides={"top_k": k}) for k in (1.0, 2.0)),
     *(Plan("spd/resid_mlp_1", f"beta{b:.0e}", overrides={"importance_coeff": b}) for b in (1e-6, 3e-6, 1e-4, 1e-3)),
 ]
-SWEEPS = [
+SWEEPS = [  # of several of one experiment, the first is what pdh.shipped_sweep(name) reads
     SweepPlan(
         "apd/tms_5-2",
         "shrinkage",
@@ -140,34 +140,8 @@ SWEEPS = [
         {"importance_coeff": [6e-4, 1e-3, 1.5e-3, 3e-3, 6e-3, 1e-2, 1.5e-2], "seed": [0, 1]},
         keep=None,
     ),
-    *(SweepPlan(name, "paper", {"seed": list(range(5))}, at_paper(name)) for name in AT_PAPER),
-    SweepPlan(
-        "apd/tms_5-2_lp",
-        "long",
-        {"seed": list(range(5))},
-        {
-            "unit_norm": False,
-            "lr": 0.03,
-            "batch_size": 512,
-            "steps": 20_000,
-            "attribution_p": 0.5,
-            "minimality_coeff": 0.03,
-            "simplicity_coeff": 0.3,
-        },
-    ),
-    *(SweepPlan(name, "rates", {"n_init": [1, 3], "seed": list(range(20))}, keep=columns) for name in TABLE_1),
-    SweepPlan(
-        "apd/tms_40-10",
-        "lp",
-        {
-            "attribution_p": [0.3, 0.5, 0.7, 0.9],
-            "minimality_coeff": [0.01, 0.03],
-            "simplicity_coeff": [0.1, 1.0, 3.0],
-        },
-        {"n_init": 1},
-    ),
-    SweepPlan("apd/gated", "seeds", {"seed": list(range(20))}),
     SweepPlan("apd/gated", "coefficients", {"simplicity_coeff": [0.5, 1.5, 5.0, 15.0], "seed": list(range(4))}),
+    SweepPlan("apd/gated", "seeds", {"seed": list(range(20))}),
     SweepPlan(
         "apd/gated",
         "from_mechanisms",
@@ -193,6 +167,32 @@ SWEEPS = [
         "probability",
         {"kind": list(mixing.SIGMAS), "p": [0.001, 0.01, 0.03, 0.1, 0.3, 1.0]},
         table=mixing.sweep,
+    ),
+    *(SweepPlan(name, "paper", {"seed": list(range(5))}, at_paper(name)) for name in AT_PAPER),
+    SweepPlan(
+        "apd/tms_5-2_lp",
+        "long",
+        {"seed": list(range(5))},
+        {
+            "unit_norm": False,
+            "lr": 0.03,
+            "batch_size": 512,
+            "steps": 20_000,
+            "attribution_p": 0.5,
+            "minimality_coeff": 0.03,
+            "simplicity_coeff": 0.3,
+        },
+    ),
+    *(SweepPlan(name, "rates", {"n_init": [1, 3], "seed": list(range(20))}, keep=columns) for name in TABLE_1),
+    SweepPlan(
+        "apd/tms_40-10",
+        "lp",
+        {
+            "attribution_p": [0.3, 0.5, 0.7, 0.9],
+            "minimality_coeff": [0.01, 0.03],
+            "simplicity_coeff": [0.1, 1.0, 3.0],
+        },
+        {"n_init": 1},
     ),
 ]
 
@@ -307,6 +307,8 @@ def list_shipped() -> dict[str, Any]:
         else:
             config = _changes_from_preset(facts)
             runs.append({**entry, "seed": facts["seed"], "config": config, "metrics": facts["metrics"]})
+    order = {(plan.name, plan.variant): i for i, plan in enumerate(SWEEPS)}
+    sweeps.sort(key=lambda entry: order.get((entry["name"], entry["variant"]), len(order)))
     total = round(sum(entry["megabytes"] for entry in runs + sweeps), 3)
     return {"megabytes": total, "runs": runs, "sweeps": sweeps}
 

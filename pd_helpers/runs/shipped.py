@@ -58,7 +58,7 @@ def shipped_sweep(name: str, variant: str | None = None) -> "pandas.DataFrame":
 
     Its column `kept` holds for each run a dict with the components P.<layer> (C, d_out, d_in) and the target's
     W.<layer> (d_out, d_in), or with weights and M for "mlp/mixing"; some sweeps have no such column. If `variant` is
-    None, the first variant is read.
+    None, the first one in the manifest is read.
 
     >>> table = pdh.shipped_sweep("apd/tms_5-2")
     >>> table.query("simplicity_coeff == 0.7 and schatten_p == 1.0")[["top_k", "ml2r"]]
