@@ -18,6 +18,7 @@ from typing import Any
 
 import badges
 from course_files import Parser
+from scipy.stats import binomtest
 
 from pd_helpers.analysis import metrics
 from pd_helpers.runs import shipped
@@ -129,6 +130,23 @@ def own_settings() -> Iterable[Iterable[str]]:
         yield f"`{name}`", str(len(table)), str(len(whole)), *scores
 
 
+def rates() -> Iterable[Iterable[str]]:
+    """In how many seeds of the toy models every feature ends with a component of its own, with 95% intervals."""
+    yield "experiment, seeds that are complete", "of", "one initialisation", "best of three"
+    for sweep in shipped.manifest()["sweeps"]:
+        if sweep["variant"] == "rates":
+            table = shipped.shipped_sweep(sweep["name"], "rates")
+            complete = table["kept"].map(lambda saved: int(saved["own"]) == len(saved["cosines"]))
+            groups = [complete[table["n_init"] == n] for n in (1, 3)]
+            yield f"`{sweep['name']}`", str(len(groups[0])), *(_rate(int(group.sum()), len(group)) for group in groups)
+
+
+def _rate(k: int, n: int) -> str:
+    """A number of successes, and the interval (Wilson's) that their rate lies in with 95% confidence."""
+    low, high = binomtest(k, n).proportion_ci(method="wilson")
+    return f"{k} ({low:.0%} to {high:.0%})"
+
+
 def _is_complete(row: Any) -> bool:
     """Whether each column of W has a component of its own, or each hand-written function one that computes it alone."""
     if "n_served" in row:
@@ -166,6 +184,7 @@ TABLES: Mapping[str, Callable[[], Iterable[Iterable[str]]]] = {
     "apd residual": apd_residual,
     "spd residual": spd_residual,
     "own settings": own_settings,
+    "rates": rates,
     "gated": gated,
 }
 
