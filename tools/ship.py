@@ -21,7 +21,6 @@ import torch
 
 from pd_helpers.analysis import metrics
 from pd_helpers.core.training import pick_device
-from pd_helpers.course.apd_gated_functions import ideas as gated
 from pd_helpers.course.compressed_computation import ideas as mixing
 from pd_helpers.course.superposition import ideas as superposition
 from pd_helpers.runs import files, shipped
@@ -52,6 +51,8 @@ class Plan:
     variant: str = shipped.DEFAULT
     seed: int = 0
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    snapshots: bool = True
+    """Whether its snapshots are shipped; those of a run of which only metrics are shown would be dead weight."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,8 @@ def at_paper(name: str) -> dict[str, Any]:
 
 
 RUNS = [
-    *map(Plan, ("apd/tms_5-2", "apd/tms_5-2_id", "apd/tms_40-10_id", "spd/tms_5-2", "spd/tms_5-2_id")),
+    *map(Plan, ("apd/tms_5-2", "apd/tms_5-2_id", "spd/tms_5-2", "spd/tms_5-2_id")),
+    Plan("apd/tms_40-10_id", snapshots=False),
     *(
         Plan(name, f"seed{seed}", seed)
         for name in ("apd/tms_40-10", "spd/tms_40-10", "spd/tms_40-10_id")
@@ -142,12 +144,6 @@ SWEEPS = [  # of several of one experiment, the first is what pdh.shipped_sweep(
     ),
     SweepPlan("apd/gated", "coefficients", {"simplicity_coeff": [0.5, 1.5, 5.0, 15.0], "seed": list(range(4))}),
     SweepPlan("apd/gated", "seeds", {"seed": list(range(20))}),
-    SweepPlan(
-        "apd/gated",
-        "from_mechanisms",
-        {"lr": [0.001, 0.003, 0.01], "seed": list(range(5))},
-        table=gated.from_mechanisms,
-    ),
     SweepPlan(
         "tms/sparsity",
         "phases",
@@ -197,10 +193,11 @@ SWEEPS = [  # of several of one experiment, the first is what pdh.shipped_sweep(
 ]
 
 
-def ship(run: Run, variant: str = shipped.DEFAULT) -> Path:
+def ship(run: Run, variant: str = shipped.DEFAULT, snapshots: bool = True) -> Path:
     """Make a finished run part of the package; it replaces what was shipped under its name and variant.
 
-    Returns the folder; raises ValueError for a run that is not finished.
+    `snapshots` says whether those are shipped too, as far as `thin_snapshots` leaves them. Returns the folder; raises
+    ValueError for a run that is not finished.
     """
     if not run.metrics:
         raise ValueError("run is not finished; run.train() finishes it")
@@ -211,7 +208,7 @@ def ship(run: Run, variant: str = shipped.DEFAULT) -> Path:
         tensors, facts = cut_to_rank(tensors, facts)
         for path in facts["layers"]:
             tensors |= files.factors_to_store(path, tensors[f"U.{path}"], tensors[f"V.{path}"])
-    return _ship(run.name, variant, *thin_snapshots(tensors, facts))
+    return _ship(run.name, variant, *(thin_snapshots if snapshots else without_snapshots)(tensors, facts))
 
 
 def ship_sweep(table: "pandas.DataFrame", plan: SweepPlan, device: str) -> Path:
@@ -271,7 +268,7 @@ def thin_snapshots(tensors: Tensors, facts: Facts) -> tuple[Tensors, Facts]:
     steps = facts["snapshot_steps"]
     capacity = 2 * HEAVY * len(steps) // sum(t.nbytes for t in heavy.values())  # number of snapshots, half precision
     if capacity < 2:  # a single snapshot would add nothing to the run itself
-        return {k: t for k, t in tensors.items() if k not in heavy}, facts | {"snapshot_steps": []}
+        return without_snapshots(tensors, facts)
     indices = torch.linspace(0, len(steps) - 1, min(LIGHT_SNAPSHOTS, len(steps), capacity)).round().long()
     light = {name: t[indices].half() for name, t in heavy.items()}
 
@@ -281,6 +278,11 @@ def thin_snapshots(tensors: Tensors, facts: Facts) -> tuple[Tensors, Facts]:
 
     notes = {**facts["shipped"], "largest_change_of_snapshots": {path: change(path) for path in facts["layers"]}}
     return tensors | light, facts | {"snapshot_steps": [steps[i] for i in indices.tolist()], "shipped": notes}
+
+
+def without_snapshots(tensors: Tensors, facts: Facts) -> tuple[Tensors, Facts]:
+    """A packed run without its snapshots."""
+    return {k: t for k, t in tensors.items() if not k.startswith("snapshots.")}, facts | {"snapshot_steps": []}
 
 
 def _ship(name: str, variant: str, tensors: Tensors, facts: Facts, format: str = files.FORMAT) -> Path:
@@ -358,7 +360,8 @@ def main(arguments: list[str] | None = None) -> int:
             make = plan.table or partial(sweep, plan.name, device=device, keep=plan.keep)
             folder = ship_sweep(make(plan.grid, **plan.overrides), plan, pick_device(device).type)
         else:
-            folder = ship(run(plan.name, plan.seed, device=options.device, **plan.overrides), plan.variant)
+            trained = run(plan.name, plan.seed, device=options.device, **plan.overrides)
+            folder = ship(trained, plan.variant, plan.snapshots)
         print(f"{key} in {time.perf_counter() - began:.0f} s: {folder}")
     return 0
 
