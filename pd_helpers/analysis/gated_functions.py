@@ -13,9 +13,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from pd_helpers.analysis.decomposed import Decomposed, attributions, gated_network
+from pd_helpers.analysis.decomposed import Decomposed, gated_network
 from pd_helpers.analysis.importance_matrices import hungarian_order
-from pd_helpers.core.attributions import batch_top_k
 from pd_helpers.targets.gated_functions import X_MAX
 
 
@@ -86,17 +85,16 @@ def alone(run: Decomposed, n_points: int = 200) -> Alone:
 def sparse_errors(run: Decomposed, n_inputs: int, generator: Generator) -> Float[Tensor, " n_functions"]:
     """Relative error of each function with only the active components, which is what APD trains for (APD fig. 12).
 
-    The batch top-k is taken over the whole training distribution, of which only the inputs with exactly one bit on are
-    then used: the mean squared error against the target on those, divided by its mean square there. A function whose
-    bit is never on alone has NaN.
+    Components are chosen on `n_inputs` inputs of the training distribution, of which only those with exactly one bit on
+    are then used: the mean squared error against the target on them, divided by the target's mean square. 0 is perfect,
+    and 1 is an output of zero; a function whose bit is never on alone has NaN. Raises TypeError for another target.
     """
     net = gated_network(run)
     x = run.data(n_inputs, generator).to(net.W_E)
-    active = batch_top_k(attributions(run, x), round(run.method.config.top_k * len(x)))
-    alone = x[:, 1:].sum(dim=1) == 1
-    x, active = x[alone], active[alone]
+    importances, alone = run.importances(x), x[:, 1:].sum(dim=1) == 1
+    x, masks = x[alone], {use: g[alone] for use, g in importances.items()}
     function, target = x[:, 1:].argmax(dim=1), net(x)
-    squares = torch.cat([(run.components(x, active).output - target).square(), target.square()], dim=1)
+    squares = torch.cat([(run.components(x, masks).output - target).square(), target.square()], dim=1)
     error, size = torch.zeros(len(net.coefficients), 2).to(x).index_add_(0, function, squares).unbind(dim=1)
     return error / size
 
