@@ -19,6 +19,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 import jaxtyping
 import matplotlib
 import pytest
+import torch
 
 # Only this process: an environment variable would reach the notebooks' kernels and hide their figures.
 matplotlib.use("Agg")
@@ -27,6 +28,8 @@ matplotlib.use("Agg")
 jaxtyping.install_import_hook("pd_helpers", "typechecker.check")
 
 from browser import browser_executable, chromium, jupyter, jupyter_server  # noqa: E402, F401 (fixtures)
+
+collect_ignore = [] if torch.cuda.is_available() else ["test_gpu.py"]
 
 MINUTES = Path(__file__).parents[1] / "notebooks" / "minutes.json"
 
