@@ -21,6 +21,7 @@ import torch
 
 from pd_helpers.analysis import metrics
 from pd_helpers.core.training import pick_device
+from pd_helpers.course.apd_gated_functions import ideas as gated
 from pd_helpers.course.compressed_computation import ideas as mixing
 from pd_helpers.course.superposition import ideas as superposition
 from pd_helpers.runs import files, shipped
@@ -189,6 +190,12 @@ SWEEPS = [  # of several of one experiment, the first is what pdh.shipped_sweep(
             "simplicity_coeff": [0.1, 1.0, 3.0],
         },
         {"n_init": 1},
+    ),
+    SweepPlan(
+        "apd/gated",
+        "from_mechanisms",
+        {"lr": [0.001, 0.003, 0.01], "seed": list(range(5))},
+        table=gated.from_mechanisms,
     ),
 ]
 
