@@ -78,13 +78,15 @@ class Schedule(Protocol):
 
 
 def learning_rate(step: int, config: Schedule, warmup_fraction: float = 0.0) -> float:
-    """The learning rate at a step: a linear warm-up, then constant or half a cosine down to zero."""
+    """The learning rate at a step: a linear warm-up, then constant, or down to zero along half a cosine or a line."""
     warmup = int(config.steps * warmup_fraction)
     if step < warmup:
         return config.lr * (step + 1) / warmup
     if config.schedule == "constant":
         return config.lr
     fraction = (step - warmup) / (config.steps - warmup)
+    if config.schedule == "linear":
+        return config.lr * (1 - fraction)
     return config.lr * 0.5 * (1 + math.cos(math.pi * fraction))
 
 

@@ -159,6 +159,7 @@ class TrainedConfig(TargetConfig):
     lr = property(lambda self: self.target_lr)
     schedule = property(lambda self: self.target_schedule)
     steps = property(lambda self: self.target_steps)
+    target_warmup_fraction = 0.0
 
     def new(self, seed: int, device: str | torch.device = "cpu") -> nn.Module:
         """The network before training."""
@@ -195,7 +196,7 @@ class TargetTraining:
         """Train in place, one step for each item taken, and freeze the parameters at the end; yields the steps done."""
         data = self.config.features()
         while self.step < self.config.target_steps:
-            set_learning_rate(self.optimizer, learning_rate(self.step, self.config))
+            set_learning_rate(self.optimizer, learning_rate(self.step, self.config, self.config.target_warmup_fraction))
             x = data(self.config.target_batch_size, self.generator)
             with threads_for(x.numel()), torch.enable_grad():
                 self.optimizer.zero_grad(set_to_none=True)

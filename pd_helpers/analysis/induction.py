@@ -1,0 +1,103 @@
+"""What each subcomponent of an induction network does, from the weights and the task alone.
+
+Two mechanisms are known to be there (`targets.induction`). For each of the matrices q, k, v, o of a layer its
+subcomponents' contributions to that mechanism are numbers that add up exactly:
+
+    previous token    q, k of layer 0: the contrast of scores between a position and the one before it
+                      v, o of layer 0: what they add to the contrast of layer 1's score at the marker's successor
+    induction         q, k of layer 1: the contrast of scores between the last position and the marker's successor
+                      v, o of layer 1: what they add to the logit of the answer, less the mean over all tokens
+
+The subcomponents that carry a mechanism are the fewest that make nine tenths of each sum (`attention.fewest`).
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from pd_helpers.analysis import attention
+from pd_helpers.analysis.decomposed import Decomposed
+from pd_helpers.targets.induction import InductionNetwork, InductionSequences
+
+
+class Contributions(NamedTuple):
+    """What pairs of q and k, and single subcomponents of v and o, contribute to one mechanism."""
+
+    pairs: Float[Tensor, "heads C_q C_k"]
+    values: Float[Tensor, " C_v"]
+    outputs: Float[Tensor, " C_o"]
+
+    def carriers(self, share: float = attention.SHARE) -> dict[str, Bool[Tensor, " C"]]:
+        """Matrix (q, k, v, o) → which of its subcomponents carry the mechanism."""
+        of_pairs = attention.fewest(self.pairs, share).any(dim=0)
+        return {
+            "q": of_pairs.any(dim=1),
+            "k": of_pairs.any(dim=0),
+            "v": attention.fewest(self.values, share),
+            "o": attention.fewest(self.outputs, share),
+        }
+
+
+def induction_network(run: Decomposed) -> InductionNetwork:
+    """The induction network of two layers that the run decomposes; raises TypeError if it decomposes another."""
+    if not isinstance(run.target, InductionNetwork) or len(run.target.blocks) != 2:
+        raise TypeError(
+            f"run must decompose an InductionNetwork of two layers, but decomposes a {type(run.target).__name__}"
+        )
+    return run.target
+
+
+@torch.no_grad()
+def previous_token(run: Decomposed, x: Int[Tensor, "batch length"], sequences: InductionSequences) -> Contributions:
+    """What subcomponents of layer 0 contribute to attending to the token before, and to telling layer 1 of it."""
+    net = induction_network(run)
+    scores = attention.pairs(run, x, "blocks.0.q", "blocks.0.k", net.blocks[0].n_heads)
+    entering = run.components.entering(x)
+    second = net.blocks[1]
+    q = second.by_head(second.q(entering["blocks.1.q"][:, -1:]))  # (batch, heads, 1, d_head)
+    W_K = second.k.weight.unflatten(0, (second.n_heads, -1))  # (heads, d_head, d)
+    reads = torch.einsum("bhqe,hed->bd", q, W_K) / q.shape[-1] ** 0.5  # what the last query looks for in the stream
+    place = sequences.places(x) + 1
+    values, outputs = _passed_on(run, 0, entering)  # (batch, length, C, d)
+    return Contributions(found.contrast_by_offset(1), *(_contrast(added, reads, place) for added in (values, outputs)))
+
+
+@torch.no_grad()
+def induction(run: Decomposed, x: Int[Tensor, "batch length"], sequences: InductionSequences) -> Contributions:
+    """What subcomponents of layer 1 contribute to attending to the marker's successor, and to the answer's logit."""
+    net = induction_network(run)
+    scores = attention.pairs(run, x, "blocks.1.q", "blocks.1.k", net.blocks[1].n_heads)
+    W_U = net.unembed.weight
+    reads = W_U[sequences.answers(x)] - W_U.mean(dim=0)  # (batch, d)
+    added = _passed_on(run, 1, run.components.entering(x))
+    of_last = [torch.einsum("bcd,bd->c", each[:, -1], reads) / len(x) for each in added]
+    return Contributions(scores.contrast_at(-1, sequences.places(x) + 1), *of_last)
+
+
+def _passed_on(run: Decomposed, i: int, entering: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """What each subcomponent of v, and of o, of a layer adds to the stream at each position (batch, length, C, d).
+
+    Subcomponents of v pass through the target's own o, those of o read the target's own mixture.
+    """
+    net, model = induction_network(run), run.components
+    block, path = net.blocks[i], f"blocks.{i}."
+    scores = block.by_head(block.q(entering[path + "q"])) @ block.by_head(block.k(entering[path + "k"])).mT
+    pattern = attention.patterns(scores / (scores.new_tensor(block.q.out_features / block.n_heads)) ** 0.5)
+    inner = {name: model.inner({**entering})[path + name].squeeze(-1) for name in "vo"}  # (batch, length, C)
+    V_c, O_c = model.layers[path + "v"], model.layers[path + "o"]
+    U_v = V_c.U.squeeze(-1).unflatten(1, (block.n_heads, -1))  # (C, heads, d_head)
+    W_O = block.o.weight.unflatten(1, (block.n_heads, -1))  # (d, heads, d_head)
+    written = torch.einsum("che,dhe->chd", U_v, W_O)  # what o makes of each, head by head
+    mixed = torch.einsum("bhqk,bkc->bqch", pattern, inner["v"])
+    return torch.einsum("bqch,chd->bqcd", mixed, written), inner["o"].unsqueeze(-1) * O_c.U.squeeze(-1)
+
+
+def _contrast(
+    added: Float[Tensor, "batch length C d"], reads: Float[Tensor, "batch d"], place: Int[Tensor, " batch"]
+) -> Float[Tensor, " C"]:
+    """Mean over inputs of what is added along `reads` at one position, less the mean over all others."""
+    along = torch.einsum("btcd,bd->btc", added, reads)  # (batch, length, C)
+    there = along[torch.arange(len(along)), place]
+    return (there - (along.sum(dim=1) - there) / (along.shape[1] - 1)).mean(dim=0)
