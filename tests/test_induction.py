@@ -98,15 +98,20 @@ class TestNetwork:
         torch.testing.assert_close(network.stream(x), s)
         torch.testing.assert_close(network(x), s[:, -1] @ network.unembed.weight.T)
 
-    def test_training_learns_the_task_and_is_the_same_every_time(self):
-        config = InductionConfig(target_steps=450)
+    def test_training_learns_the_task(self):
+        config = InductionConfig(target_steps=700)
         network, sequences = make_target(config, 0, show_progress=False), config.features()
         x = drawn(config, n=2000, seed=5)
         assert accuracy(network, x, sequences) > 0.99
         assert accuracy(config.new(0), x, sequences) < 0.1
-        again = make_target(config.replace(target_steps=450), 0, show_progress=False)
-        assert all(a.equal(b) for a, b in zip(network.parameters(), again.parameters(), strict=True))
         assert not any(parameter.requires_grad for parameter in network.parameters())
+
+    def test_training_is_the_same_every_time(self):
+        config = SMALL.replace(target_steps=20)
+        once, again = (make_target(config, 0, show_progress=False).state_dict() for _ in range(2))
+        assert all(once[name].equal(again[name]) for name in once)
+        other = make_target(config, 1, show_progress=False).state_dict()
+        assert not once["embed.weight"].equal(other["embed.weight"])
 
     def test_the_learning_rate_rises_and_falls_along_a_line(self):
         from pd_helpers.core.training import learning_rate
@@ -176,9 +181,7 @@ class TestPairs:
 
     def test_bad_calls(self):
         run, x = a_run(), drawn(n=2)
-        with pytest.raises(
-            ValueError, match="query names 'blocks.7.q', which is not decomposed; 'blocks.0.q', .* work"
-        ):
+        with pytest.raises(ValueError, match="query names 'blocks.7.q', which is not decomposed; .* work"):
             attention.pairs(run, x, "blocks.7.q", "blocks.0.k")
         with pytest.raises(ValueError, match="n_heads is 3, but 'blocks.0.q' has 8 rows"):
             attention.pairs(run, x, "blocks.0.q", "blocks.0.k", 3)

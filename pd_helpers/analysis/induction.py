@@ -61,7 +61,7 @@ def previous_token(run: Decomposed, x: Int[Tensor, "batch length"], sequences: I
     reads = torch.einsum("bhqe,hed->bd", q, W_K) / q.shape[-1] ** 0.5  # what the last query looks for in the stream
     place = sequences.places(x) + 1
     values, outputs = _passed_on(run, 0, entering)  # (batch, length, C, d)
-    return Contributions(found.contrast_by_offset(1), *(_contrast(added, reads, place) for added in (values, outputs)))
+    return Contributions(scores.contrast_by_offset(1), *(_contrast(added, reads, place) for added in (values, outputs)))
 
 
 @torch.no_grad()
