@@ -1,4 +1,4 @@
-"""APD and SPD written straight from the papers in plain batched torch: the oracle of the tests, the yardstick of speed.
+"""APD, SPD and VPD straight from the papers in plain batched torch: the oracle of the tests, the yardstick of speed.
 
     P_c = U_c V_c           a component of the matrix W (d_out, d_in): V_c (R, d_in) reads, U_c (d_out, R) writes
 
@@ -16,6 +16,13 @@ SPD (Bushnaq, Braun and Sharkey 2025, section 2)
     m_c = g_c + (1 − g_c) r_c,   r_c ~ U(0, 1)
     W' = Σ_c m_c P_c                                    different for every input of the network
     L = mean (W − Σ_c P_c)²  +  β1 mean (f(x|W) − f(x|W'))²  +  β2 (the same, one layer at a time)  +  β3 Σ g_c^p
+
+VPD (Bushnaq et al. 2026)
+
+    Δ = W − Σ_c P_c
+    W' = Σ_c m_c P_c + m_Δ Δ,   m_c = g_c + (1 − g_c) r_c,   m_Δ = r_Δ
+    L = β1 mean (f(x|W) − f(x|W'))², r climbing it  +  β2 (the same, r ~ U(0, 1), some of the layers)
+        + β3 Σ_c f_c  +  β4 Σ_c f_c log2(1 + a f_c)  +  β5 mean Δ²,   f_c = mean over inputs of g_c^p
 
 Read it beside the papers. It takes the short cuts that public code takes and no others: attributions need one backward
 pass for every output, every mask has a forward pass of its own, every row of the batch is computed, and the residual
@@ -174,12 +181,18 @@ def target(model: Model, x: Tensor) -> Forward:
 
 
 def masked(model: Model, x: Tensor, masks: Mapping[str, Tensor]) -> Forward:
-    """f(x|W'), with W' = Σ_c m_c U_c V_c at every use that has masks (batch, C), and the target's matrix elsewhere."""
-    W = model.at_uses(model.W)
+    """f(x|W'), with W' = Σ_c m_c U_c V_c at every use that has masks (batch, C), and the target's matrix elsewhere.
+
+    Masks (batch, C + 1) have that of Δ = W − Σ_c U_c V_c last.
+    """
+    W, P = model.at_uses(model.W), model.at_uses(model.P)
 
     def act(use, a):
         if use not in masks:
             return a @ W[use].T
+        if masks[use].shape[1] == len(P[use]) + 1:
+            components = torch.cat([P[use], (W[use] - P[use].sum(dim=0)).unsqueeze(0)])  # (C + 1, d_out, d_in)
+            return einsum("bc,coi,bi->bo", masks[use], components, a)
         writes, reads = model.factors(use)
         inner = einsum("cri,bi->bcr", reads, a) * masks[use].unsqueeze(-1)  # m_c V_c a
         return einsum("cor,bcr->bo", writes, inner)
@@ -329,6 +342,72 @@ def spd_losses(model: Model, x: Tensor, config, rand_like=torch.rand_like) -> di
     }
 
 
+# VPD
+
+
+class StraightThrough(torch.autograd.Function):
+    """Clamped to [0, 1]; below 0, gradients that want x to rise pass as if the slope were 0.01."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.clamp(0, 1)
+
+    @staticmethod
+    def backward(ctx, grad):
+        (x,) = ctx.saved_tensors
+        inside = (x > 0) & (x <= 1)
+        return grad * inside + 0.01 * grad * ((x <= 0) & (grad < 0))
+
+
+def adversarial_masks(g: Mapping[str, Tensor], r: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Use → masks (batch, C + 1) of the subcomponents and, last, of Δ, from sources r (batch, C + 1)."""
+    return {use: torch.cat([g[use] + (1 - g[use]) * r[use][:, :-1], r[use][:, -1:]], dim=1) for use in g}
+
+
+def ascent(
+    model: Model, x: Tensor, r: Mapping[str, Tensor], logits: Callable[[Model, Tensor], dict[str, Tensor]]
+) -> dict[str, Tensor]:
+    """Use → gradient with respect to the sources of Σ over inputs of the mean squared error."""
+    with torch.no_grad():
+        g = {use: value.clamp(0, 1) for use, value in logits(model, x).items()}
+    r = {use: value.detach().requires_grad_() for use, value in r.items()}
+    error = len(x) * reconstruction(model, x, adversarial_masks(g, r))
+    return dict(zip(r, torch.autograd.grad(error, list(r.values())), strict=True))
+
+
+def vpd_losses(
+    model: Model,
+    x: Tensor,
+    config,
+    step: int,
+    r: Mapping[str, Tensor],
+    drawn: Callable[[Mapping[str, Tensor]], tuple[dict[str, Tensor], dict[str, Tensor]]],
+    logits: Callable[[Model, Tensor], dict[str, Tensor]],
+) -> dict[str, Tensor]:
+    """The five losses of one batch, unweighted, with the adversary's sources r.
+
+    `drawn(g)` draws for every use sources (batch, C + 1) and whether the use is masked at each input (batch,).
+    `logits(model, x)` are the importance functions, before any sigmoid.
+    """
+    logits = logits(model, x)
+    g = {use: StraightThrough.apply(value) for use, value in logits.items()}
+    stochastic_r, chosen = drawn(g)
+    stochastic = {
+        use: torch.where(chosen[use].unsqueeze(1), mask, torch.ones_like(mask))  # all ones are W
+        for use, mask in adversarial_masks(g, stochastic_r).items()
+    }
+    p = config.importance_p + (config.importance_p_end - config.importance_p) * step / config.steps
+    f = torch.cat([(upper_leaky(value) + 1e-12).pow(p).mean(dim=0) for value in logits.values()])  # of all uses
+    return {
+        "adversarial": reconstruction(model, x, adversarial_masks(g, r)),
+        "stochastic": reconstruction(model, x, stochastic),
+        "importance_minimality": f.sum(),
+        "frequency_minimality": (f * torch.log2(1 + config.frequency_a * f)).sum(),
+        "faithfulness": faithfulness(model),
+    }
+
+
 # Training
 
 
@@ -364,7 +443,7 @@ def train(
 
 def coefficient(config, loss: str) -> float:
     """The coefficient of a loss, from the field of the configuration that is named after the loss."""
-    return config.importance_coeff if loss == "importance_minimality" else getattr(config, f"{loss}_coeff")
+    return getattr(config, f"{loss.removesuffix('_minimality')}_coeff")
 
 
 @torch.no_grad()

@@ -22,6 +22,7 @@ from pd_helpers.core.apd import APDConfig
 from pd_helpers.core.components import TransposedLinear, decompose
 from pd_helpers.core.networks.unpacked import unpack
 from pd_helpers.core.spd import SPDConfig
+from pd_helpers.core.vpd import VPDConfig
 from pd_helpers.runs.api import fit, prepare, run
 from pd_helpers.runs.loading import load, resume
 from pd_helpers.runs.presets import PRESETS, preset
@@ -43,8 +44,9 @@ former.install()
 
 __all__ = [
     "PRESETS", "TMS", "APDConfig", "GatedConfig", "GatedNetwork", "ResidualMLP", "ResidualMLPConfig", "Run",
-    "SPDConfig", "TMSConfig", "TransposedLinear", "checks", "decompose", "end_state", "fit", "load", "make_target",
-    "plots", "prepare", "preset", "resume", "run", "shipped", "shipped_sweep", "show", "sweep", "unpack", "widgets",
+    "SPDConfig", "TMSConfig", "TransposedLinear", "VPDConfig", "checks", "decompose", "end_state", "fit", "load",
+    "make_target", "plots", "prepare", "preset", "resume", "run", "shipped", "shipped_sweep", "show", "sweep", "unpack",
+    "widgets",
 ]  # fmt: skip
 
 

@@ -24,7 +24,7 @@ from torch import Generator, Tensor
 
 from . import losses
 from .attributions import attributions, batch_top_k
-from .components import ComponentModel, checked_rows
+from .components import ComponentModel
 from .config import (
     FLATTEST,
     SLOWEST,
@@ -38,7 +38,7 @@ from .config import (
 )
 from .known_network import KnownNetwork
 from .method import Data, Method
-from .networks.batches import Inputs
+from .networks.batches import Inputs, checked_rows
 from .networks.batches import n_inputs as count
 from .networks.passes import Forward
 from .networks.rows import spread
