@@ -18,6 +18,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from pd_helpers import former
+from pd_helpers.analysis.attacks import attack
 from pd_helpers.core.apd import APDConfig
 from pd_helpers.core.components import TransposedLinear, decompose
 from pd_helpers.core.networks.unpacked import unpack
@@ -44,9 +45,9 @@ former.install()
 
 __all__ = [
     "PRESETS", "TMS", "APDConfig", "GatedConfig", "GatedNetwork", "ResidualMLP", "ResidualMLPConfig", "Run",
-    "SPDConfig", "TMSConfig", "TransposedLinear", "VPDConfig", "checks", "decompose", "end_state", "fit", "load",
-    "make_target", "plots", "prepare", "preset", "resume", "run", "shipped", "shipped_sweep", "show", "sweep", "unpack",
-    "widgets",
+    "SPDConfig", "TMSConfig", "TransposedLinear", "VPDConfig", "attack", "checks", "decompose", "end_state", "fit",
+    "load", "make_target", "plots", "prepare", "preset", "resume", "run", "shipped", "shipped_sweep", "show", "sweep",
+    "unpack", "widgets",
 ]  # fmt: skip
 
 

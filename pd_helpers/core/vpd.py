@@ -13,7 +13,7 @@
 SPD asks that random masks change nothing, VPD that no masks do. `VPD.train` is the method.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -263,9 +263,8 @@ class VPD(SPD):
         if place()[1] > 1:
             raise ValueError("VPD computes a batch in one process; python in place of torchrun works")
         config = self.config
-        widths = {use: self.model.layers[layer].C + 1 for use, (layer, _) in self.model.uses.items()}
         betas = config.adversary_beta1, config.adversary_beta2
-        self.adversary = Adversary(widths, shared=config.adversary == "shared", betas=betas)
+        self.adversary = Adversary(self.n_sources, shared=config.adversary == "shared", betas=betas)
 
     def state(self) -> dict[str, Tensor]:
         """As for other methods, and the adversary's sources and moments."""
@@ -280,11 +279,22 @@ class VPD(SPD):
         self, importances: dict[str, Float[Tensor, "*rows _"]], generator: Generator
     ) -> dict[str, Float[Tensor, "*rows _"]]:
         """Stochastic masks (*rows, C + 1) of every matrix: m_c = g_c + (1 - g_c) r_c and, last, m_Δ = r_Δ."""
-        sampled = {}
+        sources = {}
         for use, g in importances.items():
             shape = (*g.shape[:-1], g.shape[-1] + 1)
-            sampled[use] = masks(g, torch.rand(shape, generator=generator, device=g.device, dtype=g.dtype))
-        return sampled
+            sources[use] = torch.rand(shape, generator=generator, device=g.device, dtype=g.dtype)
+        return self.masks(importances, sources)
+
+    @property
+    def n_sources(self) -> dict[str, int]:
+        """Use → number of its sources: one for each subcomponent, and the last for Δ."""
+        return {use: C + 1 for use, C in super().n_sources.items()}
+
+    def masks(
+        self, importances: Mapping[str, Float[Tensor, "*rows C"]], sources: Mapping[str, Float[Tensor, "*_ n"]]
+    ) -> dict[str, Float[Tensor, "*rows n"]]:
+        """Use → masks (*rows, C + 1): m_c = g_c + (1 - g_c) r_c and, last, m_Δ = r_Δ."""
+        return {use: masks(g, sources[use]) for use, g in importances.items()}
 
 
 def masks(g: Float[Tensor, "*rows C"], r: Float[Tensor, "*_ C1"]) -> Float[Tensor, "*rows C1"]:
