@@ -3,8 +3,8 @@
     y = W x,   W = Σ_g w_g (Σ_i e_gi)ᵀ        circuit (g, i) reads feature e_gi alone, and all of group g write w_g
 
 Each group's sum is a matrix of rank one. So one subcomponent for every group, which is important whenever any of its
-circuits is, costs exactly as much importance as one for every circuit: exactly one is important for each input in either
-case. Only how often a subcomponent is important tells the two apart, which is what VPD's frequency penalty is for.
+circuits is, costs exactly as much importance as one for every circuit: one is important for each input in either case.
+Only how often a subcomponent is important tells the two apart, which is what VPD's frequency penalty is for.
 """
 
 from dataclasses import dataclass
