@@ -49,89 +49,31 @@ def decomposition(network="tms", **changes):
     return method, batch
 
 
-class Textbook:
-    """The textbook's training with sources of its own, and the core's random numbers drawn from an equal generator."""
-
-    def __init__(self, method, batch):
-        self.method, self.batch, self.config = method, batch, method.config
-        self.model = pair.copied(pair.in_textbook(textbook_of(method.model.target), method))
-        self.draw = Generator().manual_seed(5)
-        self.sizes = {use: method.model.layers[layer].C for use, (layer, _) in method.model.uses.items()}
-        self.r = None
-
-    def drawn(self, x):
-        """Sources of the stochastic masks, and which uses they mask, as the core draws them for merged rows."""
-        rows = self.method.model.merge_empty_rows(x).rows
-        of = {"generator": self.draw, "dtype": torch.float64}
-        order = torch.rand(len(rows), len(self.sizes), generator=self.draw).argsort(dim=1)
-        k = torch.randint(1, len(self.sizes) + 1, (len(rows), 1), generator=self.draw)
-        r = torch.rand(len(rows), sum(self.sizes.values()) + len(self.sizes), **of)
-        place = torch.arange(len(x))
-        if len(rows) < len(x):
-            place = torch.full((len(x),), len(rows) - 1)
-            place[x.any(dim=1)] = torch.arange(len(rows) - 1)
-        first_k = [set(order[i, : int(k[i])].tolist()) for i in range(len(rows))]
-        chosen = {use: torch.tensor([n in first_k[int(i)] for i in place]) for n, use in enumerate(self.sizes)}
-        parts = r.split([C + 1 for C in self.sizes.values()], dim=1)
-        return {use: part[place] for use, part in zip(self.sizes, parts, strict=True)}, chosen
-
-    def climb(self, grads, step):
-        lr = self.config.adversary_lr * min(1, (step + 1) / (0.3 * self.config.steps))
-        for group in self.adam.param_groups:
-            group["lr"] = lr
-        for use, grad in grads.items():
-            self.r[use].grad = -grad  # Adam descends
-        self.adam.step()
-        with torch.no_grad():
-            for value in self.r.values():
-                value.clamp_(0, 1)
-
-    def train(self):
-        config, model, logits = self.config, self.model, textbook.importance_logits
-        adam = torch.optim.Adam([p.requires_grad_() for p in model.parameters])
-        for step in range(config.steps):
-            x = self.batch(step)
-            if self.r is None:
-                shared = config.adversary == "shared"
-                of = {"generator": self.draw, "dtype": torch.float64}
-                shapes = {use: (C + 1,) if shared else (len(x), C + 1) for use, C in self.sizes.items()}
-                self.r = {use: torch.rand(shape, **of).requires_grad_() for use, shape in shapes.items()}
-                self.adam = torch.optim.Adam(list(self.r.values()), betas=(0.5, 0.99))
-            for _ in range(config.adversary_steps):
-                self.climb(self.gradients(x, textbook.ascent(model, x, self.everywhere(x), logits)), step)
-            r = {use: value.detach().requires_grad_() for use, value in self.everywhere(x).items()}
-            terms = textbook.vpd_losses(model, x, config, step, r, lambda _, x=x: self.drawn(x), logits)
-            total = sum(textbook.coefficient(config, name) * term for name, term in terms.items())
-            adam.param_groups[0]["lr"] = textbook.learning_rate(step, config)
-            adam.zero_grad()
-            total.backward()
-            adam.step()
-            grads = {use: len(x) / config.adversarial_coeff * value.grad for use, value in r.items()}
-            self.climb(self.gradients(x, grads), step)
-            yield {name: term.detach() for name, term in terms.items()}
-
-    def everywhere(self, x):
-        """Sources of every input, one or many."""
-        return {use: r.expand(len(x), -1) for use, r in self.r.items()}
-
-    def gradients(self, x, grads):
-        """What they are with respect to the sources themselves."""
-        return {use: grad.sum(dim=0) if self.r[use].ndim == 1 else grad for use, grad in grads.items()}
-
-
-@pytest.mark.parametrize("adversary", ["per input", "shared"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"adversary": "per input"},
+        {"adversary": "shared"},
+        {"importance_network": "layer"},
+        {"adversary_beta1": 0.01, "adversary_beta2": 0.9, "adversary_steps": 0},
+    ],
+    ids=["per input", "shared", "an MLP for each layer", "other betas"],
+)
 @pytest.mark.parametrize("network", NETWORKS)
-def test_training_follows_the_textbook(network, adversary):
-    method, batch = decomposition(network, adversary=adversary)
+def test_training_follows_the_textbook(network, changes):
+    method, batch = decomposition(network, **changes)
     method.generator = Generator().manual_seed(5)
-    truth = Textbook(method, batch)
     mine = pair.in_textbook(textbook_of(method.model.target), method)
-    for step, true in enumerate(truth.train()):
+    truth = pair.copied(mine)
+    adversary = pair.losses_of(truth, CONFIG.replace(**changes), method.model, Generator().manual_seed(5))
+    batches = map(batch, range(CONFIG.steps))
+    for step, true in enumerate(textbook.train(truth, adversary, batches, CONFIG)):
         (losses_,) = itertools.islice(method.train(lambda *_, step=step: batch(step)), 1)
         torch.testing.assert_close(losses_._asdict(), true, rtol=1e-7, atol=1e-10)
-        for use, r in truth.r.items():
+        adversary.climb_along_the_last_step()
+        for use, r in adversary.r.items():
             torch.testing.assert_close(method.adversary.sources[use].detach(), r.detach(), rtol=1e-6, atol=1e-8)
-    for parameter, true_parameter in zip(mine.parameters, truth.model.parameters, strict=True):
+    for parameter, true_parameter in zip(mine.parameters, truth.parameters, strict=True):
         torch.testing.assert_close(parameter, true_parameter, rtol=1e-6, atol=1e-8)
     assert step + 1 == method.step == CONFIG.steps
 

@@ -53,12 +53,16 @@ class LayerMLPs(nn.Module):
         shares: Mapping[str, Share] | None = None,
     ) -> list[Table]:
         """What the MLPs give, before any sigmoid, as `CausalImportance.forward` does."""
-        tables = []
+        by_rows: dict[tuple[tuple[int, ...], Share | None], dict[str, Tensor]] = {}
         for use, *weights in zip(self.uses, self.w_in, self.b_in, self.w_out, self.b_out, strict=True):
             w_in, b_in, w_out, b_out = weights
             h = F.gelu(self.kinds[use].read(inputs[use], w_in).to(w_in.dtype) + b_in)
-            tables.append(Table({use: len(b_out)}, F.linear(h, w_out, b_out), (shares or {}).get(use)))
-        return tables
+            values = F.linear(h, w_out, b_out)  # (*rows, C)
+            by_rows.setdefault((values.shape[:-1], (shares or {}).get(use)), {})[use] = values
+        return [
+            Table({use: values.shape[-1] for use, values in parts.items()}, torch.cat(list(parts.values()), -1), share)
+            for (_, share), parts in by_rows.items()
+        ]
 
 
 class SharedNetwork(nn.Module):
