@@ -11,8 +11,8 @@ Of VPD, losses and gradients are compared at the adversary's first sources, befo
 
 For residual MLPs, the core decomposes the network in the dimensions in use, with basis Q (see `ResidualMLP.narrow`),
 while the textbook decomposes the wide network, from the core's components lifted into the wide stream: V Qᵀ for W_in
-(and for an MLP that reads the stream), and Q U for W_out. The core's loss is the wide loss of the lifted components, L(V Qᵀ, Q U), so by the chain rule its
-gradients are the wide gradients projected by Q: (∂L/∂V) Q and Qᵀ (∂L/∂U).
+(and for an MLP that reads the stream), and Q U for W_out. The core's loss is the wide loss of the lifted components,
+L(V Qᵀ, Q U), so by the chain rule its gradients are the wide gradients projected by Q: (∂L/∂V) Q and Qᵀ (∂L/∂U).
 """
 
 import copy

@@ -468,9 +468,7 @@ def ascent(model: Model, x: Tensor, r: Mapping[str, Tensor]) -> dict[str, Tensor
     return dict(zip(r, torch.autograd.grad(error, list(r.values())), strict=True))
 
 
-def vpd_losses(
-    model: Model, x: Tensor, config, step: int, r: Mapping[str, Tensor], drawn: Drawn
-) -> dict[str, Tensor]:
+def vpd_losses(model: Model, x: Tensor, config, step: int, r: Mapping[str, Tensor], drawn: Drawn) -> dict[str, Tensor]:
     """The five losses of one batch, unweighted, with the adversary's sources r and those drawn for stochastic masks."""
     logits = importance_logits(model, x)
     g = {use: StraightThrough.apply(value) for use, value in logits.items()}

@@ -55,7 +55,7 @@ def decomposition(network="tms", **changes):
         {"adversary": "per input"},
         {"adversary": "shared"},
         {"importance_network": "layer"},
-        {"adversary_beta1": 0.01, "adversary_beta2": 0.9, "adversary_steps": 0},
+        {"adversary_beta1": 0.5, "adversary_beta2": 0.9, "adversary_steps": 0},
     ],
     ids=["per input", "shared", "an MLP for each layer", "other betas"],
 )

@@ -40,7 +40,7 @@ class VPDConfig(Config):
 
     C: int = whole(20)
     """Number of subcomponents per decomposed layer, besides its Δ."""
-    d_gate: int = whole(16)
+    d_gate: int = whole(50)
     """Hidden width of each importance MLP, or of the one network."""
     importance_network: str = choice("layer", "subcomponent", "layer", "shared")
     """What predicts importances: an MLP for each "subcomponent", as in SPD; an MLP for each "layer" that reads what
@@ -77,8 +77,8 @@ class VPDConfig(Config):
     """Steps of ascent before each training step; one more uses the gradient of the training step itself."""
     adversary_lr: float = number(0.01, open=True, least=SLOWEST)
     """Adam's learning rate of the ascent."""
-    adversary_beta1: float = number(0.5, high=1.0)
-    """Adam's β1 in the ascent."""
+    adversary_beta1: float = number(0.01, high=1.0)
+    """Adam's β1 in the ascent; the paper's language model has 0.5."""
     adversary_beta2: float = number(0.99, high=1.0)
     """Adam's β2 in the ascent."""
     adversary_warmup_fraction: float = number(0.025, high=1.0)

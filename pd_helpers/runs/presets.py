@@ -18,8 +18,10 @@ from pd_helpers.core.apd import APDConfig
 from pd_helpers.core.config import replace, shown
 from pd_helpers.core.method import MethodConfig
 from pd_helpers.core.spd import SPDConfig
+from pd_helpers.core.vpd import VPDConfig
 from pd_helpers.targets.base import TargetConfig
 from pd_helpers.targets.gated_functions import GatedConfig
+from pd_helpers.targets.pingpong import PingPongConfig
 from pd_helpers.targets.residual_mlp import ResidualMLPConfig
 from pd_helpers.targets.tms import TMSConfig
 
@@ -266,6 +268,52 @@ SPD_RESID_MLP_3_OURS: Changes = {
     "lr": (0.005, "five times the paper's gets further in fewer steps; ten times diverged after 5,500"),
 }
 
+# --- VPD --------------------------------------------------------------------------------------------------------------
+
+VPD_TMS_5_2_PAPER = VPDConfig()
+VPD_TMS_40_10_PAPER = VPDConfig(C=100, importance_coeff=6e-5, frequency_coeff=3e-5)
+VPD_PINGPONG_PAPER = VPDConfig(C=40)
+VPD_RESID_MLP_PAPER = VPDConfig(
+    C=100,
+    d_gate=128,
+    importance_coeff=1e-5,
+    importance_p_end=2.0,
+    frequency_coeff=0.0,
+    faithfulness_coeff=0.0,
+    schedule="constant",
+    steps=50_000,
+    batch_size=2048,
+)
+
+VPD_PRICE: Changes = {
+    "adversarial_coeff": (1.0, "TODO"),
+    "stochastic_coeff": (1.0, "as for the adversary"),
+}
+VPD_5_2_OURS: Changes = {
+    "steps": (1500, "at our learning rate 1,500 give the same scores"),
+    "batch_size": (1024, "1,024 are enough"),
+    "lr": (0.01, "ten times the authors' gets there sooner"),
+    "faithfulness_warmup_steps": (200, "200 are enough at our learning rate"),
+    **VPD_PRICE,
+}
+VPD_40_10_OURS: Changes = {
+    "steps": (5000, "at our learning rate 5,000 give the same scores"),
+    "batch_size": (256, "256 are enough at our learning rate"),
+    "lr": (0.01, "ten times the authors' gets there sooner"),
+    "faithfulness_warmup_steps": (200, "200 are enough at our learning rate"),
+    **ONE_TARGET,
+}
+VPD_RESID_MLP_1_OURS: Changes = {
+    "steps": (10_000, "at our learning rate 10,000 give the same matrices"),
+    "batch_size": (512, "512 are enough"),
+}
+VPD_PINGPONG_OURS: Changes = {
+    "steps": (2000, "at our learning rate 2,000 give the same pieces"),
+    "batch_size": (256, "256 are enough"),
+    "lr": (0.01, "ten times the authors' gets there sooner"),
+    "faithfulness_warmup_steps": (200, "200 are enough at our learning rate"),
+}
+
 # --- Notes ------------------------------------------------------------------------------------------------------------
 
 QUARTER_COSINE = (
@@ -290,6 +338,11 @@ LP_MASKS = (
 TEXT_AGAINST_CODE = (
     "The text has C 50, top-k 1 and a simplicity coefficient of 20, which we use; the public configuration has 40, 2 "
     "and 15."
+)
+
+VPD_NOTES = (
+    "The paper draws masks of random k of all matrices for the adversary in one place and masks all matrices in its "
+    "code; we mask all of them.",
 )
 
 APD_FIGURE_8 = {  # means, read off the plot
@@ -490,6 +543,62 @@ PRESETS = {
             ours=SPD_RESID_MLP_3_OURS,
             published={"contribution_r": (0.999, None)},
             notes=(TARGET_STEPS, SPD_DIRECTIONS),
+        ),
+        Preset(
+            name="vpd/tms_5-2",
+            source="the target of SPD section 3.1; settings of public VPD code",
+            paper_target=SPD_TMS_5_2,
+            paper=VPD_TMS_5_2_PAPER,
+            ours=VPD_5_2_OURS,
+            notes=VPD_NOTES,
+        ),
+        Preset(
+            name="vpd/tms_5-2_id",
+            source="the target of SPD section 3.2; settings of public VPD code",
+            paper_target=SPD_TMS_5_2.replace(identity=True),
+            paper=VPD_TMS_5_2_PAPER,
+            ours=VPD_5_2_OURS,
+            notes=VPD_NOTES,
+        ),
+        Preset(
+            name="vpd/tms_40-10",
+            source="the target of SPD section 3.1; settings of public VPD code",
+            paper_target=SPD_TMS_40_10,
+            paper=VPD_TMS_40_10_PAPER,
+            ours=VPD_40_10_OURS,
+            notes=VPD_NOTES,
+        ),
+        Preset(
+            name="vpd/tms_40-10_id",
+            source="the target of SPD section 3.2; settings of public VPD code",
+            paper_target=SPD_TMS_40_10.replace(identity=True),
+            paper=VPD_TMS_40_10_PAPER,
+            ours=VPD_40_10_OURS,
+            notes=VPD_NOTES,
+        ),
+        Preset(
+            name="vpd/resid_mlp_1",
+            source="the target of SPD section 3.3; settings of public code for three layers",
+            paper_target=RESID_MLP_1,
+            paper=VPD_RESID_MLP_PAPER,
+            ours=VPD_RESID_MLP_1_OURS,
+            notes=(TARGET_STEPS, *VPD_NOTES),
+        ),
+        Preset(
+            name="vpd/resid_mlp_2",
+            source="the target of SPD section 3.4; settings of public code for three layers",
+            paper_target=RESID_MLP_2,
+            paper=VPD_RESID_MLP_PAPER.replace(C=400),
+            ours=VPD_RESID_MLP_1_OURS,
+            notes=(TARGET_STEPS, *VPD_NOTES),
+        ),
+        Preset(
+            name="vpd/pingpong",
+            source="VPD, the case for the frequency penalty, in small; settings of vpd/tms_5-2",
+            paper_target=PingPongConfig(),
+            paper=VPD_PINGPONG_PAPER,
+            ours=VPD_PINGPONG_OURS,
+            notes=VPD_NOTES,
         ),
     ]
 }

@@ -2,9 +2,10 @@
 
     y = W x,   W = Σ_g w_g (Σ_i e_gi)ᵀ        circuit (g, i) reads feature e_gi alone, and all of group g write w_g
 
-Each group's sum is a matrix of rank one. So one subcomponent for every group, which is important whenever any of its
-circuits is, costs exactly as much importance as one for every circuit: one is important for each input in either case.
-Only how often a subcomponent is important tells the two apart, which is what VPD's frequency penalty is for.
+The sum of a group's circuits is a matrix of rank one. So one subcomponent for each group, which is important whenever
+any of its circuits is, costs exactly as much importance as one for each circuit: one is important for each input in
+either case. Only how often a subcomponent is important tells the two apart, and that is what VPD's frequency penalty
+is for.
 """
 
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from pd_helpers.core.config import whole
 from pd_helpers.core.known_network import KnownNetwork
 from pd_helpers.core.machine.memory import check_sizes
 from pd_helpers.core.training import generator
-from pd_helpers.targets.base import TargetConfig
+from pd_helpers.targets.base import Extent, TargetConfig
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,9 @@ class OneCircuit:
 class PingPong(KnownNetwork):
     """y = W x, whose columns are equal within a group of features and orthogonal between groups.
 
-    Attributes: layer, which holds W; n_groups.
+    Attributes: layer, which holds W (n_groups, n_features); n_groups.
+
+    Raises ValueError for sizes that no memory holds.
     """
 
     layers = ("layer",)
@@ -55,6 +58,11 @@ class PingPong(KnownNetwork):
     def n_features(self) -> int:
         """Number of inputs, one for each circuit."""
         return self.layer.in_features
+
+    @property
+    def ideal(self) -> dict[tuple[str, ...], int | None]:
+        """The right decomposition by VPD: a subcomponent for each circuit."""
+        return {("layer",): None}
 
     @property
     def groups(self) -> Int[Tensor, " n_features"]:
@@ -83,6 +91,11 @@ class PingPongConfig(TargetConfig):
     @property
     def matrices(self) -> list[tuple[int, int, int]]:
         return [(1, self.n_groups, self.n_groups * self.n_circuits)]
+
+    @property
+    def extent(self) -> Extent:
+        n = self.n_groups * self.n_circuits
+        return Extent(n, 1 / n, self.n_groups, self.n_groups * n)
 
     def features(self) -> OneCircuit:
         return OneCircuit(self.n_groups * self.n_circuits)
