@@ -32,6 +32,7 @@ CONFIG = vpd.VPDConfig(
     importance_p_end=0.5,
     adversary_warmup_fraction=0.3,
     adversary_lr=0.05,
+    adversary_beta1=0.5,
 )
 NETWORKS = ["tms", "tms with identity", "mlp"]
 
@@ -55,7 +56,7 @@ def decomposition(network="tms", **changes):
         {"adversary": "per input"},
         {"adversary": "shared"},
         {"importance_network": "layer"},
-        {"adversary_beta1": 0.5, "adversary_beta2": 0.9, "adversary_steps": 0},
+        {"adversary_beta1": 0.01, "adversary_beta2": 0.9, "adversary_steps": 0},
     ],
     ids=["per input", "shared", "an MLP for each layer", "other betas"],
 )
@@ -134,8 +135,9 @@ def test_the_adversary_climbs_where_the_components_stand_still():
     errors = []
     for _ in method.train(lambda *_: x):
         full = vpd.Batch.whole(x)
-        r = method.adversary.taken()
-        loss = method._losses(full, target, r, Generator().manual_seed(0), 0)
+        r, inner = method.adversary.taken(), method.model.inner(target.inputs)
+        gates = method.importance(inner, target.inputs)
+        loss = method._losses(full, target, inner, gates, r, Generator().manual_seed(0), 0)
         errors.append(loss.adversarial.item())
     assert errors[-1] > 8 * errors[0]
     assert min(b / a for a, b in itertools.pairwise(errors)) > 1 - 1e-6

@@ -161,12 +161,15 @@ class VPD(SPD):
             x = data(config.batch_size, self.generator)  # (batch, d_in), or whatever the network takes
             batch = self.merged(x)  # .rows (rows, d_in), .counts (rows,)
             target = model.target_forward(batch.rows)  # .output (rows, d_output), .inputs: use → (*rows, d_in)
-            rows = self._places(x, batch, target)  # places of the batch that were not merged; None for all
+            inner = model.inner(target.inputs)  # use → V_c x (*rows, C, 1)
+            gates = self.importance(inner, target.inputs)  # tables of Γ(x) (*rows, ΣC), before any sigmoid
+            rows = self._places(x, batch, inner)  # places of the batch that were not merged; None for all
             for _ in range(config.adversary_steps):
-                adversary.climb(self._uphill(batch, target, adversary.taken(rows)), self._adversary_lr(), rows)
+                grads = self._uphill(batch, target, inner, gates, adversary.taken(rows))
+                adversary.climb(grads, self._adversary_lr(), rows)
 
             sources = adversary.taken(rows)  # use → r (*rows, C + 1)
-            loss = self._losses(batch, target, sources, self.generator, self.step)
+            loss = self._losses(batch, target, inner, gates, sources, self.generator, self.step)
             total = (
                 config.adversarial_coeff * loss.adversarial
                 + config.stochastic_coeff * loss.stochastic
@@ -189,12 +192,17 @@ class VPD(SPD):
             yield Losses(*(term.detach() for term in loss))
 
     def _losses(
-        self, batch: Batch, target: Forward, sources: dict[str, Tensor], generator: Generator, step: int
+        self,
+        batch: Batch,
+        target: Forward,
+        inner: Mapping[str, Tensor],
+        gates: list[Table],
+        sources: Mapping[str, Tensor],
+        generator: Generator,
+        step: int,
     ) -> Losses:
         """The equations, with the adversary's sources; those of the stochastic masks are drawn from `generator`."""
         model, config, x = self.model, self.config, batch.rows
-        inner = model.inner(target.inputs)  # use → V_c x (*rows, C, 1)
-        gates = self.importance(inner, target.inputs)  # tables of Γ(x) (*rows, ΣC), before any sigmoid
         worst, drawn = {}, {}
         faithfulness = model.faithfulness()
         importance, frequency = torch.zeros_like(faithfulness), torch.zeros_like(faithfulness)
@@ -217,23 +225,27 @@ class VPD(SPD):
         stochastic = compare(model(x, drawn, inner).output, target.output, batch.divisor)
         return Losses(adversarial, stochastic, importance, frequency, faithfulness)
 
-    def _uphill(self, batch: Batch, target: Forward, sources: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _uphill(
+        self,
+        batch: Batch,
+        target: Forward,
+        inner: Mapping[str, Tensor],
+        gates: list[Table],
+        sources: Mapping[str, Tensor],
+    ) -> dict[str, Tensor]:
         """Use → gradient of the error with respect to the sources, each input's error counting in full."""
-        model = self.model
-        with torch.no_grad():
-            inner = model.inner(target.inputs)
-            gates = self.importance(inner, target.inputs)
-            sigmoid = MASK_SIGMOIDS[self.config.sigmoid]
-            g = {use: part for table in gates for use, part in table.split(sigmoid(table.values)).items()}
+        sigmoid = MASK_SIGMOIDS[self.config.sigmoid]
+        g = {use: part for table in gates for use, part in table.split(sigmoid(table.values.detach())).items()}
+        inner = {use: h.detach() for use, h in inner.items()}
         compare = losses.output_loss(self.config.output_loss)
         worst = {use: masks(g[use], r) for use, r in sources.items()}
-        error = batch.n_inputs * compare(model(batch.rows, worst, inner).output, target.output, batch.divisor)
+        error = batch.n_inputs * compare(self.model(batch.rows, worst, inner).output, target.output, batch.divisor)
         return dict(zip(sources, torch.autograd.grad(error, list(sources.values())), strict=True))
 
-    def _places(self, x: Inputs, batch: Batch, target: Forward) -> Tensor | None:
+    def _places(self, x: Inputs, batch: Batch, inner: Mapping[str, Tensor]) -> Tensor | None:
         """Places in the batch of the rows that are computed, where empty ones were merged; makes the first sources."""
         merged = batch.rows is not x
-        rows = {use: tuple(h.shape[:-2]) for use, h in self.model.inner(target.inputs).items()}
+        rows = {use: tuple(h.shape[:-2]) for use, h in inner.items()}
         if merged:  # its rows are inputs
             rows = dict.fromkeys(rows, (batch.n_inputs,))
         self.adversary.begin(rows, self.generator, self.model.factors[0].dtype)
@@ -248,11 +260,12 @@ class VPD(SPD):
         """The losses of one batch, with gradients; all sources are drawn from `generator`, the adversary's too."""
         batch = self.model.merge_empty_rows(x) if not callable(self.config.output_loss) else Batch.whole(x)
         target = self.model.target_forward(batch.rows)
-        sources = {}
-        for use, h in self.model.inner(target.inputs).items():
+        inner, sources = self.model.inner(target.inputs), {}
+        for use, h in inner.items():
             shape = (*h.shape[:-2], h.shape[-2] + 1)
             sources[use] = torch.rand(shape, generator=generator, device=h.device, dtype=h.dtype).requires_grad_()
-        return self._losses(batch, target, sources, generator, self.step if step is None else step)
+        gates = self.importance(inner, target.inputs)
+        return self._losses(batch, target, inner, gates, sources, generator, self.step if step is None else step)
 
     def build(self, init: Generator) -> None:
         """Importance functions, and the adversary.
