@@ -311,16 +311,16 @@ VPD_5_2_OURS: Changes = {
     "stochastic_coeff": (2.0, "as for the adversary"),
 }
 VPD_40_10_OURS: Changes = {
-    "steps": (5000, "what a CPU does in minutes, as for SPD"),
-    "batch_size": (256, "256, as for SPD"),
+    "steps": (5000, "5,000, as for SPD; not yet tuned for VPD"),
+    "batch_size": (256, "256, as for SPD; not yet tuned for VPD"),
     **VPD_STEPS,
     "importance_network": ("subcomponent", "MLPs that read one number, as for 5 features"),
     "d_gate": (16, "16, as for 5 features"),
     **ONE_TARGET,
 }
 VPD_RESID_MLP_1_OURS: Changes = {
-    "steps": (10_000, "at our learning rate 10,000 give the same matrices"),
-    "batch_size": (512, "512 are enough"),
+    "steps": (10_000, "10,000, as for SPD; not yet tuned for VPD"),
+    "batch_size": (512, "512, as for SPD; not yet tuned for VPD"),
 }
 VPD_PINGPONG_OURS: Changes = {
     "steps": (1500, "what a CPU does in a minute"),
