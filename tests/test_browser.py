@@ -79,7 +79,7 @@ def test_shrinkage_appears_as_the_slider_moves(jupyter):
     serve_cells(
         jupyter,
         "shrinkage",
-        "import pd_helpers as pdh\nrun = pdh.run('apd/tms_5-2', seed=0, n_init=1)",  # each move trains as long
+        "import pd_helpers as pdh\nrun = pdh.run('apd/tms_5-2', seed=0)",
         "pdh.widgets.ShrinkageLab(run)",
     )
     slider, seen = jupyter.slider("simplicity λ_S"), []
