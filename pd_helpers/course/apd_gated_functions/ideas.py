@@ -20,15 +20,30 @@ N_INPUTS = 20_000
 
 
 @torch.no_grad()
-def total_loss(run: Run) -> float:
-    """APD's loss, weighted as in training, on inputs that are the same for every run of a seed."""
+def weighted_losses(run: Run) -> dict[str, float]:
+    """APD's losses times their coefficients, on inputs that are the same for every run of a seed."""
     draw = generator(run.seed, "evaluation")
     terms, config = run.method.batch_losses(run.data(N_INPUTS, draw), draw, run.config.steps), run.config
-    return (
-        config.faithfulness_coeff * terms.faithfulness
-        + config.minimality_coeff * terms.minimality
-        + config.simplicity_coeff * terms.simplicity
-    ).item()
+    names = ("faithfulness", "minimality", "simplicity")
+    return {name: getattr(config, f"{name}_coeff") * getattr(terms, name).item() for name in names}
+
+
+def total_loss(run: Run) -> float:
+    """The sum of `weighted_losses`, which is what training minimises."""
+    return sum(weighted_losses(run).values())
+
+
+@torch.no_grad()
+def asleep(run: Run) -> float:
+    """Share of neurons awake in the target, on inputs with one bit on, that are asleep in the sparse network."""
+    x = run.data(N_INPUTS, generator(run.seed, "evaluation"))
+    with_one_bit = x[:, 1:].sum(dim=1) == 1
+    masks = {use: active[with_one_bit] for use, active in run.importances(x).items()}
+    x = x[with_one_bit]
+    target, sparse = run.components.target_forward(x).inputs, run.components(x, masks).inputs
+    readers = [use for use in masks if use.endswith("W_out")]  # which read the neurons' activations
+    awake, still = (torch.cat([inputs[use] > 0 for use in readers], dim=1) for inputs in (target, sparse))
+    return (awake & ~still).sum().item() / awake.sum().item()
 
 
 def at_mechanisms(seed: int, **settings: float) -> Run:
@@ -38,6 +53,25 @@ def at_mechanisms(seed: int, **settings: float) -> Run:
     for path, components in analysis.mechanisms(run.target).items():
         run.components.layers[path].assign_(components)
     return run
+
+
+STEPS_WATCHED = (0, 25, 50, 100, 200, 400, 800, 1600)
+"""Steps after which `watched` looks."""
+
+
+def watched(run: Run, after: Sequence[int] = STEPS_WATCHED, *, show_progress: bool = True) -> "pandas.DataFrame":
+    """Train a run that stands at step 0 for a while, and look at it now and then.
+
+    Returns one row for each of these steps: `step`, the weighted losses, their sum `total`, and `asleep`.
+    """
+    import pandas
+
+    rows, steps = [], progress(run.steps(), total=after[-1], description="from the mechanisms", show=show_progress)
+    for step in after:
+        while run.step < step:
+            next(steps)
+        rows.append({"step": step, **weighted_losses(run), "total": total_loss(run), "asleep": asleep(run)})
+    return pandas.DataFrame(rows)
 
 
 def from_mechanisms(
