@@ -465,9 +465,9 @@ of_apd = pdh.shipped_sweep("apd/tms_5-2", "of_spd_targets").set_index("seed")
 scores = {0: {"SPD": run.metrics, "APD": apd.metrics}}
 for seed in of_apd.index:
     of_spd = best_of_three.loc[seed]
-    n_alive = {use: int(of_spd[f"n_alive.{use}"]) for use in ("embed", "unembed")}
-    scores[seed] = {"SPD": {**of_spd, "n_alive": n_alive}, "APD": of_apd.loc[seed]}
-    print(f"seed {seed}: SPD alive {n_alive}, identity_ci_error {of_spd['identity_ci_error']}")
+    alive_by_use = {use: int(of_spd[f"n_alive.{use}"]) for use in ("embed", "unembed")}
+    scores[seed] = {"SPD": {**of_spd, "n_alive": alive_by_use}, "APD": of_apd.loc[seed]}
+    print(f"seed {seed}: SPD alive {alive_by_use}, identity_ci_error {of_spd['identity_ci_error']}")
 
 # %%
 columns = {
