@@ -72,3 +72,13 @@ def test_a_training_that_is_watched():
     fig, alt = plots.leaving(table)
     assert fig.axes[0].lines[0].get_ydata()[-1] == pytest.approx(table["total"][2])
     assert f"to {table['total'][2]:.3f} after 5 steps" in alt
+
+
+def test_successes_are_counted_by_both_criteria():
+    errors = torch.tensor([[0.01, 0.02, 0.03, 0.1], [0.01, 0.2, 0.3, 1.0], [0.5, 0.5, 0.5, 0.5]])
+    sparse = torch.tensor([[0.01] * 4, [0.01] * 4, [0.01, 0.01, 0.5, 0.5]])
+    fig, alt = plots.successes(errors, sparse, 0.1)
+    heights = [[bar.get_height() for bar in bars] for bars in fig.axes[1].containers]
+    assert heights == [[0, 0, 1, 0, 2], [1, 1, 0, 0, 1]]
+    assert "1 of 3 seeds have all there" in alt
+    assert "alone: 1 with 0, 1 with 1, 0 with 2, 0 with 3, 1 with 4; and" in alt

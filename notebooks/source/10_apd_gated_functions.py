@@ -96,39 +96,12 @@ for run in runs:
     similarity = analysis.serving(run)  # (4, C)
     cosines.append(similarity[:, analysis.hungarian_order(similarity)].diagonal()[:4])
 cosines = torch.stack(cosines)  # (seeds, 4)
-count, count_sparse = (
-    pd.Series((e <= analysis.SERVED).sum(dim=1).tolist()).value_counts().reindex(range(5), fill_value=0)
-    for e in (errors, sparse)
-)
-n_success, n_sparse = int(count[4]), int(count_sparse[4])
-
-fig, axes = pdh.plots.figure(9.2, 3.4, 1, 2, width_ratios=[2, 1])
-for i, marker in enumerate("os^D"):
-    axes[0, 0].plot(
-        range(len(errors)), errors[:, i].clamp(1e-4, 3), marker, color=pdh.plots.color(i), ms=6, label=f"$F_{i}$"
-    )
-axes[0, 0].axhline(analysis.SERVED, color="0.3", ls="--", lw=1)
-axes[0, 0].set(
-    yscale="log", xlabel="seed", ylabel="relative error, component alone", xticks=range(len(errors)), ylim=(5e-5, 5)
-)
-axes[0, 0].legend(frameon=False, fontsize=8, ncols=4, loc="lower left")
-for shift, bars, label in ((-0.2, count_sparse, "active components"), (0.2, count, "one component")):
-    axes[0, 1].bar([k + shift for k in range(5)], bars, width=0.38, color=pdh.plots.color(2 * (shift > 0)), label=label)
-    for k, n in bars.items():
-        axes[0, 1].text(k + shift, n + 0.15, str(n), ha="center", fontsize=9)
-axes[0, 1].set(xlabel="functions computed, of 4", ylabel="seeds", xticks=range(5), ylim=(0, 1.35 * count_sparse.max()))
-axes[0, 1].legend(frameon=False, fontsize=8)
-for ax in axes[0]:
-    ax.spines[["top", "right"]].set_visible(False)
-pdh.show(
-    fig,
-    alt=f"Left: relative error of each function with its component alone, for {len(errors)} seeds, on a log scale with the limit of 0.1 dashed; many points lie "
-    f"below, and {n_success} of {len(errors)} seeds have all four there. Right: seeds by the number of functions that one component computes alone: "
-    f"{', '.join(f'{n} seeds with {k}' for k, n in count.items())}; and by the number that the active components compute together: "
-    f"{', '.join(f'{n} with {k}' for k, n in count_sparse.items())}.",
-)
+n_success, n_sparse = (int((e <= analysis.SERVED).all(dim=1).sum()) for e in (errors, sparse))
+fig, alt = plots.successes(errors, sparse, analysis.SERVED)
+pdh.show(fig, alt=alt)
 print(
-    f"{n_success} of {len(errors)} runs succeed, and {n_sparse} by the first criterion. {(errors <= 0.1).float().mean():.0%} of all functions are served; "
+    f"{n_success} of {len(errors)} runs succeed, and {n_sparse} by the first criterion. "
+    f"{(errors <= 0.1).float().mean():.0%} of all functions are served; "
     f"{(cosines >= 0.9).float().mean():.0%} have a cosine of 0.9 or more, the largest is {cosines.max():.2f}."
 )
 

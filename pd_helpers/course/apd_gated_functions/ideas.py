@@ -70,7 +70,8 @@ def watched(run: Run, after: Sequence[int] = STEPS_WATCHED, *, show_progress: bo
     for step in after:
         while run.step < step:
             next(steps)
-        rows.append({"step": step, **weighted_losses(run), "total": total_loss(run), "asleep": asleep(run)})
+        losses = weighted_losses(run)
+        rows.append({"step": step, **losses, "total": sum(losses.values()), "asleep": asleep(run)})
     return pandas.DataFrame(rows)
 
 
