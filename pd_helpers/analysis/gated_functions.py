@@ -1,5 +1,6 @@
 """Which component serves which function of the hand-written network, and how well (APD figs. 12 and 13)?
 
+mechanisms      the weights of each function: the decomposition that one hopes for
 serving         cosine similarity of each function's mechanism with each component
 purity          share of a component's squared weights that serve each function
 alone           what the network computes with one component only
@@ -15,7 +16,17 @@ from torch import Generator, Tensor
 
 from pd_helpers.analysis.decomposed import Decomposed, gated_network
 from pd_helpers.analysis.importance_matrices import hungarian_order
-from pd_helpers.targets.gated_functions import X_MAX
+from pd_helpers.targets.gated_functions import X_MAX, GatedNetwork
+
+
+@torch.no_grad()
+def mechanisms(net: GatedNetwork) -> dict[str, Float[Tensor, "n_functions d_out d_in"]]:
+    """Layer → the weights of each function, with all others set to zero: the decomposition that one hopes for."""
+    functions = torch.arange(len(net.coefficients), device=net.W_E.device).view(-1, 1, 1)
+    return {
+        path: torch.where(owner == functions, net.get_submodule(path).weight, 0.0)
+        for path, owner in net.owners().items()
+    }
 
 
 @torch.no_grad()
@@ -25,14 +36,10 @@ def serving(run: Decomposed) -> Float[Tensor, "n_functions C"]:
     The mechanism of a function is the vector of all weights in which the weights of other functions' neurons are set
     to zero. A perfect decomposition has one 1 in each row and each column.
     """
-    net = gated_network(run)
-    owners, functions = net.owners(), torch.arange(len(net.coefficients)).view(-1, 1, 1)
-    mechanisms, components = [], []
-    for path, layer in run.components.layers.items():
-        W = net.get_submodule(path).weight
-        mechanisms.append(torch.where(owners[path] == functions.to(W.device), W, 0.0).flatten(1))
-        components.append(layer.P.flatten(1))
-    return F.cosine_similarity(torch.cat(mechanisms, dim=1).unsqueeze(1), torch.cat(components, dim=1), dim=2)
+    Z, layers = mechanisms(gated_network(run)), run.components.layers
+    ours = torch.cat([Z[path].flatten(1) for path in layers], dim=1)
+    theirs = torch.cat([layer.P.flatten(1) for layer in layers.values()], dim=1)
+    return F.cosine_similarity(ours.unsqueeze(1), theirs, dim=2)
 
 
 @torch.no_grad()

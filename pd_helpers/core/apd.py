@@ -44,6 +44,7 @@ from .networks.passes import Forward
 from .networks.rows import spread
 from .shortcuts.empty_rows import Batch
 from .shortcuts.parts import joined
+from .shortcuts.step_graph import replayed
 from .training import adam, learning_rate, set_learning_rate
 
 
@@ -108,6 +109,10 @@ class APDConfig(Config):
     autocast: bool = switch(False)
     """Whether the network and its components compute in bfloat16 where `torch.autocast` does so, which most GPUs do
     faster. U, V, attributions, losses and the optimiser stay in float32, and a run is measured without it."""
+    cuda_graph: bool = switch(False)
+    """Whether a GPU replays one recorded training step instead of launching every operation of every step anew, which
+    is many times faster for small networks. Data may be anything; what the network does must be the same for every
+    batch, and `top_k_start` None. On other devices this changes nothing."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -154,43 +159,50 @@ class APD(Method):
 
     def train(self, data: Data) -> Iterator[Losses]:
         """Train the components in place, one step for each item taken; yields the step's losses without gradients."""
-        model, config = self.model, self.config
+        config = self.config
+        step = replayed(self._step, self.generator, config, static=config.top_k_start is None)
         while self.step < config.steps:
             x = data(config.batch_size, self.generator)  # (batch, d_in), or whatever the network takes
-            batch = self.merged(x)  # .rows (rows, d_in)
-            parts = list(self.parts(batch))  # the batch itself, unless it is computed in parts
-            active = self._active(batch, parts, self.step)  # (rows, C), Boolean; None in the Lp formulation
-            self.optimizer.zero_grad(set_to_none=True)
-            values = []
-            for part in parts:
-                target = model.target_forward(part.rows)  # .output (rows, d_output), .inputs: use → (*rows, d_in)
-
-                loss = self._losses(part, target, active)
-                total = (
-                    config.faithfulness_coeff * loss.faithfulness
-                    + config.minimality_coeff * loss.minimality
-                    + config.simplicity_coeff * loss.simplicity
-                    + config.hidden_coeff * loss.hidden
-                )
-
-                (part.weight * total).backward()
-                values.append(part.weight * torch.stack([*loss, total]).detach())
-            *terms, total = self.added_up(values)
             set_learning_rate(self.optimizer, learning_rate(self.step, config, config.warmup_fraction))
-            self.optimizer.step()
-            if config.unit_norm:
-                normalise_(model)
+            *terms, total = step(x)
             self.step, self.total_loss = self.step + 1, total
             yield Losses(*terms)
+
+    def _step(self, x: Inputs) -> Float[Tensor, " terms"]:
+        """One training step on a batch; gives the losses and their weighted sum, without gradients."""
+        model, config = self.model, self.config
+        batch = self.merged(x)  # .rows (rows, d_in)
+        parts = list(self.parts(batch))  # the batch itself, unless it is computed in parts
+        active = self._active(batch, parts, self.step)  # (rows, C), Boolean; None in the Lp formulation
+        self.optimizer.zero_grad(set_to_none=True)
+        values = []
+        for part in parts:
+            target = model.target_forward(part.rows)  # .output (rows, d_output), .inputs: use → (*rows, d_in)
+
+            loss = self._losses(part, target, active)
+            total = (
+                config.faithfulness_coeff * loss.faithfulness
+                + config.minimality_coeff * loss.minimality
+                + config.simplicity_coeff * loss.simplicity
+                + config.hidden_coeff * loss.hidden
+            )
+
+            (part.weight * total).backward()
+            values.append(part.weight * torch.stack([*loss, total]).detach())
+        values = self.added_up(values)
+        self.optimizer.step()
+        if config.unit_norm:
+            normalise_(model)
+        return values
 
     def merged(self, x: Inputs) -> Batch:
         """The inputs of a batch that must be computed.
 
         Top-k of attributions at the target's weights leaves every component off on a silent row, which then counts for
-        exactly what a row of zeros does.
+        exactly what a row of zeros does. On GPUs no rows are merged, and looking for silent ones would make them wait.
         """
         at_target = self.config.attribute_at == "target" and not self.config.attribution_p
-        if at_target and isinstance(self.model.target, KnownNetwork):
+        if at_target and isinstance(self.model.target, KnownNetwork) and x.device.type == "cpu":
             silent = self.model.target.silent_rows(x)
             x = x if silent is None else x.masked_fill(silent.unsqueeze(-1), 0)
         return super().merged(x)
@@ -258,7 +270,7 @@ class APD(Method):
 
     def build_optimizer(self) -> torch.optim.Optimizer:
         """Adam on U and V."""
-        return adam(self.model.factors, self.config.lr)
+        return adam(self.model.factors, self.config.lr, self.config.cuda_graph)
 
     def warm_up(self) -> None:
         """The faithfulness warm-up; with `unit_norm`, V's rows have length one afterwards."""

@@ -28,6 +28,7 @@ from .method import Data, Method
 from .networks.batches import Inputs
 from .networks.passes import Forward
 from .shortcuts.empty_rows import Batch
+from .shortcuts.step_graph import replayed
 from .training import adam, learning_rate, set_learning_rate
 
 
@@ -86,6 +87,10 @@ class SPDConfig(Config):
     autocast: bool = switch(False)
     """Whether the network and its components compute in bfloat16 where `torch.autocast` does so, which most GPUs do
     faster. U, V, importances, losses and the optimiser stay in float32, and a run is measured without it."""
+    cuda_graph: bool = switch(False)
+    """Whether a GPU replays one recorded training step instead of launching every operation of every step anew, which
+    is many times faster for small networks. Data may be anything; what the network does must be the same for every
+    batch. On other devices this changes nothing."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -117,30 +122,37 @@ class SPD(Method):
 
     def train(self, data: Data) -> Iterator[Losses]:
         """Train in place, one step for each item taken; yields the step's losses without gradients."""
-        model, config = self.model, self.config
+        config = self.config
+        step = replayed(self._step, self.generator, config)
         while self.step < config.steps:
             x = data(config.batch_size, self.generator)  # (batch, d_in), or whatever the network takes
-            batch = self.merged(x)  # .rows (rows, d_in), .counts (rows,)
-            self.optimizer.zero_grad(set_to_none=True)
-            values = []
-            for part in self.parts(batch):  # the batch itself, unless it is computed in parts
-                target = model.target_forward(part.rows)  # .output (rows, d_output), .inputs: use → (*rows, d_in)
-
-                loss = self._losses(part, target, self.generator)
-                total = (
-                    config.faithfulness_coeff * loss.faithfulness
-                    + config.recon_coeff * loss.recon
-                    + config.recon_layerwise_coeff * loss.recon_layerwise
-                    + config.importance_coeff * loss.importance_minimality
-                )
-
-                (part.weight * total).backward()
-                values.append(part.weight * torch.stack([*loss, total]).detach())
-            *terms, total = self.added_up(values)
             set_learning_rate(self.optimizer, learning_rate(self.step, config, config.warmup_fraction))
-            self.optimizer.step()
+            *terms, total = step(x)
             self.step, self.total_loss = self.step + 1, total
             yield Losses(*terms)
+
+    def _step(self, x: Inputs) -> Float[Tensor, " terms"]:
+        """One training step on a batch; gives the losses and their weighted sum, without gradients."""
+        model, config = self.model, self.config
+        batch = self.merged(x)  # .rows (rows, d_in), .counts (rows,)
+        self.optimizer.zero_grad(set_to_none=True)
+        values = []
+        for part in self.parts(batch):  # the batch itself, unless it is computed in parts
+            target = model.target_forward(part.rows)  # .output (rows, d_output), .inputs: use → (*rows, d_in)
+
+            loss = self._losses(part, target, self.generator)
+            total = (
+                config.faithfulness_coeff * loss.faithfulness
+                + config.recon_coeff * loss.recon
+                + config.recon_layerwise_coeff * loss.recon_layerwise
+                + config.importance_coeff * loss.importance_minimality
+            )
+
+            (part.weight * total).backward()
+            values.append(part.weight * torch.stack([*loss, total]).detach())
+        values = self.added_up(values)
+        self.optimizer.step()
+        return values
 
     def _losses(self, batch: Batch, target: Forward, generator: Generator) -> Losses:
         """The equations, with masks drawn from `generator`."""
@@ -184,7 +196,7 @@ class SPD(Method):
 
     def build_optimizer(self) -> torch.optim.Optimizer:
         """Adam on U, V and the importance functions."""
-        return adam([*self.model.factors, *self.importance.parameters()], self.config.lr)
+        return adam([*self.model.factors, *self.importance.parameters()], self.config.lr, self.config.cuda_graph)
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """U and V, and `importance.<use>.<name>` of the importance functions."""

@@ -91,13 +91,24 @@ def learning_rate(step: int, config: Schedule, warmup_fraction: float = 0.0) -> 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """Set the learning rate that the optimiser uses for all of its parameters."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        if isinstance(group["lr"], Tensor):  # a recorded step reads it there
+            group["lr"].fill_(lr)
+        else:
+            group["lr"] = lr
 
 
-def adam(parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Adam:
-    """Adam, with one fused kernel for all parameters on devices that have it."""
+def adam(parameters: Iterable[nn.Parameter], lr: float, recorded: bool = False) -> torch.optim.Adam:
+    """Adam, with one fused kernel for all parameters on devices that have it.
+
+    `recorded` says whether its steps may be part of a CUDA graph, on a device that has these: its learning rate is then
+    a tensor, which `set_learning_rate` fills.
+    """
     parameters = list(parameters)
-    return torch.optim.Adam(parameters, lr=lr, fused=parameters[0].device.type in ("cpu", "cuda"))
+    at = parameters[0].device
+    fused = at.type in ("cpu", "cuda")
+    if recorded and at.type == "cuda":
+        return torch.optim.Adam(parameters, lr=torch.tensor(lr, device=at), fused=fused, capturable=True)
+    return torch.optim.Adam(parameters, lr=lr, fused=fused)
 
 
 def adamw(parameters: Iterable[nn.Parameter], lr: float, weight_decay: float) -> torch.optim.AdamW:

@@ -79,7 +79,7 @@ class Candidate:
 
     def check(self) -> None:
         """Raise FloatingPointError if the loss has diverged."""
-        self.watch.check(self.method.optimizer.param_groups[0]["lr"])
+        self.watch.check(float(self.method.optimizer.param_groups[0]["lr"]))
 
     @property
     def steps_to_compete(self) -> int:
