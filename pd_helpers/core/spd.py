@@ -14,7 +14,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -116,6 +116,8 @@ class SPD(Method):
 
     name = "spd"
     Config = SPDConfig
+    Terms: ClassVar[type[NamedTuple]] = Losses
+    """What a step yields."""
     spans_layers = False
     config: SPDConfig
     importance: CausalImportance | LayerMLPs | SharedNetwork
@@ -129,7 +131,7 @@ class SPD(Method):
             set_learning_rate(self.optimizer, learning_rate(self.step, config, config.warmup_fraction))
             *terms, total = step(x)
             self.step, self.total_loss = self.step + 1, total
-            yield Losses(*terms)
+            yield self.Terms(*terms)
 
     def _step(self, x: Inputs) -> Float[Tensor, " terms"]:
         """One training step on a batch; gives the losses and their weighted sum, without gradients."""
@@ -158,9 +160,7 @@ class SPD(Method):
         """The equations, with masks drawn from `generator`."""
         model, config, x = self.model, self.config, batch.rows
         inner = model.inner(target.inputs)  # use → V_c x (*rows, C, 1)
-        gates = self.importance(
-            inner, target.inputs, self.shares(batch)
-        )  # tables of Γ_c(V_c x) (*rows, ΣC), before any sigmoid
+        gates = self.importance(inner, target.inputs, self.shares(batch))  # tables of Γ (*rows, ΣC), before any sigmoid
         masks, layerwise_masks = {}, {}
         for table in gates:
             g = MASK_SIGMOIDS[config.sigmoid](table.values)

@@ -10,10 +10,10 @@
     frequency      Σ_c f_c log2(1 + a f_c), f_c the mean over rows of g_c^p
     faithfulness   mean square of Δ
 
-SPD asks that random masks change nothing, VPD that no masks do. `VPD.train` is the method.
+SPD asks that random masks change nothing, VPD that no masks do. `VPD._step` is the method.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -26,12 +26,10 @@ from .adversary import Adversary
 from .causal_importance import MASK_SIGMOIDS, Table, upper_leaky
 from .config import FLATTEST, SLOWEST, Config, choice, choice_or_function, number, switch, whole
 from .machine.ranks import place
-from .method import Data
 from .networks.batches import Inputs
 from .networks.passes import Forward
 from .shortcuts.empty_rows import Batch
 from .spd import SPD
-from .training import learning_rate, set_learning_rate
 
 
 @dataclass(frozen=True)
@@ -128,6 +126,11 @@ class VPDConfig(Config):
         """A batch is computed at once: how often a subcomponent is important is only known of all of it."""
         return 1
 
+    @property
+    def cuda_graph(self) -> bool:
+        """No step is recorded: p, γ and the adversary's learning rate change from step to step."""
+        return False
+
     def p(self, step: int) -> float:
         """p at that step."""
         return self.importance_p + (self.importance_p_end - self.importance_p) * min(1.0, step / self.steps)
@@ -152,44 +155,40 @@ class VPD(SPD):
 
     name = "vpd"
     Config = VPDConfig
+    Terms = Losses
     config: VPDConfig
 
-    def train(self, data: Data) -> Iterator[Losses]:
-        """Train in place, one step for each item taken; yields the step's losses without gradients."""
+    def _step(self, x: Inputs) -> Float[Tensor, " terms"]:
+        """One training step on a batch; gives the losses and their weighted sum, without gradients."""
         model, config, adversary = self.model, self.config, self.adversary
-        while self.step < config.steps:
-            x = data(config.batch_size, self.generator)  # (batch, d_in), or whatever the network takes
-            batch = self.merged(x)  # .rows (rows, d_in), .counts (rows,)
-            target = model.target_forward(batch.rows)  # .output (rows, d_output), .inputs: use → (*rows, d_in)
-            inner = model.inner(target.inputs)  # use → V_c x (*rows, C, 1)
-            gates = self.importance(inner, target.inputs)  # tables of Γ(x) (*rows, ΣC), before any sigmoid
-            rows = self._places(x, batch, inner)  # places of the batch that were not merged; None for all
-            for _ in range(config.adversary_steps):
-                grads = self._uphill(batch, target, inner, gates, adversary.taken(rows))
-                adversary.climb(grads, self._adversary_lr(), rows)
+        batch = self.merged(x)  # .rows (rows, d_in), .counts (rows,)
+        target = model.target_forward(batch.rows)  # .output (rows, d_output), .inputs: use → (*rows, d_in)
+        inner = model.inner(target.inputs)  # use → V_c x (*rows, C, 1)
+        gates = self.importance(inner, target.inputs)  # tables of Γ (*rows, ΣC), before any sigmoid
+        rows = self._places(x, batch, inner)  # places of the batch that were not merged; None for all
+        for _ in range(config.adversary_steps):
+            grads = self._uphill(batch, target, inner, gates, adversary.taken(rows))
+            adversary.climb(grads, self._adversary_lr(), rows)
 
-            sources = adversary.taken(rows)  # use → r (*rows, C + 1)
-            loss = self._losses(batch, target, inner, gates, sources, self.generator, self.step)
-            total = (
-                config.adversarial_coeff * loss.adversarial
-                + config.stochastic_coeff * loss.stochastic
-                + config.importance_coeff * loss.importance_minimality
-                + config.frequency_coeff * loss.frequency_minimality
-                + config.faithfulness_coeff * loss.faithfulness
-            )
+        sources = adversary.taken(rows)  # use → r (*rows, C + 1)
+        loss = self._losses(batch, target, inner, gates, sources, self.generator, self.step)
+        total = (
+            config.adversarial_coeff * loss.adversarial
+            + config.stochastic_coeff * loss.stochastic
+            + config.importance_coeff * loss.importance_minimality
+            + config.frequency_coeff * loss.frequency_minimality
+            + config.faithfulness_coeff * loss.faithfulness
+        )
 
-            self.optimizer.zero_grad(set_to_none=True)
-            total.backward()
-            if config.clip_factors is not None:
-                torch.nn.utils.clip_grad_norm_(model.factors, config.clip_factors)
-            set_learning_rate(self.optimizer, learning_rate(self.step, config, config.warmup_fraction))
-            self.optimizer.step()
-            if config.adversarial_coeff:
-                scale = batch.n_inputs / config.adversarial_coeff  # that of the error of one input
-                grads = {use: scale * r.grad for use, r in sources.items()}
-                adversary.climb(grads, self._adversary_lr(), rows)
-            self.step, self.total_loss = self.step + 1, total.detach()
-            yield Losses(*(term.detach() for term in loss))
+        self.optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        if config.clip_factors is not None:
+            torch.nn.utils.clip_grad_norm_(model.factors, config.clip_factors)
+        self.optimizer.step()
+        if config.adversarial_coeff:
+            scale = batch.n_inputs / config.adversarial_coeff  # that of the error of one input
+            adversary.climb({use: scale * r.grad for use, r in sources.items()}, self._adversary_lr(), rows)
+        return torch.stack([*loss, total]).detach()
 
     def _losses(
         self,
