@@ -22,6 +22,7 @@ import torch
 
 from pd_helpers.analysis import importance_matrices, metrics
 from pd_helpers.core.training import pick_device
+from pd_helpers.course.adversary import ideas as adversary
 from pd_helpers.course.apd_gated_functions import ideas as gated
 from pd_helpers.course.apd_superposition import ideas as settings
 from pd_helpers.course.compressed_computation import ideas as mixing
@@ -100,6 +101,11 @@ def pieces(run: Run) -> Tensors:
     return end_state(run) | {"g.identity": importance_matrices.importance_matrix(run)["identity"].cpu()}
 
 
+def of_circuits(run: Run) -> Tensors:
+    """What is kept of runs on circuits in groups: `g` (n_circuits, C), the importances for each circuit alone."""
+    return {"g": importance_matrices.importance_matrix(run)["layer"].cpu()}
+
+
 def at_paper(name: str) -> dict[str, Any]:
     """The paper's value of every setting in which a preset of ours differs."""
     chosen = preset(name)
@@ -118,6 +124,7 @@ RUNS = [
     *map(Plan, ("apd/resid_mlp_1", "apd/resid_mlp_1_rank4", "apd/resid_mlp_2", "apd/resid_mlp_2_rank1")),
     *map(Plan, ("spd/resid_mlp_1", "spd/resid_mlp_3")),
     *(Plan("spd/resid_mlp_2", f"seed{seed}", seed) for seed in range(3)),
+    *map(Plan, ("vpd/tms_5-2", "vpd/tms_5-2_id", "vpd/tms_40-10")),
     Plan("apd/resid_mlp_2", "rank2", overrides={"rank": 2}),
     Plan("apd/resid_mlp_2", "top_k1", overrides={"top_k": 1.0}),
     *(Plan("apd/resid_mlp_1_rank4", f"top_k{k:g}", overrides={"top_k": k}) for k in (1.0, 2.0)),
@@ -238,6 +245,38 @@ SWEEPS = [  # of several of one experiment, the first is what pdh.shipped_sweep(
         keep=None,
     ),
     SweepPlan("spd/tms_5-2_id", "pieces", {"seed": [1, 2, 3, 4]}, keep=pieces),
+    SweepPlan("vpd/tms_5-2", "held_out", {"seed": list(range(20, 30))}, keep=columns),
+    SweepPlan(
+        "vpd/pingpong",
+        "frequency",
+        {"frequency_coeff": [0.0, 2e-3, 5e-3, 1e-2, 2e-2], "seed": [0, 1, 2]},
+        keep=of_circuits,
+    ),
+    SweepPlan(
+        "spd/resid_mlp_1",
+        "straight_through",
+        {"importance_coeff": [1e-6, 3e-6, 1e-5, 1e-4, 1e-3]},
+        {"sigmoid": "straight_through"},
+        keep=None,
+    ),
+    SweepPlan(
+        "vpd/tms_5-2",
+        "sparsity",
+        {"name": ["spd/tms_5-2", "vpd/tms_5-2"], "share": [0.3, 0.5, 1.0, 2.0, 4.0], "seed": [0, 1]},
+        table=adversary.sparsity,
+    ),
+    SweepPlan(
+        "vpd/tms_5-2",
+        "ladders",
+        {
+            "run": [
+                *(f"{method}/tms_{sizes}" for sizes in ("5-2", "5-2_id") for method in ("apd", "spd", "vpd")),
+                *("apd/tms_40-10:seed0", "spd/tms_40-10:seed0", "vpd/tms_40-10"),
+            ],
+            "scope": ["shared", "per input"],
+        },
+        table=adversary.ladders,
+    ),
 ]
 
 

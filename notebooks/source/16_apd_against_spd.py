@@ -873,4 +873,4 @@ pdh.checks.kinship(kinship)
 # Dead means: never active on fresh data *at the end*. They may have been active before, and in SPD every mask lets a little of everything through.
 # </details>
 #
-# **Next:** [17 · Your own network](17_your_own_network.ipynb), the last one, where nobody knows the answer.
+# **Next:** [17 · Your own network](17_your_own_network.ipynb), where nobody knows the answer.

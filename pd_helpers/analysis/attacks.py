@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Generator, Tensor
 
 from pd_helpers.analysis.decomposed import Decomposed
 from pd_helpers.core.config import shown
-from pd_helpers.core.losses import output_loss
 from pd_helpers.core.networks.batches import Inputs, checked_rows, n_inputs, select
 from pd_helpers.core.training import generator, progress
 
@@ -198,30 +198,32 @@ def _random(run: Decomposed, part: _Part, shared: bool, draw: Generator) -> Sour
     return sources
 
 
-def _masks(run: Decomposed, part: _Part, sources: Sources) -> dict[str, Tensor]:
-    by_use = dict.fromkeys(part.importances, sources[JOINT]) if JOINT in sources else sources
-    return run.method.masks(part.importances, by_use)
+def masks_of(run: Decomposed, importances: dict[str, Tensor], sources: Sources) -> dict[str, Tensor]:
+    """Use → the masks (*rows, n) that these sources give inputs with these importances, as `Attack.masks` has them."""
+    by_use = dict.fromkeys(importances, sources[JOINT]) if JOINT in sources else sources
+    return run.method.masks(importances, by_use)
 
 
 def _errors(run: Decomposed, part: _Part, sources: Sources) -> Float[Tensor, " inputs"]:
     """The error of every input under the masks of these sources."""
-    output = run.components(part.x, _masks(run, part, sources)).output
-    return _of_each(output_loss(run.method.config.output_loss))(output, part.output)
+    output = run.components(part.x, masks_of(run, part.importances, sources)).output
+    return _of_each(run.method.config.output_loss)(output, part.output)
 
 
-def _of_each(compare: Callable[[Tensor, Tensor, int], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
-    """The loss of every input by itself, of a loss that gives a mean over inputs."""
+def _of_each(which: str | Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Float[Tensor, " inputs"]]:
+    """The loss that a configuration names, of every input by itself."""
 
-    def of_one(output: Tensor, target: Tensor) -> Tensor:
-        return compare(output.unsqueeze(0), target.unsqueeze(0), 1)
+    def mse(output: Tensor, target: Tensor) -> Tensor:
+        return (output - target).square().flatten(1).mean(dim=1)
 
-    def of_each(output: Tensor, target: Tensor) -> Tensor:
-        try:
-            return torch.vmap(of_one)(output, target)
-        except RuntimeError:  # a function of the user's own, which looks at numbers
-            return torch.stack([of_one(*pair) for pair in zip(output, target, strict=True)])
+    def kl(output: Tensor, target: Tensor) -> Tensor:
+        log_q, log_p = output.log_softmax(dim=-1), target.log_softmax(dim=-1)
+        return F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(dim=-1).view(len(output), -1).mean(dim=1)
 
-    return of_each
+    def own(output: Tensor, target: Tensor) -> Tensor:
+        return torch.stack([which(*pair) for pair in zip(output.split(1), target.split(1), strict=True)])
+
+    return own if callable(which) else {"mse": mse, "kl": kl}[which]
 
 
 def _uphill(run: Decomposed, part: _Part, sources: Sources) -> tuple[Tensor, Sources]:
@@ -280,7 +282,9 @@ def _result(
     run: Decomposed, x: Inputs, parts: list[_Part], worst: list[tuple[Tensor, Sources]], trajectory: Tensor
 ) -> Attack:
     errors = torch.cat([errors for errors, _ in worst])
-    of_parts: Iterator[dict[str, Tensor]] = (_masks(run, p, r) for p, (_, r) in zip(parts, worst, strict=True))
+    of_parts: Iterator[dict[str, Tensor]] = (
+        masks_of(run, p.importances, r) for p, (_, r) in zip(parts, worst, strict=True)
+    )
     masks = _together([{use: mask.detach() for use, mask in of_part.items()} for of_part in of_parts])
     sources = worst[0][1]
     if next(iter(sources.values())).ndim > 1:  # not one for all inputs

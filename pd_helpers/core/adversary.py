@@ -45,7 +45,9 @@ class Adversary:
 
     def _set(self, sources: dict[str, Tensor]) -> None:
         self.sources = {use: source.requires_grad_() for use, source in sources.items()}
-        self.optimizer = torch.optim.Adam(self.sources.values(), betas=self.betas, maximize=True)
+        sources = list(self.sources.values())
+        fused = sources[0].device.type in ("cpu", "cuda")
+        self.optimizer = torch.optim.Adam(sources, betas=self.betas, maximize=True, fused=fused)
 
     def taken(self, rows: Int[Tensor, " rows"] | None = None) -> dict[str, Float[Tensor, "*rows _"]]:
         """Use → the present sources, as leaves of a new graph: all of them, or some rows and then a row of zeros."""
