@@ -17,6 +17,11 @@ def runs():
     return [pdh.shipped(f"{method}/tms_5-2") for method in ("apd", "spd", "vpd")]
 
 
+@pytest.fixture(scope="module")
+def lab(runs):
+    return AttackLab(runs, show_progress=False)
+
+
 @pytest.mark.parametrize("scope", SCOPES)
 def test_a_long_attack_holds_the_shorter_ones(runs, scope):
     x = ideas.inputs(runs[1], 50)
@@ -81,16 +86,13 @@ def test_pictures_say_what_they_show():
     _, alt = plots.circuits(counts, W, {"without": torch.eye(4), "with": torch.eye(4)})
     assert "2.5 at 0, 4.0 at 0.1" in alt
     table = pd.DataFrame({"sigmoid": ["leaky", "straight_through"], "importance_coeff": [1e-5] * 2, "alive": [51, 50]})
-    assert "straight through: 50 at 1e-05" in plots.sigmoids(fig.axes[0], table)
+    _, axes = pdh.plots.figure(4, 3)
+    assert "straight through: 50 at 1e-05" in plots.sigmoids(axes[0, 0], table)
     with pytest.raises(ValueError, match="sigmoid must be one of leaky, straight_through, but is 'soft'; leaky works"):
-        plots.sigmoids(fig.axes[0], table.replace("leaky", "soft"))
+        plots.sigmoids(axes[0, 0], table.replace("leaky", "soft"))
 
 
 class TestAttackLab:
-    @pytest.fixture(scope="class")
-    def lab(self, runs):
-        return AttackLab(runs, show_progress=False)
-
     def test_its_error_is_that_of_the_attack(self, lab, runs):
         for method, scope, steps in (("spd", "shared", 20), ("apd", "per input", 5), ("vpd", "shared", 0)):
             lab.method.value, lab.scope.value, lab.steps.value = method, scope, steps

@@ -124,7 +124,7 @@ RUNS = [
     *map(Plan, ("apd/resid_mlp_1", "apd/resid_mlp_1_rank4", "apd/resid_mlp_2", "apd/resid_mlp_2_rank1")),
     *map(Plan, ("spd/resid_mlp_1", "spd/resid_mlp_3")),
     *(Plan("spd/resid_mlp_2", f"seed{seed}", seed) for seed in range(3)),
-    *map(Plan, ("vpd/tms_5-2", "vpd/tms_5-2_id", "vpd/tms_40-10")),
+    *map(Plan, ("vpd/tms_5-2", "vpd/tms_5-2_id", "vpd/tms_40-10", "vpd/resid_mlp_1")),
     Plan("apd/resid_mlp_2", "rank2", overrides={"rank": 2}),
     Plan("apd/resid_mlp_2", "top_k1", overrides={"top_k": 1.0}),
     *(Plan("apd/resid_mlp_1_rank4", f"top_k{k:g}", overrides={"top_k": k}) for k in (1.0, 2.0)),
@@ -249,7 +249,7 @@ SWEEPS = [  # of several of one experiment, the first is what pdh.shipped_sweep(
     SweepPlan(
         "vpd/pingpong",
         "frequency",
-        {"frequency_coeff": [0.0, 2e-3, 5e-3, 1e-2, 2e-2], "seed": [0, 1, 2]},
+        {"frequency_coeff": [0.0, 2e-3, 5e-3, 1e-2, 2e-2], "seed": [0, 1]},
         keep=of_circuits,
     ),
     SweepPlan(
@@ -271,7 +271,8 @@ SWEEPS = [  # of several of one experiment, the first is what pdh.shipped_sweep(
         {
             "run": [
                 *(f"{method}/tms_{sizes}" for sizes in ("5-2", "5-2_id") for method in ("apd", "spd", "vpd")),
-                *("apd/tms_40-10:seed0", "spd/tms_40-10:seed0", "vpd/tms_40-10"),
+                *(f"{method}/tms_40-10:seed0" for method in ("apd", "spd", "vpd")),
+                *("spd/resid_mlp_1", "vpd/resid_mlp_1"),
             ],
             "scope": ["shared", "per input"],
         },

@@ -27,7 +27,6 @@ ascent_step = Check(
         "take the sign of the gradient, so that every source moves by the whole step.": lambda r, grad, step: (
             r + step * grad
         ).clamp(0, 1),
-        "clamp after the step, not before it.": lambda r, grad, step: r.clamp(0, 1) + step * grad.sign(),
         "clamp the sources, not the gradient.": lambda r, grad, step: r + step * grad.sign().clamp(0, 1),
         "you divided by the norm of the gradient; take the sign of every entry.": lambda r, grad, step: (
             r + step * grad / grad.norm()
@@ -38,7 +37,7 @@ ascent_step = Check(
 
 def _errors() -> list[tuple[Callable[[Tensor], Tensor], int]]:
     """Functions of sources (n,), in which what is worst depends on several sources at once."""
-    matrices = draws((3, 3), (4, 4), (2, 2))
+    matrices = draws([(3, 3)], [(4, 4)], [(2, 2)])
 
     def quadratic(M: Tensor) -> Callable[[Tensor], Tensor]:
         return lambda r: (M @ (r - 0.4)).square().sum()
@@ -71,7 +70,7 @@ best_corner = Check(
 
 def _importances() -> list[tuple[Tensor, float, float]]:
     small = torch.tensor([[1.0, 0.0, 0.5], [0.0, 0.0, 1.0]]), 1.0, 3.0
-    random = draws((6, 4), (10, 3), (5, 5))
+    random = draws([(6, 4)], [(10, 3)], [(5, 5)])
     return [
         small,
         *((g.sigmoid(), p, a) for (g,), p, a in zip(random, (0.5, 2.0, 1.0), (16.0, 100.0, 4.0), strict=True)),
@@ -138,7 +137,7 @@ straight_through_gradient = Check(
 
 
 def _attacked() -> list[tuple[Callable[[Tensor], Tensor], Tensor]]:
-    matrices = draws((4, 4), (5, 5), (3, 3))
+    matrices = draws([(4, 4)], [(5, 5)], [(3, 3)])
 
     def harmless_at_one(M: Tensor) -> Callable[[Tensor], Tensor]:
         return lambda r: (M @ (1 - r)).square().sum()

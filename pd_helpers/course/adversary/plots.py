@@ -41,9 +41,10 @@ def ladders(table: "pandas.DataFrame") -> tuple[Figure, str]:
     targets = list(dict.fromkeys(map(target_of, table["run"])))
     rungs = sorted(table["steps"].unique())
     place = {n: i for i, n in enumerate(rungs)}
-    fig, axes = figure(3.4 * len(targets) + 0.6, 3.7, 1, len(targets))
+    columns = min(2, len(targets))
+    fig, axes = figure(4.7 * columns, 3.1 * -(-len(targets) // columns), -(-len(targets) // columns), columns)
     sentences = []
-    for ax, target in zip(axes[0], targets, strict=True):
+    for ax, target in zip(axes.flat, targets, strict=False):
         of_target = table[[target_of(name) == target for name in table["run"]]]
         ends = []
         for (name, scope), rows in of_target.groupby(["run", "scope"], sort=False):
@@ -57,12 +58,15 @@ def ladders(table: "pandas.DataFrame") -> tuple[Figure, str]:
         ax.set_title(named(target), fontsize=10)
         ax.spines[["top", "right"]].set_visible(False)
         sentences.append(f"{named(target)}, shared: {', '.join(ends)}")
-    axes[0, 0].set_ylabel("mean squared error")
+    for ax in axes[:, 0]:
+        ax.set_ylabel("mean squared error")
+    for ax in axes.flat[len(targets) :]:
+        ax.remove()
     for i, marker, label in METHODS.values():
-        axes[0, -1].plot([], [], marker=marker, color=color(i), label=label)
+        axes[0, 0].plot([], [], marker=marker, color=color(i), label=label)
     for scope, style in SCOPES.items():
-        axes[0, -1].plot([], [], style, color="0.3", label=scope)
-    axes[0, -1].legend(frameon=False, fontsize=8, loc="best")
+        axes[0, 0].plot([], [], style, color="0.3", label=scope)
+    axes[0, 0].legend(frameon=False, fontsize=8, ncols=2, loc="best")
     return fig, f"Errors under attack against the number of its steps. {'. '.join(sentences)}."
 
 
@@ -115,7 +119,7 @@ def corners(found: Float[Tensor, " inputs"], best: Float[Tensor, " inputs"]) -> 
     ax = axes[0, 0]
     top = float(torch.maximum(found.max(), best.max()))
     ax.plot([0, top], [0, top], color="0.7", lw=1)
-    ax.plot(best, found, "o", ms=4, alpha=0.5, color=color(1))
+    ax.plot(best.numpy(), found.numpy(), "o", ms=4, alpha=0.5, color=color(1))
     ax.set(xlabel="error at the best corner", ylabel="error that the attack finds")
     ax.spines[["top", "right"]].set_visible(False)
     share = (found >= 0.95 * best).float().mean().item()
@@ -157,7 +161,7 @@ def circuits(
     for ax, (title, g) in zip(axes[0, 1:], importances.items(), strict=True):
         alive = g[:, (g > 0.1).any(dim=0)]
         order = (alive > 0.1).int().argmax(dim=0).argsort()
-        ax.imshow(alive[:, order], cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+        ax.imshow(alive[:, order].numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
         for group in range(1, n_groups):
             ax.axhline(group * n_circuits / n_groups - 0.5, color="0.7", lw=0.8)
         ax.set(xlabel="alive subcomponent", ylabel="circuit that is on", title=title)
