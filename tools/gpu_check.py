@@ -53,7 +53,8 @@ def row_of(name: str, device: str) -> dict[str, Any]:
     """Milliseconds a step of one preset; `recorded_ms` is None where a step cannot be recorded."""
     result = compare(name, STEPS, device)
     keep = {"textbook_ms", "core_ms", "max_abs_diff", "batch_size", "C"}
-    recorded = recorded_ms(name, device) if device == "cuda" else None
+    can_be = not name.startswith("vpd/")  # whose settings change from step to step
+    recorded = recorded_ms(name, device) if device == "cuda" and can_be else None
     return {"experiment": name, **{k: v for k, v in result.items() if k in keep}, "recorded_ms": recorded}
 
 

@@ -11,7 +11,7 @@
 That is the top-k formulation. With `attribution_p` set, the Lp formulation (eq. 26) takes its place: no components are
 chosen, s_c(x) = |A_c(x)|^p_A everywhere, and minimality is Σ_c s_c(x), so no second forward pass is needed.
 
-`APD.train` is the method; `attributions` and `losses` hold the equations.
+`APD.train` is the loop and `APD._step` the method; `attributions` and `losses` hold the equations.
 """
 
 from collections.abc import Callable, Iterator

@@ -9,7 +9,7 @@
     recon_layerwise         the same with one layer masked at a time, mean over layers
     importance_minimality   Σ_l Σ_c g_c(x)^p, mean over the batch
 
-`SPD.train` is the method; `causal_importance` and `losses` hold the equations.
+`SPD.train` is the loop and `SPD._step` the method; `causal_importance` and `losses` hold the equations.
 """
 
 from collections.abc import Callable, Iterator
