@@ -454,7 +454,10 @@ fig, alt = plots.sparsity(sparsity)
 pdh.show(fig, alt=alt)
 
 # %% [markdown]
-# The further to the lower left, the better: few pieces, small error. Compare dots at the same L0, from left to right in each panel and then between the panels.
+# The further to the lower left, the better: few pieces, small error. Read each panel from left to right, and then compare the panels.
+#
+# At low prices VPD has a half to a third of SPD's error at the same L0. At high prices, left of 0.4, the two are alike: pieces that an input needs are given up, and no training against attacks can help that. But look at the *left* panel: the gap is as large under random
+# masks. On this network VPD is better, and not because of anything that only an adversary can see.
 
 # %% [markdown]
 # ## Where it matters: a network nobody wrote
@@ -625,9 +628,10 @@ fig, alt = plots.circuits(counts_alive, circuits.layer.weight, shown)
 pdh.show(fig, alt=alt)
 
 # %% [markdown]
-# Without the penalty, VPD keeps groups together: four or five pieces, whose columns are blocks. With it, the pieces come apart until every circuit has one of its own. Nothing in the matrix itself says which of the two is right. We know it because we wrote the network.
+# Without the penalty the number is arbitrary: ten or eleven pieces, some for a single circuit, some for two, three or four. Any such grouping costs the same, so the random start decides. (With 40 pieces at the start in place of 160 we found five.) As the coefficient rises the pieces come apart, until in the
+# best runs every circuit has one of its own. Nothing in the matrix itself says which of these is right. We know it because we wrote the network.
 #
-# The penalty has a price, too. It makes importance dearer for everything that is used often, and at the largest coefficient errors are larger. And it would split a mechanism that is *rightly* used often. Whether that happens depends on whether the pieces of the split can each do without the other.
+# The penalty has a price, too. It makes importance dearer for whatever is used often, and errors grow with it (about fortyfold from 0 to 0.01 here). And it would split a mechanism that is *rightly* used often, if its halves can do without each other.
 #
 # ## Figure 8 again: a sigmoid's fault?
 #
@@ -656,7 +660,8 @@ alt = plots.sigmoids(axes[0, 0], both)
 pdh.show(fig, alt=alt)
 
 # %% [markdown]
-# FIG8
+# It does not. At the two largest coefficients, either sigmoid ends at about 90 pieces for a matrix of rank 50. So negative masks are not what splits features *here*. What does is the price: where importance is dear, one piece for each feature, which is on when its feature is,
+# is cheaper than fifty pieces of which every input needs ten. The suspicion may still be right for other networks. We tested it on one.
 #
 # ## What survives
 #

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from pd_helpers.core.config import shown
@@ -156,6 +157,7 @@ def circuits(
         xticklabels=[f"{value:g}" for value in coefficients],
         xlim=(-0.5, len(coefficients) - 0.5),
         ylim=(0, 1.25 * n_circuits),
+        yticks=range(0, n_circuits + 1, n_groups),
     )
     ax.spines[["top", "right"]].set_visible(False)
     for ax, (title, g) in zip(axes[0, 1:], importances.items(), strict=True):
@@ -166,12 +168,13 @@ def circuits(
             ax.axhline(group * n_circuits / n_groups - 0.5, color="0.7", lw=0.8)
         ax.set(xlabel="alive subcomponent", ylabel="circuit that is on", title=title)
         ax.title.set_fontsize(10)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     means = table.groupby("frequency_coeff")["n_alive"].mean()
     listed = ", ".join(f"{n:.1f} at {value:g}" for value, n in means.items())
     return fig, (
         f"Left: mean number of subcomponents alive at each frequency coefficient: {listed}; dashed lines mark "
         f"{n_groups} groups and {n_circuits} circuits. Right: importances of the alive subcomponents for each circuit "
-        "alone, grey lines between groups: without the penalty columns are blocks, with it mostly single cells."
+        "alone, grey lines between groups: without the penalty many columns serve several circuits, with it each serves one."
     )
 
 
