@@ -87,7 +87,7 @@ def test_pictures_say_what_they_show():
     assert "2.5 at 0, 4.0 at 0.1" in alt
     table = pd.DataFrame({"sigmoid": ["leaky", "straight_through"], "importance_coeff": [1e-5] * 2, "alive": [51, 50]})
     _, axes = pdh.plots.figure(4, 3)
-    assert "straight through: 50 at 1e-05" in plots.sigmoids(axes[0, 0], table)
+    assert "straight-through: 50 at 1e-05" in plots.sigmoids(axes[0, 0], table)
     with pytest.raises(ValueError, match="sigmoid must be one of leaky, straight_through, but is 'soft'; leaky works"):
         plots.sigmoids(axes[0, 0], table.replace("leaky", "soft"))
 

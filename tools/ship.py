@@ -266,6 +266,12 @@ SWEEPS = [  # of several of one experiment, the first is what pdh.shipped_sweep(
         table=adversary.sparsity,
     ),
     SweepPlan(
+        "vpd/tms_40-10",
+        "sparsity",
+        {"name": ["vpd/tms_40-10"], "share": [0.1, 0.3], "seed": [0]},
+        table=adversary.sparsity,
+    ),
+    SweepPlan(
         "vpd/tms_5-2",
         "ladders",
         {

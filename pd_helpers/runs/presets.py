@@ -599,14 +599,6 @@ PRESETS = {
             notes=VPD_NOTES,
         ),
         Preset(
-            name="vpd/tms_40-10_id",
-            source="the target of SPD section 3.2; settings of public VPD code",
-            paper_target=SPD_TMS_40_10.replace(identity=True),
-            paper=VPD_TMS_40_10_PAPER,
-            ours=VPD_40_10_OURS,
-            notes=VPD_NOTES,
-        ),
-        Preset(
             name="vpd/resid_mlp_1",
             source="the target of SPD section 3.3; settings of public code for three layers",
             paper_target=RESID_MLP_1,

@@ -174,7 +174,7 @@ def circuits(
     return fig, (
         f"Left: mean number of subcomponents alive at each frequency coefficient: {listed}; dashed lines mark "
         f"{n_groups} groups and {n_circuits} circuits. Right: importances of the alive subcomponents for each circuit "
-        "alone, grey lines between groups: without the penalty many columns serve several circuits, with it each serves one."
+        "alone, grey lines between groups: without the penalty many columns serve several circuits; with it, one each."
     )
 
 
@@ -192,9 +192,17 @@ def sigmoids(ax: Axes, table: "pandas.DataFrame") -> str:
     sentences = []
     for name, rows in table.groupby("sigmoid", sort=False):
         i, marker, style = styles[name]
-        ax.plot(rows["importance_coeff"], rows["alive"], style, marker=marker, lw=2, color=color(i), label=name)
+        ax.plot(
+            rows["importance_coeff"],
+            rows["alive"],
+            style,
+            marker=marker,
+            lw=2,
+            color=color(i),
+            label=name.replace("_", "-"),
+        )
         listed = ", ".join(f"{n:.0f} at {c:g}" for c, n in zip(rows["importance_coeff"], rows["alive"], strict=True))
-        sentences.append(f"{name.replace('_', ' ')}: {listed}")
+        sentences.append(f"{name.replace('_', '-')}: {listed}")
     ax.axhline(50, color=GREY, ls=":", lw=1)
     ax.set(xscale="log", xlabel="importance coefficient β₃", ylabel="alive subcomponents of W_out", ylim=(0, None))
     ax.legend(frameon=False, fontsize=9)
