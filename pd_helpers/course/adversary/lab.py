@@ -83,7 +83,7 @@ class AttackLab(Lab):
         self.strength = slider("strength", 1.0, 0.0, 1.0, 0.05, 2)
         self.feature = whole("feature that is on", 0, n - 1)
         controls = [self.method, self.scope, self.steps, self.strength, self.feature]
-        super().__init__(controls, 9.6, 3.5, 1, 3)
+        super().__init__(controls, 9.4, 3.5, 1, 3)
         left, middle, right = self.axes[0]
         uses = list(next(iter(self._g.values())))
         places = [i * (self.SHOWN + 1) + c for i in range(len(uses)) for c in range(self.SHOWN)]
