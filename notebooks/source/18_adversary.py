@@ -659,7 +659,7 @@ pdh.show(fig, alt=alt)
 
 # %%
 by_coefficient = frequency.assign(alive=counts_alive["n_alive"]).groupby("frequency_coeff")[["alive", "recon"]].mean()
-by_coefficient.astype(float).style.format({"alive": "{:.1f}", "recon": "{:.1e}"})
+by_coefficient.astype(float).rename("{:g}".format).style.format({"alive": "{:.1f}", "recon": "{:.1e}"})
 
 # %% [markdown]
 # Without the penalty the number is arbitrary: ten or eleven pieces, each for one to five circuits. All clean groupings cost the same, so the random start decides, and a few circuits even end with two pieces in place of one. (These runs begin with 160 pieces.) As the coefficient rises the pieces come apart, until in the

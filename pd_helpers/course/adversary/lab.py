@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
+from matplotlib.ticker import NullLocator
 from torch import Tensor
 
 from pd_helpers import plots
@@ -12,6 +13,7 @@ from pd_helpers.analysis.attacks import Attack, attack, masks_of
 from pd_helpers.core.config import shown
 from pd_helpers.core.training import progress
 from pd_helpers.course.adversary.ideas import inputs
+from pd_helpers.course.adversary.plots import METHODS
 from pd_helpers.course.kit.lab import Description, Lab, buttons, choice, open_frames, reserve_titles, slider, whole
 from pd_helpers.runs.run import Run
 from pd_helpers.targets.tms import TMS
@@ -87,23 +89,28 @@ class AttackLab(Lab):
         left, middle, right = self.axes[0]
         uses = list(next(iter(self._g.values())))
         places = [i * (self.SHOWN + 1) + c for i in range(len(uses)) for c in range(self.SHOWN)]
-        self._bars = left.bar(places, [0.0] * len(places), color=plots.color(3), alpha=0.6, label="mask")
-        [self._dots] = left.plot(places, [0.0] * len(places), "o", ms=5, color="0.1", label="importance g")
-        left.set(ylim=(0, 1.35), ylabel="from 0 to 1", xlabel="pieces, the most important first")
+        self._bars = left.bar(places, [0.0] * len(places), color=plots.color(3), alpha=0.6)
+        [self._dots] = left.plot(places, [0.0] * len(places), "o", ms=5, color="0.1")
+        left.set(
+            ylim=(0, 1.1), yticks=[0, 1], ylabel="importance (dot), mask (bar)", xlabel="the most important pieces"
+        )
         left.set_xticks([i * (self.SHOWN + 1) + (self.SHOWN - 1) / 2 for i in range(len(uses))], uses)
-        left.legend(frameon=False, fontsize=8, loc="upper right", ncols=2)
-        self._outputs = middle.bar(range(n), [0.0] * n, color=plots.color(3), alpha=0.6, label="under attack")
-        [self._target] = middle.plot(range(n), [0.0] * n, "_", ms=24, mew=2.5, color="0.1", label="target")
-        middle.set(xlabel="output", ylim=(-0.02, 1.2), xticks=range(n))
-        middle.legend(frameon=False, fontsize=8, loc="upper right")
-        self._curves = {
-            name: right.plot(range(len(STEPS)), [1.0] * len(STEPS), marker, color=plots.color(i), label=name.upper())[0]
-            for i, (name, marker) in enumerate(zip(self.runs, ("o-", "s-", "D-"), strict=False))
-        }
+        self._outputs = middle.bar(range(n), [0.0] * n, color=plots.color(3), alpha=0.6)
+        [self._target] = middle.plot(range(n), [0.0] * n, "_", ms=24, mew=2.5, color="0.1")
+        middle.set(xlabel="output", ylim=(-0.02, 1), yticks=[0, 0.5, 1], xticks=range(n))
+        middle.set_ylabel("target (line), under attack (bar)")
+        self._curves = {}
+        for name in self.runs:
+            i, marker, label = METHODS[name]
+            places = range(len(STEPS))
+            [self._curves[name]] = right.plot(
+                places, [1.0] * len(STEPS), marker, ls="-", color=plots.color(i), label=label
+            )
         [self._here] = right.plot([0], [1.0], "o", ms=13, mfc="none", mew=2, color="0.1")
         errors = [found.error for found in self._found.values()]
         right.set(yscale="log", ylim=(min(errors) / 2, 2 * max(errors)), xlabel="steps of the attack")
-        right.set_xticks(range(len(STEPS)), map(str, STEPS))
+        right.yaxis.set_minor_locator(NullLocator())
+        right.set_xticks(range(0, len(STEPS), 2), map(str, STEPS[::2]))
         right.legend(frameon=False, fontsize=8, loc="best")
         reserve_titles(self.axes[0])
         open_frames(self.axes[0])
