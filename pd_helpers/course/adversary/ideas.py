@@ -1,8 +1,7 @@
 """Decompositions under attack: ladders of ever longer attacks, robustness against sparsity, and a lookup table."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import product
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +16,7 @@ from pd_helpers.runs.api import run as run_preset
 from pd_helpers.runs.presets import preset
 from pd_helpers.runs.run import Run
 from pd_helpers.runs.shipped import shipped
+from pd_helpers.runs.sweeps import points_of
 
 if TYPE_CHECKING:
     import pandas
@@ -52,24 +52,18 @@ def scale(run: Decomposed, x: Tensor) -> float:
     return (model(x, nothing).output - model.target_forward(x).output).square().mean().item()
 
 
-def points(grid: Mapping[str, Sequence], show_progress: bool, description: str) -> Iterator[dict[str, Any]]:
-    """All points of a grid, under a progress bar."""
-    every: Iterable = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
-    return progress(every, total=len(every), description=description, show=show_progress, unit="run")
-
-
 def ladders(
     grid: Mapping[str, Sequence], *, rungs: Sequence[int] = RUNGS, show_progress: bool = True
 ) -> "pandas.DataFrame":
     """Ladders of shipped runs, from a grid over `run`, "name" or "name:variant", and `scope`.
 
-    Returns one row for each run, scope and rung: `run`, `scope`, `steps`, the attack's `error`; and of the run its
-    mean `l0`, the number of components above 0.1 on an input, added up over uses, and `scale`.
+    Returns one row for each run, scope and rung: `run`, `scope`, `steps`, `attacked`, the error that an attack of so
+    many steps reaches; and of the run `l0` and `scale`, as the functions of these names give them.
     """
     import pandas
 
-    rows = []
-    for point in points(grid, show_progress, "ladders"):
+    rows, points = [], points_of(grid)
+    for point in progress(points, total=len(points), description="ladders", show=show_progress, unit="run"):
         run = shipped(*point["run"].split(":"))
         began, x = time.perf_counter(), inputs(run)
         errors = ladder(run, x, point["scope"], rungs)
@@ -93,8 +87,8 @@ def sparsity(
     """
     import pandas
 
-    rows = []
-    for point in points(grid, show_progress, "sparsity"):
+    rows, points = [], points_of(grid)
+    for point in progress(points, total=len(points), description="sparsity", show=show_progress, unit="run"):
         began = time.perf_counter()
         run = at_share(**point, **settings)
         x = inputs(run)

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from itertools import product
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,6 +10,7 @@ from pd_helpers import analysis
 from pd_helpers.core.training import generator, progress
 from pd_helpers.runs.api import prepare
 from pd_helpers.runs.run import Run
+from pd_helpers.runs.sweeps import points_of
 
 if TYPE_CHECKING:
     import pandas
@@ -86,7 +86,7 @@ def from_mechanisms(
     """
     import pandas
 
-    points = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
+    points = points_of(grid)
     rows = []
     for point in progress(points, total=len(points), description="gated", show=show_progress, unit="run"):
         began = time.perf_counter()
