@@ -95,16 +95,16 @@ def test_a_recorded_training_is_the_same(name):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("recorded", [False, True])
-@pytest.mark.parametrize("method", CONFIGS)
+@pytest.mark.parametrize(
+    ("method", "recorded"), [(m, r) for m in CONFIGS for r in (False, True) if not (r and m == "vpd")]
+)
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_networks_of_ones_own(kind, method, recorded):
     torch.manual_seed(0)
     network = NETWORKS[kind]()
     before = copy.deepcopy(network.state_dict())
-    run = pdh.fit(
-        network, CONFIGS[method].replace(cuda_graph=recorded), INPUTS[kind], device=DEVICE, show_progress=False
-    )
+    config = CONFIGS[method].replace(cuda_graph=True) if recorded else CONFIGS[method]
+    run = pdh.fit(network, config, INPUTS[kind], device=DEVICE, show_progress=False)
     draw = torch.Generator(DEVICE).manual_seed(0)
     masks = run.importances(INPUTS[kind](9, draw))
     assert all(mask.device.type == DEVICE and mask.isfinite().all() for mask in masks.values())

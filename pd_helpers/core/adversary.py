@@ -27,14 +27,16 @@ class Adversary:
         self.sources: dict[str, Tensor] = {}
         self.optimizer: torch.optim.Optimizer | None = None
 
-    def begin(self, rows: Mapping[str, tuple[int, ...]], generator: Generator, dtype: torch.dtype) -> None:
+    def begin(self, rows: Mapping[str, tuple[int, ...]], generator: Generator, like: Tensor) -> None:
         """Draw the first sources, r ~ U(0, 1), for a batch whose uses have these rows; nothing if there are some.
+
+        They have the device and the type of `like`.
 
         Raises ValueError for a batch whose rows are not those of the batch before.
         """
         shapes = {use: (width,) if self.shared else (*rows[use], width) for use, width in self.widths.items()}
         if not self.sources:
-            of = {"generator": generator, "device": generator.device, "dtype": dtype}
+            of = {"generator": generator, "device": like.device, "dtype": like.dtype}
             self._set({use: torch.rand(shape, **of) for use, shape in shapes.items()})
         for use, shape in shapes.items():
             if (before := tuple(self.sources[use].shape)) != shape:

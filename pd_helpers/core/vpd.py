@@ -247,7 +247,7 @@ class VPD(SPD):
         rows = {use: tuple(h.shape[:-2]) for use, h in inner.items()}
         if merged:  # its rows are inputs
             rows = dict.fromkeys(rows, (batch.n_inputs,))
-        self.adversary.begin(rows, self.generator, self.model.factors[0].dtype)
+        self.adversary.begin(rows, self.generator, self.model.factors[0])
         return x.any(dim=-1).nonzero().squeeze(1) if merged else None
 
     def _adversary_lr(self) -> float:
@@ -315,10 +315,12 @@ def masks(g: Float[Tensor, "*rows C"], r: Float[Tensor, "*_ C1"]) -> Float[Tenso
     return torch.cat([torch.lerp(r[..., :-1].expand_as(g), g.new_ones(()), g), delta], dim=-1)
 
 
-def subsets(rows: tuple[int, ...], n: int, generator: Generator) -> Bool[Tensor, "*rows n"]:
+def subsets(
+    rows: tuple[int, ...], n: int, generator: Generator, device: torch.device | str = "cpu"
+) -> Bool[Tensor, "*rows n"]:
     """For every row a random k of n matrices, with k drawn from 1 to n: True for those chosen."""
-    rank = torch.rand(*rows, n, generator=generator, device=generator.device).argsort(dim=-1).argsort(dim=-1)
-    k = torch.randint(1, n + 1, (*rows, 1), generator=generator, device=generator.device)
+    rank = torch.rand(*rows, n, generator=generator, device=device).argsort(dim=-1).argsort(dim=-1)
+    k = torch.randint(1, n + 1, (*rows, 1), generator=generator, device=device)
     return rank < k
 
 
@@ -330,7 +332,7 @@ def stochastic_masks(
     Among k of L matrices are meant those whose rows have the same shape.
     """
     n, rows = len(table.uses), tuple(g.shape[:-1])
-    chosen = subsets(rows, n, generator)
+    chosen = subsets(rows, n, generator, g.device)
     r = torch.rand(*rows, g.shape[-1] + n, generator=generator, device=g.device, dtype=g.dtype)
     parts = r.split([C + 1 for C in table.uses.values()], dim=-1)
     return {
