@@ -45,7 +45,7 @@ class TestWhatIsShipped:
 
     def test_it_is_light(self):
         megabytes = sum(path.stat().st_size for path in shipped.SHIPPED.rglob("*") if path.is_file()) / 1e6
-        assert megabytes < 45
+        assert megabytes < 40
         assert MANIFEST["megabytes"] == pytest.approx(megabytes, abs=0.1)
 
     @pytest.mark.parametrize("entry", MANIFEST["runs"], ids=lambda entry: f"{entry['name']}:{entry['variant']}")

@@ -124,11 +124,15 @@ RUNS = [
     *map(Plan, ("apd/resid_mlp_1", "apd/resid_mlp_1_rank4", "apd/resid_mlp_2", "apd/resid_mlp_2_rank1")),
     *map(Plan, ("spd/resid_mlp_1", "spd/resid_mlp_3")),
     *(Plan("spd/resid_mlp_2", f"seed{seed}", seed) for seed in range(3)),
-    *map(Plan, ("vpd/tms_5-2", "vpd/tms_5-2_id", "vpd/tms_40-10", "vpd/resid_mlp_1")),
+    *map(Plan, ("vpd/tms_5-2", "vpd/tms_5-2_id")),
+    *(Plan(name, snapshots=False) for name in ("vpd/tms_40-10", "vpd/resid_mlp_1")),
     Plan("apd/resid_mlp_2", "rank2", overrides={"rank": 2}),
     Plan("apd/resid_mlp_2", "top_k1", overrides={"top_k": 1.0}),
     *(Plan("apd/resid_mlp_1_rank4", f"top_k{k:g}", overrides={"top_k": k}) for k in (1.0, 2.0)),
-    *(Plan("spd/resid_mlp_1", f"beta{b:.0e}", overrides={"importance_coeff": b}) for b in (1e-6, 3e-6, 1e-4, 1e-3)),
+    *(
+        Plan("spd/resid_mlp_1", f"beta{b:.0e}", overrides={"importance_coeff": b}, snapshots=False)
+        for b in (1e-6, 3e-6, 1e-4, 1e-3)
+    ),
 ]
 SWEEPS = [  # of several of one experiment, the first is what pdh.shipped_sweep(name) reads
     SweepPlan(
