@@ -257,7 +257,7 @@ class VPD(SPD):
 
     def batch_losses(self, x: Inputs, generator: Generator, step: int | None = None) -> Losses:
         """The losses of one batch, with gradients; all sources are drawn from `generator`, the adversary's too."""
-        batch = self.model.merge_empty_rows(x) if not callable(self.config.output_loss) else Batch.whole(x)
+        batch = self.merged(x)
         target = self.model.target_forward(batch.rows)
         inner, sources = self.model.inner(target.inputs), {}
         for use, h in inner.items():
