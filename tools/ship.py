@@ -251,6 +251,21 @@ SWEEPS = [  # of several of one experiment, the first is what pdh.shipped_sweep(
     SweepPlan("spd/tms_5-2_id", "pieces", {"seed": [1, 2, 3, 4]}, keep=pieces),
     SweepPlan("vpd/tms_5-2", "held_out", {"seed": list(range(20, 30))}, keep=columns),
     SweepPlan(
+        "spd/tms_5-2", "success", {"sigmoid": ["leaky", "straight_through"], "seed": list(range(100))}, keep=columns
+    ),
+    SweepPlan(
+        "spd/tms_5-2",
+        "success_warmup",
+        {"seed": list(range(100))},
+        {"faithfulness_warmup_steps": preset("vpd/tms_5-2").config.faithfulness_warmup_steps},
+        keep=columns,
+    ),
+    SweepPlan("vpd/tms_5-2", "success", {"adversarial_coeff": [0.5, 0.0], "seed": list(range(100))}, keep=columns),
+    *(
+        SweepPlan(f"{method}/tms_40-10", "success", {"seed": list(range(20))}, {"n_init": 1}, keep=columns)
+        for method in ("spd", "vpd")
+    ),
+    SweepPlan(
         "vpd/pingpong",
         "frequency",
         {"frequency_coeff": [0.0, 2e-3, 5e-3, 1e-2, 2e-2], "seed": [0, 1]},
