@@ -6,10 +6,13 @@
 Gradients are compared, and not parameters after many steps, because Adam turns a rounding error in a gradient that is
 nearly zero into a whole step, so that two correct implementations drift apart.
 
+Of VPD, losses and gradients are compared at the adversary's first sources, before any ascent, for the same reason;
+`tests/test_vpd.py` follows the ascent step by step.
+
 For residual MLPs, the core decomposes the network in the dimensions in use, with basis Q (see `ResidualMLP.narrow`),
-while the textbook decomposes the wide network, from the core's components lifted into the wide stream: V Qᵀ for W_in,
-and Q U for W_out. The core's loss is the wide loss of the lifted components, L(V Qᵀ, Q U), so by the chain rule its
-gradients are the wide gradients projected by Q: (∂L/∂V) Q and Qᵀ (∂L/∂U).
+while the textbook decomposes the wide network, from the core's components lifted into the wide stream: V Qᵀ for W_in
+(and for an MLP that reads the stream), and Q U for W_out. The core's loss is the wide loss of the lifted components,
+L(V Qᵀ, Q U), so by the chain rule its gradients are the wide gradients projected by Q: (∂L/∂V) Q and Qᵀ (∂L/∂U).
 """
 
 import copy
@@ -23,13 +26,16 @@ import torch
 from torch import Generator, Tensor, nn
 
 from benchmarks import textbook
-from pd_helpers.core import apd
+from pd_helpers.core import apd, vpd
+from pd_helpers.core.causal_importance import CausalImportance
 from pd_helpers.core.components import ComponentModel, decompose
+from pd_helpers.core.importance_networks import LayerMLPs
 from pd_helpers.core.method import Data, Method, MethodConfig, method_of
 from pd_helpers.core.shortcuts.threads import threads_for
 from pd_helpers.core.training import generator, pick_device
 from pd_helpers.runs.presets import preset
 from pd_helpers.targets.base import TargetConfig, TrainedConfig, make_target
+from pd_helpers.targets.pingpong import PingPong
 from pd_helpers.targets.residual_mlp import ResidualMLP, ResidualMLPConfig
 from pd_helpers.targets.tms import TMS
 
@@ -133,12 +139,19 @@ def in_turn(batches: Iterator[Tensor]) -> Data:
     return lambda batch_size, generator: next(batches)
 
 
-def losses_of(model: textbook.Model, config, rand_like=torch.rand_like):
-    """The textbook's losses of either method, as a function of the batch that must be called once in each step."""
+def losses_of(model: textbook.Model, config, components: ComponentModel | None = None, draw: Generator | None = None):
+    """The textbook's losses of any method, as a function of the batch that must be called once in each step.
+
+    With the core's components and a generator, it draws the random numbers that the core draws from an equal one.
+    """
     if isinstance(config, apd.APDConfig):
         steps = itertools.count()
         return lambda x: textbook.apd_losses(model, x, config, next(steps))
-    return lambda x: textbook.spd_losses(model, x, config, rand_like)
+    if isinstance(config, vpd.VPDConfig):
+        return AsTheCoreDraws(model, config, components, draw) if draw else textbook.AdversarialLosses(model, config)
+    if draw is None:
+        return lambda x: textbook.spd_losses(model, x, config)
+    return lambda x: textbook.spd_losses(model, x, config, rand_like_core(components, x, draw))
 
 
 # The core's decomposition in the form of the textbook
@@ -151,11 +164,19 @@ def in_textbook(network: textbook.Model, core: Method | ComponentModel) -> textb
         network,
         U={path: layer.U for path, layer in components.layers.items()},
         V={path: layer.V for path, layer in components.layers.items()},
-        gates={
-            use: textbook.Gate(*(getattr(mlp, name) for name in textbook.Gate._fields))
-            for use, mlp in (importance.mlps.items() if importance else ())
-        },
+        gates=gates(importance) if importance else {},
     )
+
+
+def gates(importance: nn.Module) -> dict[str, textbook.Gate | textbook.LayerGate]:
+    """Use → its importance MLPs; raises TypeError for an importance network that the textbook does not have."""
+    if isinstance(importance, LayerMLPs):
+        weights = zip(importance.w_in, importance.b_in, importance.w_out, importance.b_out, strict=True)
+        return dict(zip(importance.uses, itertools.starmap(textbook.LayerGate, weights), strict=True))
+    if not isinstance(importance, CausalImportance):
+        raise TypeError(f"the textbook has no {type(importance).__name__}")
+    fields = textbook.Gate._fields
+    return {use: textbook.Gate(*(getattr(mlp, name) for name in fields)) for use, mlp in importance.mlps.items()}
 
 
 def with_each(model: textbook.Model, change: Callable[[Tensor], Tensor]) -> textbook.Model:
@@ -164,7 +185,7 @@ def with_each(model: textbook.Model, change: Callable[[Tensor], Tensor]) -> text
         model,
         U={path: change(U) for path, U in model.U.items()},
         V={path: change(V) for path, V in model.V.items()},
-        gates={use: textbook.Gate(*map(change, gate)) for use, gate in model.gates.items()},
+        gates={use: type(gate)(*map(change, gate)) for use, gate in model.gates.items()},
     )
 
 
@@ -177,8 +198,14 @@ def lifted(model: textbook.Model, Q: Tensor | None) -> textbook.Model:
     """Components of the narrow stream, lifted into the wide one: V Qᵀ reads it, and Q U writes to it."""
     if Q is None:
         return model
+
+    def lifted_gate(use, gate):
+        wide = isinstance(gate, textbook.LayerGate) and use.endswith("W_in")
+        return gate._replace(w_in=gate.w_in @ Q.T) if wide else gate
+
     return replace(
         model,
+        gates={use: lifted_gate(use, gate) for use, gate in model.gates.items()},
         U={path: Q @ U if path.endswith("W_out") else U for path, U in model.U.items()},
         V={path: V @ Q.T if path.endswith("W_in") else V for path, V in model.V.items()},
     )
@@ -199,6 +226,8 @@ def undecomposed(target: nn.Module) -> textbook.Model:
         biases = [0.0 if mlp.W_in.bias is None else mlp.W_in.bias for mlp in mlps]
         W_in, W_out = [mlp.W_in.weight for mlp in mlps], [mlp.W_out.weight for mlp in mlps]
         return textbook.residual_mlp(target.W_E, target.W_U, W_in, W_out, biases)
+    if isinstance(target, PingPong):
+        return textbook.linear_map(target.layer.weight)
     raise TypeError(f"the textbook has no {type(target).__name__}")
 
 
@@ -221,12 +250,52 @@ def rand_like_core(components: ComponentModel, x: Tensor, draw: Generator):
     return lambda g: next(tables)
 
 
+class AsTheCoreDraws(textbook.AdversarialLosses):
+    """The textbook's losses of VPD, with the random numbers that the core draws from an equal generator.
+
+    The core draws first the adversary's sources, for every input or for all; and then in each step, for its rows, a
+    random order of the uses, how many of these are masked, and sources of all subcomponents and Δs.
+    """
+
+    def __init__(self, model: textbook.Model, config, components: ComponentModel, generator: Generator):
+        super().__init__(model, config, self._drawn)
+        self.components, self.generator = components, generator
+
+    def __call__(self, x: Tensor) -> dict[str, Tensor]:
+        if not self.r:
+            rows = () if self.config.adversary == "shared" else (len(x),)
+            self.begin({use: self._rand(x, *rows, n) for use, n in self._sizes.items()})
+        return super().__call__(x)
+
+    @property
+    def _sizes(self) -> dict[str, int]:
+        return {use: self.components.layers[path.layer].C + 1 for use, path in self.components.uses.items()}
+
+    def _rand(self, x: Tensor, *shape: int) -> Tensor:
+        return torch.rand(*shape, generator=self.generator, device=x.device, dtype=x.dtype)
+
+    def _drawn(self, model: textbook.Model, x: Tensor) -> textbook.Drawn:
+        sizes, rows, draw = self._sizes, len(self.components.merge_empty_rows(x).rows), self.generator
+        order = torch.rand(rows, len(sizes), generator=draw, device=x.device).argsort(dim=1)
+        k = torch.randint(1, len(sizes) + 1, (rows, 1), generator=draw, device=x.device)
+        r = self._rand(x, rows, sum(sizes.values()))
+        row = torch.arange(len(x), device=x.device)
+        if rows < len(x):  # all-zero inputs share the last row
+            full = x.any(dim=1)
+            row = torch.where(full, full.cumsum(dim=0) - 1, rows - 1)
+        place = order.argsort(dim=1)  # of every use in the random order
+        chosen = {use: (place[:, i] < k.squeeze(1))[row] for i, use in enumerate(sizes)}
+        return {use: part[row] for use, part in zip(sizes, r.split([*sizes.values()], dim=1), strict=True)}, chosen
+
+
 def largest_difference(model: textbook.Model, Q: Tensor | None, method: Method, x: Tensor) -> float:
     """`max_abs_diff` on batch x; `model` holds the core's parameters, which take one step at learning rate zero."""
     config = method.config.replace(steps=1)
+    if isinstance(config, vpd.VPDConfig):
+        config = config.replace(adversary_steps=0)
     draw, same = (Generator(x.device).manual_seed(0) for _ in range(2))
     reference = copied(lifted(model, Q))
-    reference_loss = losses_of(reference, config, rand_like_core(method.model, x, same))
+    reference_loss = losses_of(reference, config, method.model, same)
     (reference_losses,) = textbook.train(reference, reference_loss, [x], config)
     method.config, method.generator, method.optimizer = config, draw, torch.optim.SGD(model.parameters, lr=0.0)
     (losses,) = method.train(in_turn(iter([x])))

@@ -1,4 +1,4 @@
-"""APD and SPD written straight from the papers in plain batched torch: the oracle of the tests, the yardstick of speed.
+"""APD, SPD and VPD straight from the papers in plain batched torch: the oracle of the tests, the yardstick of speed.
 
     P_c = U_c V_c           a component of the matrix W (d_out, d_in): V_c (R, d_in) reads, U_c (d_out, R) writes
 
@@ -16,6 +16,13 @@ SPD (Bushnaq, Braun and Sharkey 2025, section 2)
     m_c = g_c + (1 − g_c) r_c,   r_c ~ U(0, 1)
     W' = Σ_c m_c P_c                                    different for every input of the network
     L = mean (W − Σ_c P_c)²  +  β1 mean (f(x|W) − f(x|W'))²  +  β2 (the same, one layer at a time)  +  β3 Σ g_c^p
+
+VPD (Bushnaq et al. 2026)
+
+    Δ = W − Σ_c P_c
+    W' = Σ_c m_c P_c + m_Δ Δ,   m_c = g_c + (1 − g_c) r_c,   m_Δ = r_Δ
+    L = β1 mean (f(x|W) − f(x|W'))², r climbing it  +  β2 (the same, r ~ U(0, 1), some of the layers)
+        + β3 Σ_c f_c  +  β4 Σ_c f_c log2(1 + a f_c)  +  β5 mean Δ²,   f_c = mean over inputs of g_c^p
 
 Read it beside the papers. It takes the short cuts that public code takes and no others: attributions need one backward
 pass for every output, every mask has a forward pass of its own, every row of the batch is computed, and the residual
@@ -48,6 +55,19 @@ class Gate(NamedTuple):
     """(C,)."""
 
 
+class LayerGate(NamedTuple):
+    """The importance MLP of one use, d_in → d_gate GELU → C."""
+
+    w_in: Tensor
+    """(d_gate, d_in)."""
+    b_in: Tensor
+    """(d_gate,)."""
+    w_out: Tensor
+    """(C, d_gate)."""
+    b_out: Tensor
+    """(C,)."""
+
+
 @dataclass
 class Model:
     """A network and its components.
@@ -66,8 +86,8 @@ class Model:
     """Decomposed layer → (C, d_out, R)."""
     V: Mapping[str, Tensor] = field(default_factory=dict)
     """Decomposed layer → (C, R, d_in)."""
-    gates: Mapping[str, Gate] = field(default_factory=dict)
-    """Use → importance MLPs, for SPD."""
+    gates: Mapping[str, Gate | LayerGate] = field(default_factory=dict)
+    """Use → importance MLPs, for SPD and VPD."""
     hidden: list[str] = field(default_factory=list)
     """Uses whose inputs are activations after a ReLU, for APD's hidden reconstruction."""
 
@@ -117,6 +137,11 @@ def toy_model(W: Tensor, bias: Tensor, identity: Tensor | None = None) -> Model:
         return Model(f, {"embed": ("embed", False), "unembed": ("embed", True)}, {"embed": W})
     uses = {"embed": ("embed", False), "identity": ("identity", False), "unembed": ("embed", True)}
     return Model(f, uses, {"embed": W, "identity": identity})
+
+
+def linear_map(W: Tensor) -> Model:
+    """y = W x, without components."""
+    return Model(lambda linear, x: linear("layer", x), {"layer": ("layer", False)}, {"layer": W})
 
 
 def residual_mlp(
@@ -174,12 +199,18 @@ def target(model: Model, x: Tensor) -> Forward:
 
 
 def masked(model: Model, x: Tensor, masks: Mapping[str, Tensor]) -> Forward:
-    """f(x|W'), with W' = Σ_c m_c U_c V_c at every use that has masks (batch, C), and the target's matrix elsewhere."""
-    W = model.at_uses(model.W)
+    """f(x|W'), with W' = Σ_c m_c U_c V_c at every use that has masks (batch, C), and the target's matrix elsewhere.
+
+    Masks (batch, C + 1) have that of Δ = W − Σ_c U_c V_c last.
+    """
+    W, P = model.at_uses(model.W), model.at_uses(model.P)
 
     def act(use, a):
         if use not in masks:
             return a @ W[use].T
+        if masks[use].shape[1] == len(P[use]) + 1:
+            components = torch.cat([P[use], (W[use] - P[use].sum(dim=0)).unsqueeze(0)])  # (C + 1, d_out, d_in)
+            return einsum("bc,coi,bi->bo", masks[use], components, a)
         writes, reads = model.factors(use)
         inner = einsum("cri,bi->bcr", reads, a) * masks[use].unsqueeze(-1)  # m_c V_c a
         return einsum("cor,bcr->bo", writes, inner)
@@ -283,13 +314,20 @@ def apd_losses(model: Model, x: Tensor, config, step: int = 0) -> dict[str, Tens
 
 
 def importance_logits(model: Model, x: Tensor) -> dict[str, Tensor]:
-    """Use → Γ_c(V_c x) (batch, C), x: the input of the use, before any sigmoid; a transposed use has U_cᵀ for V_c."""
+    """Use → Γ_c(V_c x) (batch, C), x: the input of the use, before any sigmoid; a transposed use has U_cᵀ for V_c.
+
+    An MLP of a whole use reads x itself.
+    """
     logits = {}
     for use, a in target(model, x).inputs.items():
         if use not in model.gates:
             continue
+        gate = model.gates[use]
+        if isinstance(gate, LayerGate):
+            logits[use] = F.gelu(a @ gate.w_in.T + gate.b_in) @ gate.w_out.T + gate.b_out
+            continue
         _, reads = model.factors(use)  # (C, 1, d)
-        gate, h = model.gates[use], a @ reads.squeeze(1).T  # (batch, C)
+        h = a @ reads.squeeze(1).T  # (batch, C)
         hidden = F.gelu(h.unsqueeze(-1) * gate.w_in + gate.b_in)  # (batch, C, d_gate)
         logits[use] = (hidden * gate.w_out).sum(dim=-1) + gate.b_out
     return logits
@@ -329,6 +367,127 @@ def spd_losses(model: Model, x: Tensor, config, rand_like=torch.rand_like) -> di
     }
 
 
+# VPD
+
+
+class StraightThrough(torch.autograd.Function):
+    """Clamped to [0, 1]; below 0, gradients that want x to rise pass as if the slope were 0.01."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.clamp(0, 1)
+
+    @staticmethod
+    def backward(ctx, grad):
+        (x,) = ctx.saved_tensors
+        inside = (x > 0) & (x <= 1)
+        return grad * inside + 0.01 * grad * ((x <= 0) & (grad < 0))
+
+
+def adversarial_masks(g: Mapping[str, Tensor], r: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Use → masks (batch, C + 1) of the subcomponents and, last, of Δ, from sources r (batch, C + 1)."""
+    return {use: torch.cat([g[use] + (1 - g[use]) * r[use][:, :-1], r[use][:, -1:]], dim=1) for use in g}
+
+
+Drawn = tuple[dict[str, Tensor], dict[str, Tensor]]
+"""Use → sources (batch, C + 1), and use → whether it is masked at each input (batch,)."""
+
+
+def draw(model: Model, x: Tensor) -> Drawn:
+    """Sources of stochastic masks, r ~ U(0, 1), and which uses they mask: at each input k of them, k ~ U{1 … L}."""
+    uses = model.decomposed
+    sizes = {use: len(model.U[model.uses[use][0]]) for use in uses}
+    r = {use: torch.rand(len(x), C + 1, device=x.device, dtype=x.dtype) for use, C in sizes.items()}
+    order = torch.rand(len(x), len(uses), device=x.device).argsort(dim=1)
+    k = torch.randint(1, len(uses) + 1, (len(x), 1), device=x.device)
+    return r, {use: (order == i).int().argmax(dim=1) < k.squeeze(1) for i, use in enumerate(uses)}
+
+
+class AdversarialLosses:
+    """VPD's losses with an adversary: a function of the batch that must be called once in each training step.
+
+    It keeps sources r, (batch, C + 1) or, shared by all inputs, (C + 1,), for every use. Adam makes them climb a few
+    times before each step, and once more along the gradient of the step itself, which is only known at the next call.
+    """
+
+    def __init__(self, model: Model, config, draw: Callable[[Model, Tensor], Drawn] = draw):
+        self.model, self.config, self.draw, self.step = model, config, draw, 0
+        self.r: dict[str, Tensor] = {}
+        self.used: dict[str, Tensor] = {}  # sources of the last training step, for every input
+
+    def begin(self, r: Mapping[str, Tensor]) -> None:
+        """Start from these sources."""
+        betas = self.config.adversary_beta1, self.config.adversary_beta2
+        self.r = {use: value.clone().requires_grad_() for use, value in r.items()}
+        self.adam = torch.optim.Adam(list(self.r.values()), betas=betas, maximize=True)
+
+    def __call__(self, x: Tensor) -> dict[str, Tensor]:
+        """The losses of the next step."""
+        if not self.r:
+            first, _ = self.draw(self.model, x)
+            self.begin({use: r[0] if self.config.adversary == "shared" else r for use, r in first.items()})
+        self.climb_along_the_last_step()
+        for _ in range(self.config.adversary_steps):
+            self.climb(ascent(self.model, x, self.everywhere(x)))
+        self.used = {use: r.detach().requires_grad_() for use, r in self.everywhere(x).items()}
+        return vpd_losses(self.model, x, self.config, self.step, self.used, self.draw(self.model, x))
+
+    def everywhere(self, x: Tensor) -> dict[str, Tensor]:
+        """The sources of every input."""
+        return {use: r.expand(len(x), -1) for use, r in self.r.items()}
+
+    def climb_along_the_last_step(self) -> None:
+        """The step of ascent that uses the gradient of the last training step, unless it has been made."""
+        if not self.used:
+            return
+        weight = self.config.adversarial_coeff  # the error counts in full for each input
+        grads = {use: len(r) / weight * r.grad for use, r in self.used.items()}
+        self.climb(grads)
+        self.used, self.step = {}, self.step + 1
+
+    def climb(self, grads: Mapping[str, Tensor]) -> None:
+        """One step of Adam, and back into [0, 1]."""
+        config = self.config
+        rising = min(1.0, (self.step + 1) / max(1.0, config.adversary_warmup_fraction * config.steps))
+        self.adam.param_groups[0]["lr"] = config.adversary_lr * rising
+        for use, r in self.r.items():
+            r.grad = grads[use].sum(dim=0) if r.ndim == 1 else grads[use]
+        self.adam.step()
+        with torch.no_grad():
+            for r in self.r.values():
+                r.clamp_(0, 1)
+
+
+def ascent(model: Model, x: Tensor, r: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Use → gradient with respect to the sources of Σ over inputs of the mean squared error."""
+    with torch.no_grad():
+        g = {use: value.clamp(0, 1) for use, value in importance_logits(model, x).items()}
+    r = {use: value.detach().requires_grad_() for use, value in r.items()}
+    error = len(x) * reconstruction(model, x, adversarial_masks(g, r))
+    return dict(zip(r, torch.autograd.grad(error, list(r.values())), strict=True))
+
+
+def vpd_losses(model: Model, x: Tensor, config, step: int, r: Mapping[str, Tensor], drawn: Drawn) -> dict[str, Tensor]:
+    """The five losses of one batch, unweighted, with the adversary's sources r and those drawn for stochastic masks."""
+    logits = importance_logits(model, x)
+    g = {use: StraightThrough.apply(value) for use, value in logits.items()}
+    stochastic_r, chosen = drawn
+    stochastic = {
+        use: torch.where(chosen[use].unsqueeze(1), mask, torch.ones_like(mask))  # all ones are W
+        for use, mask in adversarial_masks(g, stochastic_r).items()
+    }
+    p = config.importance_p + (config.importance_p_end - config.importance_p) * step / config.steps
+    f = torch.cat([(upper_leaky(value) + 1e-12).pow(p).mean(dim=0) for value in logits.values()])  # of all uses
+    return {
+        "adversarial": reconstruction(model, x, adversarial_masks(g, r)),
+        "stochastic": reconstruction(model, x, stochastic),
+        "importance_minimality": f.sum(),
+        "frequency_minimality": (f * torch.log2(1 + config.frequency_a * f)).sum(),
+        "faithfulness": faithfulness(model),
+    }
+
+
 # Training
 
 
@@ -364,7 +523,7 @@ def train(
 
 def coefficient(config, loss: str) -> float:
     """The coefficient of a loss, from the field of the configuration that is named after the loss."""
-    return config.importance_coeff if loss == "importance_minimality" else getattr(config, f"{loss}_coeff")
+    return getattr(config, f"{loss.removesuffix('_minimality')}_coeff")
 
 
 @torch.no_grad()

@@ -25,6 +25,9 @@ PAPERS_BATCH = {
     ("apd", "gated"): 10_000,
     ("spd", "tms"): 4096,
     ("spd", "residual_mlp"): 2048,
+    ("vpd", "tms"): 4096,
+    ("vpd", "residual_mlp"): 2048,
+    ("vpd", "pingpong"): 4096,
 }
 """Number of inputs per training step in the papers, at which both implementations are timed. Most presets use fewer."""
 BLOCK = 5

@@ -18,10 +18,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from pd_helpers import former
+from pd_helpers.analysis.attacks import attack
 from pd_helpers.core.apd import APDConfig
 from pd_helpers.core.components import TransposedLinear, decompose
 from pd_helpers.core.networks.unpacked import unpack
 from pd_helpers.core.spd import SPDConfig
+from pd_helpers.core.vpd import VPDConfig
 from pd_helpers.runs.api import fit, prepare, run
 from pd_helpers.runs.loading import load, resume
 from pd_helpers.runs.presets import PRESETS, preset
@@ -30,6 +32,7 @@ from pd_helpers.runs.shipped import shipped, shipped_sweep
 from pd_helpers.runs.sweeps import end_state, sweep
 from pd_helpers.targets.base import make_target
 from pd_helpers.targets.gated_functions import GatedConfig, GatedNetwork
+from pd_helpers.targets.pingpong import PingPong, PingPongConfig
 from pd_helpers.targets.residual_mlp import ResidualMLP, ResidualMLPConfig
 from pd_helpers.targets.tms import TMS, TMSConfig
 
@@ -42,9 +45,10 @@ __version__ = "0.5.0"
 former.install()
 
 __all__ = [
-    "PRESETS", "TMS", "APDConfig", "GatedConfig", "GatedNetwork", "ResidualMLP", "ResidualMLPConfig", "Run",
-    "SPDConfig", "TMSConfig", "TransposedLinear", "checks", "decompose", "end_state", "fit", "load", "make_target",
-    "plots", "prepare", "preset", "resume", "run", "shipped", "shipped_sweep", "show", "sweep", "unpack", "widgets",
+    "PRESETS", "TMS", "APDConfig", "GatedConfig", "GatedNetwork", "PingPong", "PingPongConfig", "ResidualMLP",
+    "ResidualMLPConfig", "Run", "SPDConfig", "TMSConfig", "TransposedLinear", "VPDConfig", "attack", "checks",
+    "decompose", "end_state", "fit", "load", "make_target", "plots", "prepare", "preset", "resume", "run", "shipped",
+    "shipped_sweep", "show", "sweep", "unpack", "widgets",
 ]  # fmt: skip
 
 

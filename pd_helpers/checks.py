@@ -8,6 +8,7 @@ well-known slip, and otherwise shows a case that is wrong. Each check stands wit
 this module only hands them out.
 """
 
+from pd_helpers.course.adversary import exercises as _adversary
 from pd_helpers.course.apd_against_spd import exercises as _apd_against_spd
 from pd_helpers.course.apd_compressed_computation import exercises as _apd_compressed_computation
 from pd_helpers.course.apd_cross_layer import exercises as _apd_cross_layer
@@ -47,6 +48,7 @@ TOPICS = (
     _spd_cross_layer,
     _apd_against_spd,
     _your_own_network,
+    _adversary,
 )
 CHECKS = {check.name: check for topic in TOPICS for check in vars(topic).values() if isinstance(check, Check)}
 """Name → check, for all exercises."""

@@ -3,6 +3,7 @@
 Each lab stands with its topic in `pd_helpers.course`; this module only hands them out, as `pdh.widgets.ShrinkageLab`.
 """
 
+from pd_helpers.course.adversary.lab import AttackLab
 from pd_helpers.course.apd_against_spd.lab import GuessLab
 from pd_helpers.course.apd_compressed_computation.lab import FeatureLab
 from pd_helpers.course.apd_gated_functions.lab import GatedLab
@@ -27,7 +28,7 @@ PriceLab = ImportanceCoefficientLab
 """A second name of the same lab."""
 
 __all__ = [
-    "AblationLab", "AttributionLab", "DescriptionLengthLab", "FeatureLab", "GatedLab", "GuessLab",
+    "AblationLab", "AttackLab", "AttributionLab", "DescriptionLengthLab", "FeatureLab", "GatedLab", "GuessLab",
     "ImportanceCoefficientLab", "Lab", "LayersLab", "LpLab", "MaskLab", "MechanismLab", "MixingLab", "PriceLab",
     "ResponseLab", "RoomLab", "SchattenLab", "SharingLab", "ShrinkageLab", "SigmoidLab", "SparsityLab",
     "SubcomponentLab", "TermsLab",

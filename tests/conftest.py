@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,26 +33,31 @@ from browser import browser_executable, chromium, jupyter, jupyter_server  # noq
 collect_ignore = [] if torch.cuda.is_available() else ["test_gpu.py"]
 
 MINUTES = Path(__file__).parents[1] / "notebooks" / "minutes.json"
+UNMEASURED = 60
+"""Seconds that a notebook is thought to take before it is measured."""
+IN_A_BROWSER = 40
+"""Seconds that a test in a browser takes, more or less."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what is slow by its kind, and let the longest begin first, so that no worker is left with it alone.
+    """Mark what is slow by its kind, and let the longest files begin first, so that no worker is left with one alone.
 
-    Slow are notebooks, pages in a browser and labs; other slow tests carry the mark themselves.
+    Slow are notebooks, pages in a browser and labs; other slow tests carry the mark themselves. A worker takes whole
+    files, so what counts is how long all tests of a file take together.
     """
-    seconds = json.loads(MINUTES.read_text())
+    measured = json.loads(MINUTES.read_text())
 
-    def rank(item: pytest.Item) -> float:
-        in_a_browser = "jupyter" in getattr(item, "fixturenames", ())
-        return -seconds.get(item.path.stem, 60) if item.path.suffix == ".ipynb" else -60 if in_a_browser else 0
+    def seconds(item: pytest.Item) -> float:
+        if item.path.suffix == ".ipynb":
+            return measured.get(item.path.stem, UNMEASURED)
+        return IN_A_BROWSER if "jupyter" in getattr(item, "fixturenames", ()) else 0
 
+    of_files: Counter[Path] = Counter()
     for item in items:
-        if rank(item) < 0 or item.path.name.startswith("test_widgets"):
+        if seconds(item) or item.path.name.startswith("test_widgets"):
             item.add_marker(pytest.mark.slow)
-    first: dict[Path, float] = {}
-    for item in items:
-        first[item.path] = min(rank(item), first.get(item.path, 0))
-    items.sort(key=lambda item: first[item.path])  # keeps the order within a file
+        of_files[item.path] += seconds(item)
+    items.sort(key=lambda item: -of_files[item.path])  # keeps the order within a file
 
 
 @pytest.fixture

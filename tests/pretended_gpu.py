@@ -31,6 +31,7 @@ NETWORKS = {
 CONFIGS = {
     "spd": pdh.SPDConfig(C=6, steps=9, batch_size=16),
     "apd": pdh.APDConfig(C=6, steps=9, batch_size=16, top_k=2.0),
+    "vpd": pdh.VPDConfig(C=6, steps=9, batch_size=16),
     "apd_lp": pdh.APDConfig(C=6, steps=9, batch_size=16, top_k=2.0, attribution_p=0.7),
 }
 
@@ -63,6 +64,8 @@ def training(method: Method, x: object) -> str:
             if module is not None:
                 move(module, moved)
         method.optimizer = method.build_optimizer()
+        if hasattr(method, "adversary"):
+            method.adversary.sources = {}  # which are drawn anew, on the pretended GPU
         batch = mapped(pretended, x)
         steps = method.train(lambda n, draw: batch)
         for _ in range(3):

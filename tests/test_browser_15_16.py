@@ -24,13 +24,19 @@ def test_the_layers_lab_follows_run_and_feature(jupyter):
     assert jupyter.errors() == []
 
 
+GUESS = """
+import pd_helpers as pdh
+runs = [pdh.shipped(f"{method}/tms_5-2") for method in ("apd", "spd")]
+"""
+BRIEF_GUESS = """
+settings = {"steps": 100, "n_init": 1, "show_progress": False, "device": "cpu"}
+brief = [pdh.run(run.name, target=run, **settings) for run in runs]
+pdh.widgets.GuessLab(*brief)
+"""
+
+
 def test_the_guess_lab_trains_both_methods_and_the_last_move_wins(jupyter):
-    serve_cells(
-        jupyter,
-        "guess",
-        "import pd_helpers as pdh\nruns = [pdh.shipped(f'{method}/tms_5-2') for method in ('apd', 'spd')]\n",
-        "pdh.widgets.GuessLab(*runs)",
-    )
+    serve_cells(jupyter, "guess", GUESS, "pdh.widgets.GuessLab(*runs)", BRIEF_GUESS)
     slider = jupyter.slider("times the published value")
     assert slider.readout == "1"
     before = jupyter.image("img.pdh-picture")
@@ -38,5 +44,9 @@ def test_the_guess_lab_trains_both_methods_and_the_last_move_wins(jupyter):
     jupyter.eventually(lambda: jupyter.image("img.pdh-picture") != before, "the picture follows", timeout=TRAINING)
     slider.press("ArrowLeft")  # what is being trained is given up
     jupyter.eventually(lambda: "0.633" in jupyter.text(".pdh-readout"), "APD takes the second value", timeout=TRAINING)
-    jupyter.drive()
+    jupyter.page.get_by_role("button", name="stop").first.click()
+    label = ".pdh-progress .widget-label"
+    jupyter.eventually(lambda: jupyter.text(label) == "stopped", "training is given up", timeout=TRAINING)
+    _, brief = jupyter.labs
+    brief.drive()  # sliders do the same for a short training as for a long one
     assert jupyter.errors() == []

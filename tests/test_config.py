@@ -9,6 +9,7 @@ import torch
 
 from pd_helpers.core.apd import APDConfig
 from pd_helpers.core.spd import SPDConfig
+from pd_helpers.core.vpd import VPDConfig
 from pd_helpers.runs.presets import PRESETS, preset
 from pd_helpers.targets.tms import TMSConfig
 
@@ -132,6 +133,6 @@ def test_an_unknown_experiment_is_refused_with_the_nearest():
 def test_presets_name_their_method_and_document_only_fields_there_are(name):
     p = PRESETS[name]
     assert p.name == name
-    assert isinstance(p.config, {"apd": APDConfig, "spd": SPDConfig}[name.split("/")[0]])
+    assert isinstance(p.config, {"apd": APDConfig, "spd": SPDConfig, "vpd": VPDConfig}[name.split("/")[0]])
     assert set(p.differs) <= {*p.target.to_dict(), *p.config.to_dict()}
     assert p.source

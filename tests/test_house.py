@@ -50,10 +50,10 @@ def test_the_top_level_is_small():
     assert set(FLOORS) <= rooms
 
 
-def test_the_equations_of_the_core_are_about_fifteen_hundred_lines():
+def test_the_equations_of_three_papers_are_about_two_thousand_lines():
     paths = [p for p in (PACKAGE / "core").rglob("*.py") if not {"shortcuts", "networks", "machine"} & set(p.parts)]
     code = [line for path in paths for line in path.read_text().splitlines() if line.strip()]
-    assert len(code) < 1700
+    assert len(code) < 2300
 
 
 @pytest.mark.parametrize("topic", TOPICS)

@@ -282,6 +282,14 @@ class TestShipping:
         (entry,) = shipped.manifest()["sweeps"]
         assert (entry["grid"], entry["config"], entry["runs"]) == (plan.grid, QUICK, 3)
 
+    def test_lists_of_numbers_take_a_line_each_and_say_the_same(self):
+        facts = {"a": [1, -2.5e-07, None, True], "b": [], "c": ["x,\n[1,\n 2]", "y"], "d": [{"e": [0.5]}, [3, 4]]}
+        light = ship.lists_on_one_line(json.dumps(facts, indent=1))
+        assert json.loads(light) == facts
+        assert '"a": [1, -2.5e-07, null, true],\n' in light
+        assert light.count("\n") < json.dumps(facts, indent=1).count("\n")
+        assert ship.lists_on_one_line(light) == light
+
     def test_a_sweep_without_end_states(self, empty):
         plan = ship.SweepPlan("apd/tms_5-2", "lr", {"lr": [0.1, 0.2]}, QUICK, keep=None)
         table = pdh.sweep(plan.name, plan.grid, n_jobs=1, show_progress=False, **plan.overrides)

@@ -9,6 +9,7 @@ import pd_helpers as pdh
 from benchmarks import pair, textbook
 from pd_helpers.core import apd
 from pd_helpers.core.components import decompose
+from pd_helpers.targets.base import TrainedConfig
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -170,6 +171,7 @@ SIZES = {
     "tms": {},
     "residual_mlp": {"n_features": 6, "d_resid": 50, "d_mlp": 5, "C": 7, "feature_probability": 0.2},
     "gated": {"n_functions": 3, "n_neurons": 4, "feature_probability": 0.3, "top_k": 1.0},
+    "pingpong": {"n_groups": 3, "n_circuits": 2, "C": 7},
 }
 """Kind of target → sizes at which the textbook is quick."""
 
@@ -178,7 +180,7 @@ def small(name, **changes):
     """The fields to change of a preset; ranks of 1 and 4 stay, full ones shrink with the network."""
     experiment = pdh.preset(name)
     sizes = {**SIZES[experiment.target.kind], "batch_size": 256, "faithfulness_warmup_steps": 20, **changes}
-    if experiment.target.kind != "gated":
+    if isinstance(experiment.target, TrainedConfig):
         sizes["target_steps"] = 200
     if (experiment.config.rank or 0) > 4:
         sizes["rank"] = 6
@@ -208,11 +210,7 @@ def test_the_core_trains_as_the_textbook_does(name):
     shared = pair.in_textbook(pair.undecomposed(target), method)
     truth = pair.copied(shared)
     batches = [settings.target.features()(64, Generator().manual_seed(i)).double() for i in range(config.steps)]
-
-    def spd_losses(x):
-        return textbook.spd_losses(truth, x, config, pair.rand_like_core(components, x, same))
-
-    true_losses = pair.losses_of(truth, config) if method.spans_layers else spd_losses
+    true_losses = pair.losses_of(truth, config, components, same)
     mine = method.train(pair.in_turn(iter(batches)))
     for losses, true in zip(mine, textbook.train(truth, true_losses, batches, config), strict=True):
         torch.testing.assert_close(losses._asdict(), true, rtol=1e-7, atol=1e-10)

@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT))
 
 import pd_helpers as pdh  # noqa: E402
 from benchmarks.pair import prepare  # noqa: E402
-from benchmarks.timing import PAPERS_BATCH, compare, in_turns, steady  # noqa: E402
+from benchmarks.timing import PAPERS_BATCH, WARM_UP, compare, in_turns, steady  # noqa: E402
 from pd_helpers.runs.presets import PRESETS, preset  # noqa: E402
 
 STEPS = 50
@@ -51,21 +51,19 @@ def run_tests() -> dict[str, Any]:
 
 def row_of(name: str, device: str) -> dict[str, Any]:
     """Milliseconds a step of one preset; `recorded_ms` is None where a step cannot be recorded."""
-    result = compare(name, STEPS, device) if preset(name).target.kind != "gated" else {"core_ms": core_ms(name, device)}
+    result = compare(name, STEPS, device)
     keep = {"textbook_ms", "core_ms", "max_abs_diff", "batch_size", "C"}
-    recorded = core_ms(name, device, cuda_graph=True) if device == "cuda" else None
+    can_be = not name.startswith("vpd/")  # whose settings change from step to step
+    recorded = recorded_ms(name, device) if device == "cuda" and can_be else None
     return {"experiment": name, **{k: v for k, v in result.items() if k in keep}, "recorded_ms": recorded}
 
 
-def core_ms(name: str, device: str, **overrides: Any) -> float:
-    """Milliseconds a step of the core."""
+def recorded_ms(name: str, device: str) -> float:
+    """Milliseconds a step of the core with `cuda_graph`."""
     batch_size = PAPERS_BATCH[name.split("/")[0], preset(name).target.kind]
-    settings = {"batch_size": batch_size, **steady(name), **overrides}
-    if preset(name).target.kind != "gated":
-        pair = prepare(name, device, at_least_steps=STEPS + 20, **settings)
-        return in_turns([pair.core_steps()], STEPS, pair.device)[0]
-    run = pdh.prepare(name, device=device, show_progress=False, **settings)
-    return in_turns([run.steps()], STEPS, torch.device(device))[0]
+    settings = {"batch_size": batch_size, "cuda_graph": True, **steady(name)}
+    pair = prepare(name, device, at_least_steps=STEPS + WARM_UP, **settings)
+    return in_turns([pair.core_steps()], STEPS, pair.device)[0]
 
 
 def large_run(name: str, device: str, overrides: dict[str, Any]) -> dict[str, Any]:

@@ -165,6 +165,27 @@ def gated() -> Iterable[Iterable[str]]:
     yield f"`apd/gated`, of {len(table)} seeds", *(str(seeds[n]) for n in range(5))
 
 
+def attacked() -> Iterable[Iterable[str]]:
+    """Errors of decompositions of the same networks under the same attacks."""
+    yield "experiment", "L0, all uses", "random masks", "shared attack", "attack per input", "everything off"
+    table = shipped.shipped_sweep("vpd/tms_5-2", "ladders")
+    last = table["steps"].max()
+    for name, rows in table.groupby("run", sort=False):
+        error = rows.set_index(["scope", "steps"])["attacked"]
+        found = error["shared", 0], error["shared", last], error["per input", last], rows["scale"].iloc[0]
+        yield f"`{name.split(':')[0]}`", f"{rows['l0'].iloc[0]:.2f}", *map(_units, found)
+
+
+def held_out() -> Iterable[Iterable[str]]:
+    """VPD on seeds that had no part in choosing its settings, one initialisation each."""
+    yield "experiment", "seeds", "MMCS", "ML2R", "complete", "5 alive in each use"
+    table = shipped.shipped_sweep("vpd/tms_5-2", "held_out")
+    alive = ((table["n_alive.embed"] == 5) & (table["n_alive.unembed"] == 5)).sum()
+    scores = (f"{table[name].mean():.3f} ± {table[name].std():.3f}" for name in ("mmcs_alive", "ml2r_alive"))
+    complete = table.apply(_is_complete, axis=1).sum()
+    yield "`vpd/tms_5-2`", str(len(table)), *scores, _rate(int(complete), len(table)), str(alive)
+
+
 def _of(name: str) -> list[dict[str, Any]]:
     return [run for (other, variant), run in manifest().items() if other == name and variant.startswith("seed")]
 
@@ -188,6 +209,8 @@ TABLES: Mapping[str, Callable[[], Iterable[Iterable[str]]]] = {
     "own settings": own_settings,
     "rates": rates,
     "gated": gated,
+    "held out": held_out,
+    "attacked": attacked,
 }
 
 

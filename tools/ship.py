@@ -9,6 +9,7 @@ with large snapshots keep at most 20 of them, in half precision, or none; run.js
 """
 
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -19,9 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pd_helpers.analysis import metrics
+from pd_helpers.analysis import importance_matrices, metrics
 from pd_helpers.core.training import pick_device
+from pd_helpers.course.adversary import ideas as adversary
 from pd_helpers.course.apd_gated_functions import ideas as gated
+from pd_helpers.course.apd_superposition import ideas as settings
 from pd_helpers.course.compressed_computation import ideas as mixing
 from pd_helpers.course.superposition import ideas as superposition
 from pd_helpers.runs import files, shipped
@@ -40,6 +43,8 @@ TOLERANCE = 5e-4
 """Singular values below this share of a layer's largest one are cut."""
 LIGHT_SNAPSHOTS = 20
 """Largest number of snapshots of a run whose snapshots would take more than `HEAVY` bytes otherwise."""
+NUMBERS = re.compile(r'\[\n([^\[\]{}"]*)\]')
+"""A list without strings, lists or mappings in indented JSON, where only between values there are ends of lines."""
 HEAVY = 500_000
 """Number of bytes that the snapshots of a run may take, and its factors before they are cut."""
 
@@ -77,6 +82,20 @@ TABLE_1 = ("apd/tms_5-2", "apd/tms_40-10", *(f"spd/tms_{sizes}" for sizes in ("5
 """Rows of both papers' tables whose rates of success are shipped, for one initialisation and for the best of three."""
 
 
+WITHOUT_ADVERSARY = {"adversarial_coeff": 0.0, "adversary_steps": 0, "stochastic_coeff": 4.0}
+"""VPD on TMS 5-2 with the weight of both reconstructions, 4 in all, on the stochastic one."""
+SUCCESS = (
+    ("spd/tms_5-2", "success", 100, {"faithfulness_warmup_steps": 0}),
+    ("spd/tms_5-2", "success_warmup", 100, {}),
+    ("spd/tms_5-2", "success_straight_through", 100, {"sigmoid": "straight_through"}),
+    ("vpd/tms_5-2", "success", 100, {}),
+    ("vpd/tms_5-2", "success_without_adversary", 100, WITHOUT_ADVERSARY),
+    ("spd/tms_40-10", "success", 20, {}),
+    ("vpd/tms_40-10", "success", 20, {}),
+)
+"""Experiment, variant, number of seeds, changes: one initialisation each, with what may cure failures by turns."""
+
+
 @torch.no_grad()
 def columns(run: Run) -> Tensors:
     """What is kept of runs that are counted: how each column of W is found, and how many components hold one column.
@@ -86,6 +105,19 @@ def columns(run: Run) -> Tensors:
     P, W = (matrix.detach().cpu() for matrix in run.first_layer)
     cosines, ratios = metrics.best_match(P, W)
     return {"cosines": cosines, "ratios": ratios, "own": torch.tensor(metrics.own_columns(P, W))}
+
+
+def pieces(run: Run) -> Tensors:
+    """What is kept of SPD on a hidden identity: the end state, and which pieces of the identity each feature needs.
+
+    `g.identity` (n_features, C) are the importances of the identity's pieces for each feature alone at 0.75.
+    """
+    return end_state(run) | {"g.identity": importance_matrices.importance_matrix(run)["identity"].cpu()}
+
+
+def of_circuits(run: Run) -> Tensors:
+    """What is kept of runs on circuits in groups: `g` (n_circuits, C), the importances for each circuit alone."""
+    return {"g": importance_matrices.importance_matrix(run)["layer"].cpu()}
 
 
 def at_paper(name: str) -> dict[str, Any]:
@@ -106,10 +138,15 @@ RUNS = [
     *map(Plan, ("apd/resid_mlp_1", "apd/resid_mlp_1_rank4", "apd/resid_mlp_2", "apd/resid_mlp_2_rank1")),
     *map(Plan, ("spd/resid_mlp_1", "spd/resid_mlp_3")),
     *(Plan("spd/resid_mlp_2", f"seed{seed}", seed) for seed in range(3)),
+    *map(Plan, ("vpd/tms_5-2", "vpd/tms_5-2_id")),
+    *(Plan(name, snapshots=False) for name in ("vpd/tms_40-10", "vpd/resid_mlp_1")),
     Plan("apd/resid_mlp_2", "rank2", overrides={"rank": 2}),
     Plan("apd/resid_mlp_2", "top_k1", overrides={"top_k": 1.0}),
     *(Plan("apd/resid_mlp_1_rank4", f"top_k{k:g}", overrides={"top_k": k}) for k in (1.0, 2.0)),
-    *(Plan("spd/resid_mlp_1", f"beta{b:.0e}", overrides={"importance_coeff": b}) for b in (1e-6, 3e-6, 1e-4, 1e-3)),
+    *(
+        Plan("spd/resid_mlp_1", f"beta{b:.0e}", overrides={"importance_coeff": b}, snapshots=False)
+        for b in (1e-6, 3e-6, 1e-4, 1e-3)
+    ),
 ]
 SWEEPS = [  # of several of one experiment, the first is what pdh.shipped_sweep(name) reads
     SweepPlan(
@@ -196,6 +233,78 @@ SWEEPS = [  # of several of one experiment, the first is what pdh.shipped_sweep(
         "from_mechanisms",
         {"lr": [0.001, 0.003, 0.01], "seed": list(range(5))},
         table=gated.from_mechanisms,
+    ),
+    SweepPlan(
+        "apd/tms_5-2", "lengths", {"simplicity_coeff": [0.5, 0.6, 0.7, 0.85, 1.0, 1.2, 1.4, 1.6, 2.0]}, keep=None
+    ),
+    SweepPlan(
+        "apd/tms_5-2",
+        "alone",
+        {
+            "n_init": [1],  # nothing changed
+            "lr": [0.02, 0.18],
+            "schedule": ["constant"],
+            "steps": [500, 2000],
+            "batch_size": [128, 512],
+            "schatten_p": [0.9],
+            "minimality_coeff": [0.5, 2.0],
+            "simplicity_coeff": [0.35, 1.4],
+            "top_k": [0.1055, 0.422],
+        },
+        table=settings.alone,
+    ),
+    SweepPlan("apd/tms_5-2_id", "five", {"C": [5], "top_k": [0.211, 0.7]}),
+    SweepPlan("apd/tms_5-2_id", "ten", {"C": [10], "top_k": [0.211, 0.7]}),
+    SweepPlan(
+        "apd/tms_5-2",
+        "of_spd_targets",
+        {"seed": [1, 2, 3, 4]},
+        {"target_steps": preset("spd/tms_5-2").target.target_steps},
+        keep=None,
+    ),
+    SweepPlan("spd/tms_5-2_id", "pieces", {"seed": [1, 2, 3, 4]}, keep=pieces),
+    SweepPlan("vpd/tms_5-2", "held_out", {"seed": list(range(20, 30))}, keep=columns),
+    *(
+        SweepPlan(name, variant, {"seed": list(range(n))}, {"n_init": 1, **changes}, keep=columns)
+        for name, variant, n, changes in SUCCESS
+    ),
+    SweepPlan(
+        "vpd/pingpong",
+        "frequency",
+        {"frequency_coeff": [0.0, 2e-3, 5e-3, 1e-2, 2e-2], "seed": [0, 1]},
+        keep=of_circuits,
+    ),
+    SweepPlan(
+        "spd/resid_mlp_1",
+        "straight_through",
+        {"importance_coeff": [1e-6, 3e-6, 1e-5, 1e-4, 1e-3]},
+        {"sigmoid": "straight_through"},
+        keep=None,
+    ),
+    SweepPlan(
+        "vpd/tms_5-2",
+        "sparsity",
+        {"name": ["spd/tms_5-2", "vpd/tms_5-2"], "share": [0.3, 0.5, 1.0, 2.0, 4.0], "seed": [0, 1]},
+        table=adversary.sparsity,
+    ),
+    SweepPlan(
+        "vpd/tms_40-10",
+        "sparsity",
+        {"name": ["vpd/tms_40-10"], "share": [0.1, 0.3], "seed": [0]},
+        table=adversary.sparsity,
+    ),
+    SweepPlan(
+        "vpd/tms_5-2",
+        "ladders",
+        {
+            "run": [
+                *(f"{method}/tms_{sizes}" for sizes in ("5-2", "5-2_id") for method in ("apd", "spd", "vpd")),
+                *(f"{method}/tms_40-10:seed0" for method in ("apd", "spd", "vpd")),
+                *("spd/resid_mlp_1", "vpd/resid_mlp_1"),
+            ],
+            "scope": ["shared", "per input"],
+        },
+        table=adversary.ladders,
     ),
 ]
 
@@ -295,8 +404,14 @@ def without_snapshots(tensors: Tensors, facts: Facts) -> tuple[Tensors, Facts]:
 def _ship(name: str, variant: str, tensors: Tensors, facts: Facts, format: str = files.FORMAT) -> Path:
     folder = shipped.SHIPPED / name / variant
     files.write_run(folder, tensors, facts, format)
+    (folder / files.RUN).write_text(lists_on_one_line((folder / files.RUN).read_text()))
     (shipped.SHIPPED / "manifest.json").write_text(json.dumps(list_shipped(), indent=1) + "\n")
     return folder
+
+
+def lists_on_one_line(text: str) -> str:
+    """Indented JSON with each list of numbers on one line, which takes a seventh less; it says the same."""
+    return NUMBERS.sub(lambda found: f"[{', '.join(found[1].replace(',', ' ').split())}]", text)
 
 
 def list_shipped() -> dict[str, Any]:

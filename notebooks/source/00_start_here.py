@@ -178,6 +178,7 @@ pdh.checks.length_ratio(length_ratio)
 # | [15 · SPD across layers](15_spd_cross_layer.ipynb) | what does it make of mechanisms that span layers? | {{minutes:15_spd_cross_layer}} |
 # | [16 · APD against SPD](16_apd_against_spd.ipynb) | which of the two, and why? | {{minutes:16_apd_against_spd}} |
 # | [17 · Your own network](17_your_own_network.ipynb) | how do I do this to my network? | {{minutes:17_your_own_network}} |
+# | [18 · Can an adversary break it?](18_adversary.ipynb) | is what is called unimportant really so, under attack? | {{minutes:18_adversary}} |
 #
 # Read them in this order. Words you meet are in the [glossary](glossary.md), with further reading. Teachers:
 # [plans, minutes, labs and grading](teaching.md).

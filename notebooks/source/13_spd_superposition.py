@@ -454,33 +454,20 @@ print("shares of column 2 from the five alive ones:      ", share[:, feature].nu
 # %% [markdown]
 # ## Five seeds: the table
 #
-# One run is an anecdote. Here are four more seeds, each with a target of its own, and SPD and APD on the same one. This is
-# the longest cell: each line takes 15 to 30 seconds on one core.
-
+# One run is an anecdote. Here are four more seeds, each with a target of its own, and SPD and APD on the same one. These runs were made beforehand
+# and come with the package: `python -m tools.ship spd/tms_5-2:rates apd/tms_5-2:of_spd_targets` makes them anew, and
+# `pdh.run("spd/tms_5-2", seed=1)` trains one of them here, in 10 to 20 seconds.
 
 # %%
-def both(seed: int) -> tuple[int, dict, dict]:
-    """SPD's and APD's scores on one freshly trained target."""
-    options = {"seed": seed, "device": "cpu", "show_progress": False}
-    target = pdh.make_target(preset.target, seed, show_progress=False)
-    return (
-        seed,
-        pdh.run("spd/tms_5-2", target=target, **options).metrics,
-        pdh.run("apd/tms_5-2", target=target, **options).metrics,
-    )
-
-
+rates = pdh.shipped_sweep("spd/tms_5-2", "rates")  # twenty seeds: a single initialisation, and the best of three
+best_of_three = rates[rates["n_init"] == 3].set_index("seed")
+of_apd = pdh.shipped_sweep("apd/tms_5-2", "of_spd_targets").set_index("seed")
 scores = {0: {"SPD": run.metrics, "APD": apd.metrics}}
-workers = joblib.Parallel(
-    n_jobs=min(2, joblib.cpu_count()),
-    return_as="generator",
-    backend="loky",
-    idle_worker_timeout=1,  # second; they need not keep their memory until the next cell that uses them
-)
-done = workers(joblib.delayed(both)(seed) for seed in range(1, 5))
-for seed, of_spd, of_apd in progress(done, total=4, description="seeds", unit="seed"):
-    scores[seed] = {"SPD": of_spd, "APD": of_apd}
-    print(f"seed {seed}: SPD alive {of_spd['n_alive']}, identity_ci_error {of_spd['identity_ci_error']}")
+for seed in of_apd.index:
+    of_spd = best_of_three.loc[seed]
+    alive_by_use = {use: int(of_spd[f"n_alive.{use}"]) for use in ("embed", "unembed")}
+    scores[seed] = {"SPD": {**of_spd, "n_alive": alive_by_use}, "APD": of_apd.loc[seed]}
+    print(f"seed {seed}: SPD alive {alive_by_use}, identity_ci_error {of_spd['identity_ci_error']}")
 
 # %%
 columns = {
@@ -694,33 +681,37 @@ pdh.show(
 # Each with a target of its own. How many features need one piece only? Two is the most; a run that saves just one has
 # stopped a little short of the cheapest choice. And how far is each $V$ from the nearest axis, and from the nearest
 # direction that reads nothing of some feature?
+#
+# One of these runs takes a minute or two, so the four were made beforehand as well, by `python -m tools.ship spd/tms_5-2_id:pieces`. Of each we have
+# the scores, the pieces, and the importances of the identity's pieces for each feature alone at 0.75.
 
 
 # %%
-def about_pieces(run: pdh.Run) -> str:
-    """How many features need one piece of the identity only, and where the V of its pieces point."""
-    g = run.importances(0.75 * torch.eye(5))["identity"] > metrics.ALIVE  # (m2, C)
-    V = F.normalize(run.components.layers["identity"].V.detach()[g.any(dim=0), 0], dim=1)  # (pieces, m1)
-    W = F.normalize(run.components.targets["embed"], dim=0)  # (m1, m2)
-    angles = V.abs().amax(dim=1).acos().rad2deg(), (V @ W).abs().amin(dim=1).asin().rad2deg()
+def about_pieces(g: Tensor, P: Tensor, W: Tensor) -> str:
+    """How many features need one piece of the identity only, and where the V of its pieces point.
+
+    g (m2, C) are the importances of pieces P (C, m1, m1) for each feature alone, and W (m1, m2) is the target's.
+    """
+    needed = g > metrics.ALIVE
+    V = torch.linalg.svd(P[needed.any(dim=0)]).Vh[
+        :, 0
+    ]  # (pieces, m1): a piece U Vᵀ reads along its first singular vector
+    angles = V.abs().amax(dim=1).acos().rad2deg(), (V @ F.normalize(W, dim=0)).abs().amin(dim=1).asin().rad2deg()
     off_axis, off_blind = (", ".join(f"{angle:.0f}°" for angle in a) for a in angles)
-    alone = int((g.sum(dim=1) == 1).sum())
+    alone = int((needed.sum(dim=1) == 1).sum())
     return f"need one piece only: {alone}; V off an axis: {off_axis}; off a direction blind to a feature: {off_blind}"
 
 
-def with_identity(seed: int) -> tuple[int, dict, str]:
-    """SPD's scores on a fresh target with an identity, and what its pieces look like."""
-    run = pdh.run("spd/tms_5-2_id", seed, device="cpu", show_progress=False)
-    return seed, run.metrics, about_pieces(run)
-
-
-done_id = workers(joblib.delayed(with_identity)(seed) for seed in range(1, 5))
-bar = progress(done_id, total=4, description="seeds", unit="seed")
+of_shipped = run_id.importances(0.75 * torch.eye(5))["identity"], identity.P.detach(), W_id
+of_pieces = {0: about_pieces(*of_shipped)}
 scores_id = {0: run_id.metrics}
-print(f"seed 0: alive {list(run_id.metrics['n_alive'].values())}; {about_pieces(run_id)}")
-for seed, of_spd, text in bar:
-    scores_id[seed] = of_spd
-    print(f"seed {seed}: alive {list(of_spd['n_alive'].values())}; {text}")
+for _, row in pdh.shipped_sweep("spd/tms_5-2_id", "pieces").iterrows():
+    kept = row["kept"]
+    of_pieces[row["seed"]] = about_pieces(kept["g.identity"], kept["P.identity"], kept["W.embed"])
+    n_alive = {use: row[f"n_alive.{use}"] for use in ("embed", "identity", "unembed")}
+    scores_id[row["seed"]] = {"n_alive": n_alive, **row[["mmcs", "ml2r", "ml2r_alive"]]}
+for seed, text in of_pieces.items():
+    print(f"seed {seed}: alive {list(scores_id[seed]['n_alive'].values())}; {text}")
 
 # %% [markdown]
 # Two pieces in every seed. They lie anywhere with respect to the axes, but nearly always within a few degrees of a direction
@@ -1022,6 +1013,12 @@ def dictionary(n_latents: int, price: float, start: str) -> dict:
 
 
 kinds, offered = [(0.03, "together"), (0.01, "together"), (0.1, "together"), (0.03, "quiet")], (40, 160, 640)
+workers = joblib.Parallel(
+    n_jobs=min(2, joblib.cpu_count()),
+    return_as="generator",
+    backend="loky",
+    idle_worker_timeout=1,  # second; they need not keep their memory until the next cell that uses them
+)
 jobs = (joblib.delayed(dictionary)(n, *kind) for kind in kinds for n in offered)
 fitted = progress(workers(jobs), total=len(kinds) * len(offered), description="transcoders", unit="run")
 coders = pd.DataFrame(fitted).set_index(["price", "start", "latents"]).sort_index()
@@ -1258,12 +1255,6 @@ for name in ("spd/tms_5-2", "spd/tms_40-10"):
 # By one to three percent, with $p_I = 2$: that is to be expected, see *Longer than the target*. By more: a subcomponent
 # serves two features, and to serve both columns it has to be longer than either. Look at the figure with the lengths: one
 # stands out.
-# </details>
-#
-# <details><summary>The table takes minutes</summary>
-#
-# The cell for five seeds trains four targets and decomposes each one twice; *Four more seeds* does so once, with a layer
-# more. On one core they take about twice as long as on two. Nothing but the tables depends on them.
 # </details>
 #
 # **Next:** [14 · SPD on compressed computation](14_spd_compressed_computation.ipynb) takes apart the network of notebook 08. Or, if you want to try

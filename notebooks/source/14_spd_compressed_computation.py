@@ -226,8 +226,8 @@ table.map(lambda value: f"{value:.0f}" if value == int(value) else f"{value:.2f}
 #   pieces of the cosine with the best-fitting feature).
 # - The **error** grows from left to right. At $10^{-3}$ it is twenty times that of the paper's setting.
 #
-# The paper shows the same: splitting of $W_\text{out}$ at high prices. It belongs to the sigmoid too: the authors later noted that it largely
-# disappears when the masks are clamped and only gradients leak.
+# The paper shows the same: splitting of $W_\text{out}$ at high prices. The authors later noted that it largely disappears with another
+# sigmoid, which is clamped and leaks gradients only. Notebook [18](18_adversary.ipynb) tries that here: it does not.
 #
 # So is the number 50 a fact about the network? It holds for prices from $3 \cdot 10^{-6}$ to $10^{-5}$ among our five, while
 # the error is below $2 \cdot 10^{-5}$, less than a fiftieth of what it costs to do without the MLP, as we shall see. Where faithful copying matters more than a short list, it is

@@ -1011,4 +1011,4 @@ pdh.checks.subcomponents_per_input(subcomponents_per_input)
 # conclusions should not. If they do, that is a finding: seeds matter.
 # </details>
 #
-# This was the last notebook. The map of the course is in [00 · Start here](00_start_here.ipynb).
+# **Next:** [18 · Can an adversary break it?](18_adversary.ipynb) attacks what you have just found.

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from pd_helpers.analysis.decomposed import Decomposed
 from pd_helpers.analysis.masking import check_component, check_name
-from pd_helpers.core.components import ComponentModel, checked_rows
+from pd_helpers.core.components import ComponentModel
 from pd_helpers.core.config import shown
-from pd_helpers.core.networks.batches import Inputs, mapped, n_inputs, select, tensors
+from pd_helpers.core.networks.batches import Inputs, checked_rows, mapped, n_inputs, select, tensors
 
 if TYPE_CHECKING:
     import pandas

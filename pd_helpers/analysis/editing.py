@@ -19,9 +19,9 @@ from torch import Generator, Tensor, nn
 
 from pd_helpers.analysis.decomposed import Decomposed
 from pd_helpers.analysis.masking import check_component, check_name, check_scales
-from pd_helpers.core.components import ComponentModel, Components, checked_rows
+from pd_helpers.core.components import ComponentModel, Components
 from pd_helpers.core.config import shown
-from pd_helpers.core.networks.batches import Inputs
+from pd_helpers.core.networks.batches import Inputs, checked_rows
 from pd_helpers.core.networks.frozen import duplicate, make_plain
 from pd_helpers.core.networks.layers import kind_of, refusal
 

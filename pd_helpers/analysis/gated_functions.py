@@ -23,8 +23,10 @@ from pd_helpers.targets.gated_functions import X_MAX, GatedNetwork
 def mechanisms(net: GatedNetwork) -> dict[str, Float[Tensor, "n_functions d_out d_in"]]:
     """Layer → the weights of each function, with all others set to zero: the decomposition that one hopes for."""
     functions = torch.arange(len(net.coefficients), device=net.W_E.device).view(-1, 1, 1)
-    weights = {path: net.get_submodule(path).weight for path in net.owners()}
-    return {path: torch.where(owner == functions, weights[path], 0.0) for path, owner in net.owners().items()}
+    return {
+        path: torch.where(owner == functions, net.get_submodule(path).weight, 0.0)
+        for path, owner in net.owners().items()
+    }
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@
 That is the top-k formulation. With `attribution_p` set, the Lp formulation (eq. 26) takes its place: no components are
 chosen, s_c(x) = |A_c(x)|^p_A everywhere, and minimality is Σ_c s_c(x), so no second forward pass is needed.
 
-`APD.train` is the method; `attributions` and `losses` hold the equations.
+`APD.train` is the loop and `APD._step` the method; `attributions` and `losses` hold the equations.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,7 +24,7 @@ from torch import Generator, Tensor
 
 from . import losses
 from .attributions import attributions, batch_top_k
-from .components import ComponentModel, checked_rows
+from .components import ComponentModel
 from .config import (
     FLATTEST,
     SLOWEST,
@@ -38,7 +38,7 @@ from .config import (
 )
 from .known_network import KnownNetwork
 from .method import Data, Method
-from .networks.batches import Inputs
+from .networks.batches import Inputs, checked_rows
 from .networks.batches import n_inputs as count
 from .networks.passes import Forward
 from .networks.rows import spread

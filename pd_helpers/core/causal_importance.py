@@ -7,7 +7,7 @@
 A subcomponent with importance 1 is therefore always on, and one with importance 0 is scaled by any number in [0, 1].
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -31,6 +31,33 @@ def hard_sigmoid(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 def lower_leaky(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Hard sigmoid with slope 0.01 below 0, used for masks, so that an importance of zero can rise again."""
     return F.leaky_relu(x, LEAK).clamp(max=1)
+
+
+class _StraightThrough(torch.autograd.Function):
+    """0 below 0, x between 0 and 1, and 1 above 1; below 0 a gradient passes as if the slope were 0.01 there, but only
+    one that wants x to rise."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.clamp(0, 1)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return torch.where(x > 0, torch.where(x > 1, 0.0, grad), LEAK * grad.clamp(max=0))
+
+
+def straight_through(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Hard sigmoid whose slope below 0 is 0.01 for gradients that want x to rise, and 0 for others (VPD).
+
+    Like `lower_leaky`, it lets an importance of zero rise again; unlike that, it never gives a negative mask.
+    """
+    return _StraightThrough.apply(x)
+
+
+MASK_SIGMOIDS = {"leaky": lower_leaky, "straight_through": straight_through}
+"""Name in a configuration → the hard sigmoid of the importances from which masks are made."""
 
 
 def upper_leaky(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -93,12 +120,21 @@ class CausalImportance(nn.Module):
         self.mlps = dict(zip(model.uses, self._mlps, strict=True))
         self.to(model.factors[0])  # device and dtype
 
+    def named(self) -> Iterable[tuple[str, nn.Parameter]]:
+        """The parameters, each with a name that says whose it is."""
+        for use, mlp in self.mlps.items():
+            yield from ((f"{use}.{name}", parameter) for name, parameter in mlp.named_parameters())
+
     def forward(
-        self, inner: Mapping[str, Float[Tensor, "*_ C 1"]], shares: Mapping[str, Share] | None = None
+        self,
+        inner: Mapping[str, Float[Tensor, "*_ C 1"]],
+        inputs: Mapping[str, Tensor] | None = None,
+        shares: Mapping[str, Share] | None = None,
     ) -> list[Table]:
         """Γ_c(h_c) of every subcomponent in every use, before any sigmoid; `inner` maps use → V_c x (*rows, C, 1).
 
-        `shares` says of a part of a batch which rows of the uses belong to it.
+        `inputs`, use → x, is what other importance functions read. `shares` says of a part of a batch which rows of
+        the uses belong to it.
         """
         by_rows: dict[tuple[tuple[int, ...], Share | None], dict[str, Tensor]] = {}
         for path in self.mlps:

@@ -28,7 +28,7 @@ from . import losses
 from .known_network import KnownNetwork
 from .machine.memory import check_sizes
 from .machine.precision import autocast, under_autocast
-from .networks.batches import Inputs, n_inputs, select, tensors
+from .networks.batches import Inputs, checked_rows, n_inputs, select
 from .networks.frozen import frozen
 from .networks.layers import EmbeddingLayer, Layer, kind_of
 from .networks.layers import TransposedLinear as TransposedLinear
@@ -41,8 +41,9 @@ from .shortcuts.empty_rows import Batch, EmptyRows
 Masks = Mapping[str, Tensor] | Tensor | None
 """Use → mask; or one mask for every use; or None, where all components are on.
 
-A mask is (*rows, C), one number for every row that enters the layer and every component; or (inputs, C), one for every
-input, that holds for all of its rows. Of a single Boolean mask only the True entries are computed.
+A mask is (*rows, C), one number for every row that enters the layer and every component; or (inputs, C), one for each
+input, that holds for all of its rows. Of a single Boolean mask only the True entries are computed. A mask with a column
+more, (*rows, C + 1), masks in the last one Δ = W - Σ_c P_c, what the components leave of the matrix (VPD).
 """
 
 Read = Callable[[Tensor, Tensor], Tensor]
@@ -266,17 +267,22 @@ class ComponentModel(nn.Module):
 
         def compute(path: str) -> Compute:
             name, transposed = self.uses[path]
-            layer, kind, mask = self.layers[name], self.kinds[path], masks[path]
+            layer, kind, mask, W = self.layers[name], self.kinds[path], masks[path], self.targets[name]
+            delta = None if mask is None or mask.shape[-1] != layer.C + 1 else mask[..., layer.C :]
 
             def masked(a: Tensor, first: bool) -> Tensor:
-                m = mask
+                m = mask if delta is None else mask[..., : layer.C] - delta  # Σ m_c P_c + m_Δ (W - Σ P_c)
                 if m is not None and m.dtype == torch.bool:
                     of_rows = kind.reads_vectors and a.ndim == m.ndim == 2 and len(a) == len(m)
                     if of_rows and worthwhile(m):
                         m = pairs.setdefault(id(m), pairs.get(id(m)) or Pairs(m))
                     else:
                         m = m.to(layer.U.dtype)
-                return kind.write(layer(a, m, transposed, inner.get(path) if first else None, kind.read))
+                y = layer(a, m, transposed, inner.get(path) if first else None, kind.read)
+                if delta is not None:
+                    whole = kind.read(a, W.T if transposed else W)
+                    y = y + spread(delta, whole.shape[:-1]) * whole
+                return kind.write(y)
 
             return masked
 
@@ -385,16 +391,3 @@ def _whole(name: str, value: Any) -> int:
     if whole < 1:
         raise ValueError(f"{name} must be at least 1, but is {whole}; 20 works")
     return whole
-
-
-def checked_rows(x: Any, name: str = "x") -> Inputs:
-    """The inputs themselves; TypeError unless there is a tensor in them, and ValueError unless it has rows."""
-    first = next(tensors(x), None)
-    if first is None:
-        raise TypeError(
-            f"{name} must be a tensor with one input per row, but is a {type(x).__name__}; torch.rand(3, 8) is one"
-        )
-    least = 2 if first.is_floating_point() else 1
-    if first.ndim < least or not len(first):
-        raise ValueError(f"{name} must have one input per row, but has shape {tuple(first.shape)}; (3, 8) works")
-    return x

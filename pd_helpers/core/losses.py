@@ -1,4 +1,4 @@
-"""The losses of APD (section 2 and appendices) and SPD (section 2) as pure functions; the training loops weight them.
+"""The losses of APD (section 2 and appendices), SPD (section 2) and VPD as pure functions; training loops weight them.
 
 Means over the batch divide by `n_inputs`, the number of inputs of the batch, by default the number of rows. The two
 differ where all-zero inputs have been merged into one row (see `shortcuts.empty_rows`).
@@ -128,6 +128,21 @@ def importance_minimality(
     """
     of_rows = (g + 1e-12).pow(p).sum(dim=-1)  # (*rows)
     return weights.to(of_rows) @ of_rows / n_inputs if of_rows.shape == weights.shape else of_rows.mean()
+
+
+def smooth_l0(g: Float[Tensor, "*rows C"], gamma: float) -> Float[Tensor, "*rows C"]:
+    """g² / (g² + γ²), which for a small γ is 0 at 0 and 1 elsewhere: a smooth count of what matters (after VPD)."""
+    squared = g.square()
+    return squared / (squared + gamma**2)
+
+
+def frequency_minimality(f: Float[Tensor, " C"], a: float) -> Float[Tensor, ""]:
+    """Σ_c f_c log2(1 + a f_c), f_c being how often a subcomponent is important: a little more than proportional to it.
+
+    A subcomponent that serves two purposes therefore costs more than two that serve one each. Source: VPD, with the
+    fixed `a` of later public code; the paper writes the number of rows of a batch in its place.
+    """
+    return (f * torch.log2(1 + a * f)).sum()
 
 
 def layerwise(losses: list[Float[Tensor, ""]]) -> Float[Tensor, ""]:

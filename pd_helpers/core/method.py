@@ -11,7 +11,7 @@ Training, recording, saving, resuming, sweeping and comparing are then the same 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -22,6 +22,7 @@ from .components import ComponentModel
 from .config import shown
 from .machine.ranks import add_up, place
 from .networks.batches import Inputs
+from .networks.rows import spread
 from .shortcuts.empty_rows import Batch
 from .shortcuts.parts import Layout, Share, layout, parts, shares
 from .shortcuts.threads import threads_for
@@ -121,6 +122,24 @@ class Method(ABC):
         self, importances: dict[str, Float[Tensor, "*rows _"]], generator: Generator
     ) -> dict[str, Float[Tensor, "*rows _"]]:
         """Use → masks (*rows, C) under which the method promises that the output stays as it is."""
+
+    @property
+    def n_sources(self) -> dict[str, int]:
+        """Use → number of its sources, from which `masks` makes masks: one for each component."""
+        return {use: self.model.layers[layer].C for use, (layer, _) in self.model.uses.items()}
+
+    def masks(
+        self, importances: Mapping[str, Float[Tensor, "*rows C"]], sources: Mapping[str, Float[Tensor, "*_ n"]]
+    ) -> dict[str, Float[Tensor, "*rows n"]]:
+        """Use → masks m = g + (1 - g) r of sources r in [0, 1], (*rows, n), (inputs, n) or one for all, (n,).
+
+        These are all the masks under which the method promises that the output stays as it is.
+        """
+        masks = {}
+        for use, g in importances.items():
+            r = sources[use] if sources[use].ndim == 1 else spread(sources[use], g.shape[:-1])
+            masks[use] = r + (1 - r) * g
+        return masks
 
     def score(self, losses: Any) -> Float[Tensor, ""]:
         """Score of one step for choosing an initialisation, lower being better: the weighted sum of its losses."""

@@ -9,20 +9,21 @@
     recon_layerwise         the same with one layer masked at a time, mean over layers
     importance_minimality   Σ_l Σ_c g_c(x)^p, mean over the batch
 
-`SPD.train` is the method; `causal_importance` and `losses` hold the equations.
+`SPD.train` is the loop and `SPD._step` the method; `causal_importance` and `losses` hold the equations.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from . import losses
-from .causal_importance import CausalImportance, hard_sigmoid, lower_leaky, sample_masks, upper_leaky
+from .causal_importance import MASK_SIGMOIDS, CausalImportance, hard_sigmoid, sample_masks, upper_leaky
 from .config import FLATTEST, SLOWEST, Config, check_micro_batches, choice, choice_or_function, number, switch, whole
+from .importance_networks import LayerMLPs, SharedNetwork, importance_network
 from .method import Data, Method
 from .networks.batches import Inputs
 from .networks.passes import Forward
@@ -38,7 +39,15 @@ class SPDConfig(Config):
     C: int = whole(20)
     """Number of subcomponents per decomposed layer."""
     d_gate: int = whole(16)
-    """Hidden width of each importance MLP."""
+    """Hidden width of each importance MLP, or of the one network."""
+    importance_network: str = choice("subcomponent", "subcomponent", "layer", "shared")
+    """What predicts importances: an MLP for each "subcomponent" that reads one number, V_c x; an MLP for each "layer"
+    that reads what enters it; or one network, "shared", that reads what enters all layers (VPD)."""
+    n_blocks: int = whole(2)
+    """Number of blocks of the shared importance network."""
+    sigmoid: str = choice("leaky", *MASK_SIGMOIDS)
+    """The hard sigmoid of importances in masks: "leaky" below 0, as in the paper, where masks may be a little negative,
+    or "straight_through", which gives no such masks and passes only gradients that want an importance to rise."""
     faithfulness_coeff: float = number(1.0)
     """Coefficient of the faithfulness loss."""
     recon_coeff: float = number(1.0)
@@ -107,9 +116,11 @@ class SPD(Method):
 
     name = "spd"
     Config = SPDConfig
+    Terms: ClassVar[type[NamedTuple]] = Losses
+    """What a step yields."""
     spans_layers = False
     config: SPDConfig
-    importance: CausalImportance
+    importance: CausalImportance | LayerMLPs | SharedNetwork
 
     def train(self, data: Data) -> Iterator[Losses]:
         """Train in place, one step for each item taken; yields the step's losses without gradients."""
@@ -120,7 +131,7 @@ class SPD(Method):
             set_learning_rate(self.optimizer, learning_rate(self.step, config, config.warmup_fraction))
             *terms, total = step(x)
             self.step, self.total_loss = self.step + 1, total
-            yield Losses(*terms)
+            yield self.Terms(*terms)
 
     def _step(self, x: Inputs) -> Float[Tensor, " terms"]:
         """One training step on a batch; gives the losses and their weighted sum, without gradients."""
@@ -149,10 +160,10 @@ class SPD(Method):
         """The equations, with masks drawn from `generator`."""
         model, config, x = self.model, self.config, batch.rows
         inner = model.inner(target.inputs)  # use → V_c x (*rows, C, 1)
-        gates = self.importance(inner, self.shares(batch))  # tables of Γ_c(V_c x) (*rows, ΣC), before any sigmoid
+        gates = self.importance(inner, target.inputs, self.shares(batch))  # tables of Γ (*rows, ΣC), before any sigmoid
         masks, layerwise_masks = {}, {}
         for table in gates:
-            g = lower_leaky(table.values)
+            g = MASK_SIGMOIDS[config.sigmoid](table.values)
             both = sample_masks(g.expand(2, *g.shape), generator, table.share)
             masks, layerwise_masks = masks | table.split(both[0]), layerwise_masks | table.split(both[1])
 
@@ -177,8 +188,11 @@ class SPD(Method):
         return self._losses(batch, self.model.target_forward(batch.rows), generator)
 
     def build(self, init: Generator) -> None:
-        """One importance MLP for every subcomponent in every use."""
-        self.importance = CausalImportance(self.model, d_gate=self.config.d_gate, generator=init)
+        """The importance functions, by default one MLP for every subcomponent in every use."""
+        config = self.config
+        self.importance = importance_network(
+            self.model, config.importance_network, d_gate=config.d_gate, n_blocks=config.n_blocks, generator=init
+        )
 
     def build_optimizer(self) -> torch.optim.Optimizer:
         """Adam on U, V and the importance functions."""
@@ -186,11 +200,7 @@ class SPD(Method):
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """U and V, and `importance.<use>.<name>` of the importance functions."""
-        return super().parameters() | {
-            f"importance.{use}.{name}": parameter
-            for use, mlp in self.importance.mlps.items()
-            for name, parameter in mlp.named_parameters()
-        }
+        return super().parameters() | {f"importance.{name}": p for name, p in self.importance.named()}
 
     @torch.no_grad()
     def importances(self, x: Inputs, n_inputs: int | None = None) -> dict[str, Float[Tensor, "*rows _"]]:
@@ -199,7 +209,8 @@ class SPD(Method):
         return self.model.joined([self._importances(chunk) for chunk in chunks], chunks)
 
     def _importances(self, x: Inputs) -> dict[str, Float[Tensor, "*rows _"]]:
-        tables = self.importance(self.model.inner(self.model.target_forward(x).inputs))
+        inputs = self.model.target_forward(x).inputs
+        tables = self.importance(self.model.inner(inputs), inputs)
         found = {use: g for table in tables for use, g in table.split(hard_sigmoid(table.values)).items()}
         return {use: found[use] for use in self.model.uses}
 

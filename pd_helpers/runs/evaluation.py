@@ -21,6 +21,7 @@ from pd_helpers.core.networks.batches import Inputs, n_inputs, tensors
 from pd_helpers.core.training import generator
 from pd_helpers.runs.sources import Source
 from pd_helpers.targets.gated_functions import GatedNetwork
+from pd_helpers.targets.pingpong import PingPong
 from pd_helpers.targets.residual_mlp import ResidualMLP
 from pd_helpers.targets.tms import TMS
 
@@ -155,7 +156,9 @@ def known_target_metrics(run: Decomposed, generator: Generator) -> dict[str, Any
     most 0.1 (`alone`).
     """
     results: dict[str, Any] = {}
-    if not isinstance(run.target, TMS | ResidualMLP) or not set(run.target.layers) <= set(run.components.layers):
+    if not isinstance(run.target, TMS | ResidualMLP | PingPong) or not set(run.target.layers) <= set(
+        run.components.layers
+    ):
         return results
     joint = run.method.spans_layers
     if run.target.ideal and not joint:

@@ -18,8 +18,10 @@ from pd_helpers.core.apd import APDConfig
 from pd_helpers.core.config import replace, shown
 from pd_helpers.core.method import MethodConfig
 from pd_helpers.core.spd import SPDConfig
+from pd_helpers.core.vpd import VPDConfig
 from pd_helpers.targets.base import TargetConfig
 from pd_helpers.targets.gated_functions import GatedConfig
+from pd_helpers.targets.pingpong import PingPongConfig
 from pd_helpers.targets.residual_mlp import ResidualMLPConfig
 from pd_helpers.targets.tms import TMSConfig
 
@@ -266,6 +268,78 @@ SPD_RESID_MLP_3_OURS: Changes = {
     "lr": (0.005, "five times the paper's gets further in fewer steps; ten times diverged after 5,500"),
 }
 
+# --- VPD --------------------------------------------------------------------------------------------------------------
+
+VPD_TMS_5_2_PAPER = VPDConfig()
+VPD_TMS_40_10_PAPER = VPDConfig(C=100, importance_coeff=6e-5, frequency_coeff=3e-5)
+VPD_PINGPONG = VPDConfig(
+    C=160,
+    adversarial_coeff=1.0,
+    stochastic_coeff=1.0,
+    importance_p=1.0,
+    frequency_coeff=0.02,
+    frequency_a=16.0,
+    lr=0.01,
+    steps=2000,
+    batch_size=1024,
+    faithfulness_warmup_steps=200,
+)
+VPD_RESID_MLP_PAPER = VPDConfig(
+    C=100,
+    d_gate=128,
+    importance_coeff=1e-5,
+    importance_p_end=2.0,
+    frequency_coeff=0.0,
+    faithfulness_coeff=0.0,
+    schedule="constant",
+    steps=50_000,
+    batch_size=2048,
+)
+
+VPD_FASTER: Changes = {
+    "lr": (
+        0.02,
+        "twenty times the authors' gets there sooner; at ten times, two seeds in ten kept a sixth subcomponent",
+    ),
+    "faithfulness_warmup_steps": (200, "200 are enough at our learning rate"),
+}
+VPD_5_2_OURS: Changes = {
+    "steps": (2500, "at our learning rate 2,500 are enough"),
+    "batch_size": (1024, "1,024 are enough"),
+    **VPD_FASTER,
+    "importance_network": (
+        "subcomponent",
+        "MLPs that read one number, as in SPD; with MLPs that read a whole layer, features more often share "
+        "subcomponents after so few steps",
+    ),
+    "d_gate": (16, "16, as in SPD, are enough for one number"),
+    "adversarial_coeff": (
+        2.0,
+        "where errors count for more, fewer small inputs are given up; these are what an attack finds, and its error "
+        "is less than a half",
+    ),
+    "stochastic_coeff": (2.0, "as for the adversary"),
+}
+VPD_40_10_OURS: Changes = {
+    "C": (200, "as for SPD, whose C is 200; with 100, two features more often share a subcomponent"),
+    "steps": (5000, "5,000, as for SPD"),
+    "batch_size": (256, "256, as for SPD"),
+    **VPD_FASTER,
+    "importance_network": ("subcomponent", "MLPs that read one number, as for 5 features"),
+    "d_gate": (16, "16, as for 5 features"),
+    **ONE_TARGET,
+}
+VPD_RESID_MLP_1_OURS: Changes = {
+    "steps": (10_000, "10,000, as for SPD"),
+    "batch_size": (512, "512, as for SPD"),
+    "lr": (0.03, "thirty times the authors' gets there sooner, as for SPD"),
+    "schedule": ("cosine", "ending at zero settles which subcomponents are important"),
+    "faithfulness_warmup_steps": (200, "200 are enough at our learning rate"),
+    "faithfulness_coeff": (1.0, "1, as for the toy models, so that Δ is small"),
+    "importance_network": ("subcomponent", "MLPs that read one number, as for the toy models"),
+    "d_gate": (16, "16, as for the toy models"),
+}
+
 # --- Notes ------------------------------------------------------------------------------------------------------------
 
 QUARTER_COSINE = (
@@ -290,6 +364,15 @@ LP_MASKS = (
 TEXT_AGAINST_CODE = (
     "The text has C 50, top-k 1 and a simplicity coefficient of 20, which we use; the public configuration has 40, 2 "
     "and 15."
+)
+
+PINGPONG = (
+    "One of 16 circuits is active at a time, so that a = 16 is enough for the logarithm; p begins at 1, since at 2 it "
+    "is cheap for so long to share a subcomponent that the groups stay; ten subcomponents for each circuit leave room."
+)
+VPD_NOTES = (
+    "Of the adversary the paper says in one place that it masks a random subset of the matrices; public code masks all "
+    "of them, and so do we.",
 )
 
 APD_FIGURE_8 = {  # means, read off the plot
@@ -490,6 +573,46 @@ PRESETS = {
             ours=SPD_RESID_MLP_3_OURS,
             published={"contribution_r": (0.999, None)},
             notes=(TARGET_STEPS, SPD_DIRECTIONS),
+        ),
+        Preset(
+            name="vpd/tms_5-2",
+            source="the target of SPD section 3.1; settings of public VPD code",
+            paper_target=SPD_TMS_5_2,
+            paper=VPD_TMS_5_2_PAPER,
+            ours=VPD_5_2_OURS,
+            notes=VPD_NOTES,
+        ),
+        Preset(
+            name="vpd/tms_5-2_id",
+            source="the target of SPD section 3.2; settings of public VPD code",
+            paper_target=SPD_TMS_5_2.replace(identity=True),
+            paper=VPD_TMS_5_2_PAPER,
+            ours=VPD_5_2_OURS,
+            notes=VPD_NOTES,
+        ),
+        Preset(
+            name="vpd/tms_40-10",
+            source="the target of SPD section 3.1; settings of public VPD code",
+            paper_target=SPD_TMS_40_10,
+            paper=VPD_TMS_40_10_PAPER,
+            ours=VPD_40_10_OURS,
+            notes=VPD_NOTES,
+        ),
+        Preset(
+            name="vpd/resid_mlp_1",
+            source="the target of SPD section 3.3; settings of public code for three layers",
+            paper_target=RESID_MLP_1,
+            paper=VPD_RESID_MLP_PAPER,
+            ours=VPD_RESID_MLP_1_OURS,
+            notes=(TARGET_STEPS, *VPD_NOTES),
+        ),
+        Preset(
+            name="vpd/pingpong",
+            source="VPD, its case for the frequency penalty in small; no settings are published, these are ours",
+            paper_target=PingPongConfig(),
+            paper=VPD_PINGPONG,
+            ours={},
+            notes=(PINGPONG, *VPD_NOTES),
         ),
     ]
 }

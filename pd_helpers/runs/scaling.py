@@ -12,6 +12,7 @@ quarter too. In all, for n mechanisms that are each on with probability p:
 
     C                   ∝ n                            top_k, top_k_start    ∝ n p
     importance_coeff    ∝ 1 / n_outputs                simplicity_coeff      ∝ n_parameters / n_outputs
+    frequency_coeff     ∝ 1 / n_outputs
 
 The Lp formulation has another minimality loss, and there only C follows.
 
@@ -72,6 +73,7 @@ def _factors(settings: Settings, plain: Settings) -> dict[str, float]:
             "top_k": on,
             "top_k_start": on,
             "importance_coeff": 1 / outputs,
+            "frequency_coeff": 1 / outputs,
             "simplicity_coeff": parameters / outputs,
         }
     return factors

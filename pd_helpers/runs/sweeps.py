@@ -44,6 +44,11 @@ def end_state(run: Run) -> Tensors:
     return tensors
 
 
+def points_of(grid: Mapping[str, Iterable]) -> list[dict[str, Any]]:
+    """All points of a grid, the last field varying fastest."""
+    return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+
+
 @checked("grid", "n_jobs", "device", "keep", name="'apd/tms_5-2'", target="pdh.make_target(pdh.TMSConfig())")
 def sweep(
     name: str | Preset,
@@ -94,7 +99,7 @@ def sweep(
     if several():
         raise ValueError("pdh.sweep starts processes of its own, n_jobs at a time; python in place of torchrun works")
     at, axes = pick_device(device), _axes(grid, overrides)
-    points = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+    points = points_of(axes)
     settings = [{"seed": 0, **overrides, **point} for point in points]
     targets = [_target_of(name, target, of_run, at) for of_run in settings]
 

@@ -57,3 +57,16 @@ def select(x: Inputs, which: Any) -> Inputs:
     """Some of the inputs, by a slice or a list of numbers; tensors of another length stay whole."""
     n = n_inputs(x)
     return mapped(lambda tensor: tensor[which] if tensor.ndim and len(tensor) == n else tensor, x)
+
+
+def checked_rows(x: Any, name: str = "x") -> Inputs:
+    """The inputs themselves; TypeError unless there is a tensor in them, and ValueError unless it has rows."""
+    first = next(tensors(x), None)
+    if first is None:
+        raise TypeError(
+            f"{name} must be a tensor with one input per row, but is a {type(x).__name__}; torch.rand(3, 8) is one"
+        )
+    least = 2 if first.is_floating_point() else 1
+    if first.ndim < least or not len(first):
+        raise ValueError(f"{name} must have one input per row, but has shape {tuple(first.shape)}; (3, 8) works")
+    return x

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from itertools import product
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,6 +10,7 @@ from pd_helpers import analysis
 from pd_helpers.core.training import generator, progress
 from pd_helpers.runs.api import prepare
 from pd_helpers.runs.run import Run
+from pd_helpers.runs.sweeps import points_of
 
 if TYPE_CHECKING:
     import pandas
@@ -20,15 +20,30 @@ N_INPUTS = 20_000
 
 
 @torch.no_grad()
-def total_loss(run: Run) -> float:
-    """APD's loss, weighted as in training, on inputs that are the same for every run of a seed."""
+def weighted_losses(run: Run) -> dict[str, float]:
+    """APD's losses times their coefficients, on inputs that are the same for every run of a seed."""
     draw = generator(run.seed, "evaluation")
     terms, config = run.method.batch_losses(run.data(N_INPUTS, draw), draw, run.config.steps), run.config
-    return (
-        config.faithfulness_coeff * terms.faithfulness
-        + config.minimality_coeff * terms.minimality
-        + config.simplicity_coeff * terms.simplicity
-    ).item()
+    names = ("faithfulness", "minimality", "simplicity")
+    return {name: getattr(config, f"{name}_coeff") * getattr(terms, name).item() for name in names}
+
+
+def total_loss(run: Run) -> float:
+    """The sum of `weighted_losses`, which is what training minimises."""
+    return sum(weighted_losses(run).values())
+
+
+@torch.no_grad()
+def asleep(run: Run) -> float:
+    """Share of neurons awake in the target, on inputs with one bit on, that are asleep in the sparse network."""
+    x = run.data(N_INPUTS, generator(run.seed, "evaluation"))
+    with_one_bit = x[:, 1:].sum(dim=1) == 1
+    masks = {use: active[with_one_bit] for use, active in run.importances(x).items()}
+    x = x[with_one_bit]
+    target, sparse = run.components.target_forward(x).inputs, run.components(x, masks).inputs
+    readers = [use for use in masks if use.endswith("W_out")]  # which read the neurons' activations
+    awake, still = (torch.cat([inputs[use] > 0 for use in readers], dim=1) for inputs in (target, sparse))
+    return (awake & ~still).sum().item() / awake.sum().item()
 
 
 def at_mechanisms(seed: int, **settings: float) -> Run:
@@ -38,6 +53,26 @@ def at_mechanisms(seed: int, **settings: float) -> Run:
     for path, components in analysis.mechanisms(run.target).items():
         run.components.layers[path].assign_(components)
     return run
+
+
+STEPS_WATCHED = (0, 25, 50, 100, 200, 400, 800, 1600)
+"""Steps after which `watched` looks."""
+
+
+def watched(run: Run, after: Sequence[int] = STEPS_WATCHED, *, show_progress: bool = True) -> "pandas.DataFrame":
+    """Train a run that stands at step 0 for a while, and look at it now and then.
+
+    Returns one row for each of these steps: `step`, the weighted losses, their sum `total`, and `asleep`.
+    """
+    import pandas
+
+    rows, steps = [], progress(run.steps(), total=after[-1], description="from the mechanisms", show=show_progress)
+    for step in after:
+        while run.step < step:
+            next(steps)
+        losses = weighted_losses(run)
+        rows.append({"step": step, **losses, "total": sum(losses.values()), "asleep": asleep(run)})
+    return pandas.DataFrame(rows)
 
 
 def from_mechanisms(
@@ -51,7 +86,7 @@ def from_mechanisms(
     """
     import pandas
 
-    points = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
+    points = points_of(grid)
     rows = []
     for point in progress(points, total=len(points), description="gated", show=show_progress, unit="run"):
         began = time.perf_counter()

@@ -14,7 +14,6 @@ weights, so they are never drawn; means account for them exactly, through the sh
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -23,6 +22,7 @@ from torch import Generator, Tensor, nn
 
 from pd_helpers.analysis.subspaces import mixing_matrix
 from pd_helpers.core.training import adamw, generator, learning_rate, progress
+from pd_helpers.runs.sweeps import points_of
 
 if TYPE_CHECKING:
     import pandas
@@ -222,7 +222,7 @@ def sweep(
     """
     import pandas
 
-    points = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
+    points = points_of(grid)
     points = [{"sigma": SIGMAS[point["kind"]], "p": 0.01, "seed": 0} | point for point in points]
     ids_by_data: dict[tuple, list[int]] = {}
     for i, point in enumerate(points):

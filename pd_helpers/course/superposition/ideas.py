@@ -5,13 +5,13 @@ A feature j counts as represented if ‖W[:, j]‖ > 0.5.
 
 import time
 from collections.abc import Mapping, Sequence
-from itertools import product
 from typing import TYPE_CHECKING
 
 from jaxtyping import Float
 from torch import Tensor
 
 from pd_helpers.core.training import progress
+from pd_helpers.runs.sweeps import points_of
 from pd_helpers.targets.base import make_target
 from pd_helpers.targets.tms import TMSConfig
 
@@ -38,7 +38,7 @@ def sweep(grid: Mapping[str, Sequence], *, seed: int = 0, show_progress: bool = 
     """
     import pandas
 
-    points = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
+    points = points_of(grid)
     configs = [TMSConfig(**settings | point) for point in points]
     largest, table = max(config.n_features for config in configs), []
     steps = zip(points, configs, strict=True)
