@@ -32,6 +32,7 @@ from pd_helpers.runs.shipped import shipped, shipped_sweep
 from pd_helpers.runs.sweeps import end_state, sweep
 from pd_helpers.targets.base import make_target
 from pd_helpers.targets.gated_functions import GatedConfig, GatedNetwork
+from pd_helpers.targets.induction import InductionConfig, InductionNetwork
 from pd_helpers.targets.pingpong import PingPong, PingPongConfig
 from pd_helpers.targets.residual_mlp import ResidualMLP, ResidualMLPConfig
 from pd_helpers.targets.tms import TMS, TMSConfig
@@ -45,10 +46,10 @@ __version__ = "0.5.0"
 former.install()
 
 __all__ = [
-    "PRESETS", "TMS", "APDConfig", "GatedConfig", "GatedNetwork", "PingPong", "PingPongConfig", "ResidualMLP",
-    "ResidualMLPConfig", "Run", "SPDConfig", "TMSConfig", "TransposedLinear", "VPDConfig", "attack", "checks",
-    "decompose", "end_state", "fit", "load", "make_target", "plots", "prepare", "preset", "resume", "run", "shipped",
-    "shipped_sweep", "show", "sweep", "unpack", "widgets",
+    "PRESETS", "TMS", "APDConfig", "GatedConfig", "GatedNetwork", "InductionConfig", "InductionNetwork", "PingPong",
+    "PingPongConfig", "ResidualMLP", "ResidualMLPConfig", "Run", "SPDConfig", "TMSConfig", "TransposedLinear",
+    "VPDConfig", "attack", "checks", "decompose", "end_state", "fit", "load", "make_target", "plots", "prepare",
+    "preset", "resume", "run", "shipped", "shipped_sweep", "show", "sweep", "unpack", "widgets",
 ]  # fmt: skip
 
 

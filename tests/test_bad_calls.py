@@ -38,6 +38,7 @@ NETWORKS = {
     pdh.TMS: {"n_features": 5, "n_hidden": 2},
     pdh.ResidualMLP: {"n_features": 5, "d_resid": 6, "d_mlp": 4, "n_layers": 1},
     pdh.GatedNetwork: {"n_functions": 2, "n_neurons": 4, "n_layers": 2},
+    pdh.InductionNetwork: {"vocabulary": 8, "length": 9, "d_model": 8, "n_heads": 1, "n_layers": 2},
     pdh.PingPong: {"n_groups": 2, "n_circuits": 3},
 }
 

@@ -172,6 +172,7 @@ SIZES = {
     "residual_mlp": {"n_features": 6, "d_resid": 50, "d_mlp": 5, "C": 7, "feature_probability": 0.2},
     "gated": {"n_functions": 3, "n_neurons": 4, "feature_probability": 0.3, "top_k": 1.0},
     "pingpong": {"n_groups": 3, "n_circuits": 2, "C": 7},
+    "induction": {"vocabulary": 6, "length": 7, "d_model": 4, "C": 5},
 }
 """Kind of target → sizes at which the textbook is quick."""
 

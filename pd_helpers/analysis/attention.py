@@ -12,6 +12,7 @@ the difference between the scores that it gives, its contrast.
     fewest         the fewest contributions, largest first, that make a share of their sum
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -94,7 +95,14 @@ class Pairs(NamedTuple):
 
 
 @torch.no_grad()
-def pairs(run: Decomposed, x: Inputs, query: str, key: str, n_heads: int = 1) -> Pairs:
+def pairs(
+    run: Decomposed,
+    x: Inputs,
+    query: str,
+    key: str,
+    n_heads: int = 1,
+    masks: Mapping[str, Float[Tensor, "batch length C"]] | None = None,
+) -> Pairs:
     """The scores of an attention layer, pair by pair, on these inputs in the target's own forward pass.
 
     Args:
@@ -102,6 +110,7 @@ def pairs(run: Decomposed, x: Inputs, query: str, key: str, n_heads: int = 1) ->
         x: inputs, as the network takes them.
         query, key: paths of the two matrices of the layer.
         n_heads: heads of the layer, which share the rows of both matrices equally, in order.
+        masks: use → masks, by which what each subcomponent reads is multiplied; None leaves all as they are.
 
     >>> analysis.attention.pairs(run, x, "blocks.0.q", "blocks.0.k").scores   # (batch, heads, length, length)
 
@@ -122,7 +131,8 @@ def pairs(run: Decomposed, x: Inputs, query: str, key: str, n_heads: int = 1) ->
     U_Q, U_K = (layer.U.squeeze(-1).unflatten(1, (n_heads, -1)) for layer in (Q, K))  # (C, heads, d_head)
     products = torch.einsum("chd,ehd->hce", U_Q, U_K) / U_Q.shape[-1] ** 0.5
     lengths = tuple(layer.V.flatten(1).norm(dim=1) for layer in (Q, K))
-    return Pairs(inner[query].squeeze(-1), inner[key].squeeze(-1), products, lengths)
+    reads = {path: inner[path].squeeze(-1) * (1.0 if masks is None else masks[path]) for path in (query, key)}
+    return Pairs(reads[query], reads[key], products, lengths)
 
 
 def patterns(scores: Float[Tensor, "*batch queries keys"]) -> Float[Tensor, "*batch queries keys"]:

@@ -1,7 +1,9 @@
 """What each subcomponent of an induction network does, from the weights and the task alone.
 
 Two mechanisms are known to be there (`targets.induction`). For each of the matrices q, k, v, o of a layer its
-subcomponents' contributions to that mechanism are numbers that add up exactly:
+subcomponents' contributions to that mechanism are numbers that add up exactly to what all of them do together. A
+subcomponent counts only at those positions where it is important, g > 0.1, for that is where the decomposition claims
+that it is needed:
 
     previous token    q, k of layer 0: the contrast of scores between a position and the one before it
                       v, o of layer 0: what they add to the contrast of layer 1's score at the marker's successor
@@ -17,7 +19,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from pd_helpers.analysis import attention
+from pd_helpers.analysis import attention, metrics
 from pd_helpers.analysis.decomposed import Decomposed
 from pd_helpers.targets.induction import InductionNetwork, InductionSequences
 
@@ -53,14 +55,15 @@ def induction_network(run: Decomposed) -> InductionNetwork:
 def previous_token(run: Decomposed, x: Int[Tensor, "batch length"], sequences: InductionSequences) -> Contributions:
     """What subcomponents of layer 0 contribute to attending to the token before, and to telling layer 1 of it."""
     net = induction_network(run)
-    scores = attention.pairs(run, x, "blocks.0.q", "blocks.0.k", net.blocks[0].n_heads)
+    masks = important(run, x)
+    scores = attention.pairs(run, x, "blocks.0.q", "blocks.0.k", net.blocks[0].n_heads, masks)
     entering = run.components.entering(x)
     second = net.blocks[1]
     q = second.by_head(second.q(entering["blocks.1.q"][:, -1:]))  # (batch, heads, 1, d_head)
     W_K = second.k.weight.unflatten(0, (second.n_heads, -1))  # (heads, d_head, d)
     reads = torch.einsum("bhqe,hed->bd", q, W_K) / q.shape[-1] ** 0.5  # what the last query looks for in the stream
     place = sequences.places(x) + 1
-    values, outputs = _passed_on(run, 0, entering)  # (batch, length, C, d)
+    values, outputs = _passed_on(run, 0, entering, masks)  # (batch, length, C, d)
     return Contributions(scores.contrast_by_offset(1), *(_contrast(added, reads, place) for added in (values, outputs)))
 
 
@@ -68,15 +71,23 @@ def previous_token(run: Decomposed, x: Int[Tensor, "batch length"], sequences: I
 def induction(run: Decomposed, x: Int[Tensor, "batch length"], sequences: InductionSequences) -> Contributions:
     """What subcomponents of layer 1 contribute to attending to the marker's successor, and to the answer's logit."""
     net = induction_network(run)
-    scores = attention.pairs(run, x, "blocks.1.q", "blocks.1.k", net.blocks[1].n_heads)
+    masks = important(run, x)
+    scores = attention.pairs(run, x, "blocks.1.q", "blocks.1.k", net.blocks[1].n_heads, masks)
     W_U = net.unembed.weight
     reads = W_U[sequences.answers(x)] - W_U.mean(dim=0)  # (batch, d)
-    added = _passed_on(run, 1, run.components.entering(x))
+    added = _passed_on(run, 1, run.components.entering(x), masks)
     of_last = [torch.einsum("bcd,bd->c", each[:, -1], reads) / len(x) for each in added]
     return Contributions(scores.contrast_at(-1, sequences.places(x) + 1), *of_last)
 
 
-def _passed_on(run: Decomposed, i: int, entering: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+def important(run: Decomposed, x: Int[Tensor, "batch length"]) -> dict[str, Float[Tensor, "batch length C"]]:
+    """Use → 1 where a subcomponent is important, g > 0.1, and 0 elsewhere: masks."""
+    return {use: (g > metrics.ALIVE).to(g.dtype) for use, g in run.importances(x).items()}
+
+
+def _passed_on(
+    run: Decomposed, i: int, entering: dict[str, Tensor], masks: dict[str, Tensor]
+) -> tuple[Tensor, Tensor]:
     """What each subcomponent of v, and of o, of a layer adds to the stream at each position (batch, length, C, d).
 
     Subcomponents of v pass through the target's own o, those of o read the target's own mixture.
@@ -85,7 +96,8 @@ def _passed_on(run: Decomposed, i: int, entering: dict[str, Tensor]) -> tuple[Te
     block, path = net.blocks[i], f"blocks.{i}."
     scores = block.by_head(block.q(entering[path + "q"])) @ block.by_head(block.k(entering[path + "k"])).mT
     pattern = attention.patterns(scores / (scores.new_tensor(block.q.out_features / block.n_heads)) ** 0.5)
-    inner = {name: model.inner({**entering})[path + name].squeeze(-1) for name in "vo"}  # (batch, length, C)
+    reads = model.inner(entering)
+    inner = {name: reads[path + name].squeeze(-1) * masks[path + name] for name in "vo"}  # (batch, length, C)
     V_c, O_c = model.layers[path + "v"], model.layers[path + "o"]
     U_v = V_c.U.squeeze(-1).unflatten(1, (block.n_heads, -1))  # (C, heads, d_head)
     W_O = block.o.weight.unflatten(1, (block.n_heads, -1))  # (d, heads, d_head)

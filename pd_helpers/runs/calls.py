@@ -44,6 +44,7 @@ COMMON = {
     "TMS": 'pdh.shipped("apd/tms_5-2").target',
     "ResidualMLP": 'pdh.shipped("apd/resid_mlp_1").target',
     "GatedNetwork": "pdh.make_target(pdh.GatedConfig())",
+    "InductionNetwork": "pdh.make_target(pdh.InductionConfig())",
     "PingPong": "pdh.make_target(pdh.PingPongConfig())",
     "DataFrame": 'pdh.shipped_sweep("apd/tms_5-2")',
     "Axes": "pdh.plots.figure(4, 3)[1][0, 0]",

@@ -21,6 +21,7 @@ from pd_helpers.core.networks.batches import Inputs, n_inputs, tensors
 from pd_helpers.core.training import generator
 from pd_helpers.runs.sources import Source
 from pd_helpers.targets.gated_functions import GatedNetwork
+from pd_helpers.targets.induction import InductionNetwork, InductionSequences
 from pd_helpers.targets.pingpong import PingPong
 from pd_helpers.targets.residual_mlp import ResidualMLP
 from pd_helpers.targets.tms import TMS
@@ -46,6 +47,8 @@ BOUNDS = {
     "recon": (-1e-6, math.inf),
     "unmasked_recon": (-1e-6, math.inf),
     "rounded_recon": (-1e-6, math.inf),
+    "accuracy": (0.0, 1.0),
+    "rounded_accuracy": (0.0, 1.0),
 }
 """Metric → its least and its largest value, up to rounding."""
 
@@ -153,9 +156,12 @@ def known_target_metrics(run: Decomposed, generator: Generator) -> dict[str, Any
     where components span layers, the means of `scrub`, `n_own`, the number of features with a component of their own,
     and `n_doubled`, the number of components that are first for two features or more; for the hand-written network
     `n_served`, the number of its functions that a component of their own computes alone with a relative error of at
-    most 0.1 (`alone`).
+    most 0.1 (`alone`). For induction networks `accuracy` and `rounded_accuracy`, the share of right answers of the target
+    and of the components alone whose importance exceeds 0.1.
     """
     results: dict[str, Any] = {}
+    if isinstance(run.target, InductionNetwork):
+        return _accuracies(run, generator)
     if not isinstance(run.target, TMS | ResidualMLP | PingPong) or not set(run.target.layers) <= set(
         run.components.layers
     ):
@@ -180,6 +186,15 @@ def known_target_metrics(run: Decomposed, generator: Generator) -> dict[str, Any
             scrubbed = scrub(run, N_SCRUBBED, generator)
             results |= {f"{name}_mse": errors.mean().item() for name, errors in scrubbed._asdict().items()}
     return results
+
+
+def _accuracies(run: Decomposed, generator: Generator) -> dict[str, float]:
+    """Share of fresh sequences that an induction network answers rightly, whole and by important components alone."""
+    sequences = InductionSequences(run.target.unembed.out_features, len(run.target.positions))
+    x = sequences(N_EVALUATION, generator)
+    important = {use: (g > metrics.ALIVE).to(g.dtype) for use, g in run.importances(x).items()}
+    outputs = {"accuracy": run.target(x), "rounded_accuracy": run.components(x, important).output}
+    return {name: sequences.accuracy(output, x) for name, output in outputs.items()}
 
 
 @torch.no_grad()

@@ -21,6 +21,7 @@ from pd_helpers.core.spd import SPDConfig
 from pd_helpers.core.vpd import VPDConfig
 from pd_helpers.targets.base import TargetConfig
 from pd_helpers.targets.gated_functions import GatedConfig
+from pd_helpers.targets.induction import InductionConfig
 from pd_helpers.targets.pingpong import PingPongConfig
 from pd_helpers.targets.residual_mlp import ResidualMLPConfig
 from pd_helpers.targets.tms import TMSConfig
@@ -296,6 +297,41 @@ VPD_RESID_MLP_PAPER = VPDConfig(
     batch_size=2048,
 )
 
+SPD_INDUCTION = SPDConfig(
+    C=30,
+    faithfulness_coeff=100.0,
+    output_loss="kl",
+    importance_coeff=3e-3,
+    lr=3e-3,
+    steps=2000,
+    batch_size=64,
+    faithfulness_warmup_steps=200,
+)
+VPD_INDUCTION = VPDConfig(
+    C=30,
+    d_gate=16,
+    importance_network="subcomponent",
+    importance_coeff=1e-3,
+    importance_p_end=0.5,
+    frequency_coeff=0.0,
+    faithfulness_coeff=100.0,
+    output_loss="kl",
+    lr=3e-3,
+    steps=2000,
+    batch_size=64,
+    faithfulness_warmup_steps=200,
+)
+INDUCTION_PAPER = InductionConfig(
+    vocabulary=128, length=64, target_steps=100_000, target_batch_size=1024, target_lr=1e-3
+)
+INDUCTION_OURS: Changes = {
+    "vocabulary": (64, "half as many tokens, and half the length, take a third of the time"),
+    "length": (32, "half the length takes a third of the time"),
+    "target_steps": (1000, "at our learning rate every answer is right after 700"),
+    "target_batch_size": (256, "256 are enough"),
+    "target_lr": (3e-3, "three times the authors' gets there sooner"),
+}
+
 VPD_FASTER: Changes = {
     "lr": (
         0.02,
@@ -369,6 +405,10 @@ TEXT_AGAINST_CODE = (
 PINGPONG = (
     "One of 16 circuits is active at a time, so that a = 16 is enough for the logarithm; p begins at 1, since at 2 it "
     "is cheap for so long to share a subcomponent that the groups stay; ten subcomponents for each circuit leave room."
+)
+INDUCTION = (
+    "Masks are per position, and outputs are compared at the last position, by their divergence. With errors in nats, "
+    "a faithfulness coefficient of 100 keeps the subcomponents' sum at W."
 )
 VPD_NOTES = (
     "Of the adversary the paper says in one place that it masks a random subset of the matrices; public code masks all "
@@ -613,6 +653,17 @@ PRESETS = {
             paper=VPD_PINGPONG,
             ours={},
             notes=(PINGPONG, *VPD_NOTES),
+        ),
+        *(
+            Preset(
+                name=f"{method}/induction",
+                source="the induction task of the authors' public code; the settings of the decomposition are ours",
+                paper_target=INDUCTION_PAPER,
+                paper=config,
+                ours=INDUCTION_OURS,
+                notes=(INDUCTION, *notes),
+            )
+            for method, config, notes in (("spd", SPD_INDUCTION, ()), ("vpd", VPD_INDUCTION, VPD_NOTES))
         ),
     ]
 }

@@ -12,8 +12,9 @@ nothing else, so the stream carries tokens alone.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
-from pd_helpers.core.config import SLOWEST, choice, number, whole
+from pd_helpers.core.config import SLOWEST, choice, number, switch, whole
 from pd_helpers.core.training import generator
 from pd_helpers.targets.base import TrainedConfig
 
@@ -63,6 +64,10 @@ class InductionSequences:
         """The token after the first marker of each sequence."""
         return x.gather(1, self.places(x).unsqueeze(1) + 1).squeeze(1)
 
+    def accuracy(self, logits: Float[Tensor, "batch vocabulary"], x: Int[Tensor, "batch length"]) -> float:
+        """Share of sequences whose largest logit is that of the answer."""
+        return (logits.argmax(dim=-1) == self.answers(x)).float().mean().item()
+
 
 def sinusoids(length: int, d: int) -> Float[Tensor, "length d"]:
     """Positions as sines and cosines of wavelengths from 2π to 10,000 · 2π (Vaswani et al. 2017, section 3.5)."""
@@ -98,16 +103,14 @@ class Attention(nn.Module):
 class InductionNetwork(nn.Module):
     """Layers of attention over a stream that begins with tokens; the last position answers.
 
-    Attributes: embed; blocks, the `Attention` layers; unembed, `nn.Linear` without a bias; positions (length, d); drop,
-    the probability with which each layer is left out of a sequence in training mode.
+    Attributes: embed; blocks, the `Attention` layers; unembed, `nn.Linear` without a bias; positions (length, d).
     """
 
-    def __init__(self, *, vocabulary: int, length: int, d_model: int, n_heads: int, n_layers: int, drop: float = 0.0):
+    def __init__(self, *, vocabulary: int, length: int, d_model: int, n_heads: int, n_layers: int):
         super().__init__()
         self.embed = nn.Embedding(vocabulary + 2, d_model)
         self.blocks = nn.ModuleList(Attention(d_model, n_heads) for _ in range(n_layers))
         self.unembed = nn.Linear(d_model, vocabulary, bias=False)
-        self.drop = drop
         self.register_buffer("positions", sinusoids(length, d_model))
 
     @property
@@ -115,15 +118,16 @@ class InductionNetwork(nn.Module):
         """Paths of the matrices that are decomposed: q, k, v and o of every layer."""
         return [f"blocks.{i}.{name}" for i in range(len(self.blocks)) for name in "qkvo"]
 
-    def forward(self, x: Int[Tensor, "batch length"]) -> Float[Tensor, "batch vocabulary"]:
-        """Logits of the answer."""
-        return self.unembed(self.stream(x)[..., -1, :])
+    def forward(self, x: Int[Tensor, "batch length"], without: Collection[int] = ()) -> Tensor:
+        """Logits of the answer (batch, vocabulary); `without` are numbers of layers that are left out."""
+        return self.unembed(self.stream(x, without)[..., -1, :])
 
-    def stream(self, x: Int[Tensor, "batch length"]) -> Float[Tensor, "batch length d"]:
+    def stream(self, x: Int[Tensor, "batch length"], without: Collection[int] = ()) -> Float[Tensor, "batch length d"]:
         """The residual stream after the last layer, at every position."""
         s = self.embed(x)
-        for attention in self.blocks:
-            s = s + attention(s, self.positions[: x.shape[-1]])
+        for i, attention in enumerate(self.blocks):
+            if i not in without:
+                s = s + attention(s, self.positions[: x.shape[-1]])
         return s
 
 
@@ -155,9 +159,19 @@ class InductionConfig(TrainedConfig):
     """Course of the learning rate after its warm-up."""
     target_warmup_fraction: float = number(0.1, high=1.0)
     """Share of the steps over which the learning rate rises."""
+    drop: float = number(0.0, high=0.99)
+    """Probability with which training leaves out each layer after the first, so that every one of them learns to find
+    the marker's successor; needs three layers or more."""
+    shuffled: bool = switch(False)
+    """Whether training asks for the answer of another sequence, so that there is nothing to learn: a control."""
 
     def __post_init__(self):
         super().__post_init__()
+        if self.drop and self.n_layers < 3:
+            raise ValueError(
+                f"drop is {self.drop:g}, but with n_layers = {self.n_layers} no second layer could do what is left "
+                "out; n_layers=3 works"
+            )
         if self.d_model % self.n_heads:
             raise ValueError(
                 f"n_heads must divide d_model = {self.d_model}, but is {self.n_heads}; 1 works, and so does "
@@ -194,8 +208,22 @@ class InductionConfig(TrainedConfig):
         return model.to(device)
 
     def loss(self, model: nn.Module, x: Int[Tensor, "rows length"]) -> Float[Tensor, ""]:
-        """Cross-entropy of the answer, in nats."""
-        return F.cross_entropy(model(x), self.features().answers(x))
+        """Cross-entropy of the answer, in nats; where layers are left out, the exact mean over what may remain of them.
+
+        The case in which no layer but the first remains does not count: nothing could answer there.
+        """
+        answers = self.features().answers(x)
+        if self.shuffled:
+            answers = answers.roll(1)
+        if not self.drop:
+            return F.cross_entropy(model(x), answers)
+        later = range(1, self.n_layers)
+        cases = [without for n in range(len(later)) for without in combinations(later, n)]
+        chances = [self.drop ** len(without) * (1 - self.drop) ** (len(later) - len(without)) for without in cases]
+        losses = (
+            chance * F.cross_entropy(model(x, without), answers) for chance, without in zip(chances, cases, strict=True)
+        )
+        return sum(losses, torch.zeros((), device=x.device)) / sum(chances)
 
     @classmethod
     def sizes(cls, target: nn.Module) -> dict[str, Any] | None:
@@ -208,9 +236,3 @@ class InductionConfig(TrainedConfig):
             "n_heads": target.blocks[0].n_heads,
             "n_layers": len(target.blocks),
         }
-
-
-@torch.no_grad()
-def accuracy(network: nn.Module, x: Int[Tensor, "batch length"], sequences: InductionSequences) -> float:
-    """Share of sequences to which the network gives the right answer."""
-    return (network(x).argmax(dim=-1) == sequences.answers(x)).float().mean().item()
