@@ -35,6 +35,7 @@ from pd_helpers.core.shortcuts.threads import threads_for
 from pd_helpers.core.training import generator, pick_device
 from pd_helpers.runs.presets import preset
 from pd_helpers.targets.base import TargetConfig, TrainedConfig, make_target
+from pd_helpers.targets.induction import InductionNetwork
 from pd_helpers.targets.pingpong import PingPong
 from pd_helpers.targets.residual_mlp import ResidualMLP, ResidualMLPConfig
 from pd_helpers.targets.tms import TMS
@@ -101,7 +102,8 @@ class Pair:
                 parameter.copy_(value)
         if getattr(self.config, "unit_norm", False):
             apd.normalise_(components)
-        return largest_difference(model, Q, method, self.batches[0].to(dtype))
+        x = self.batches[0]
+        return largest_difference(model, Q, method, x.to(dtype) if x.is_floating_point() else x)
 
 
 def prepare(name: str, device: str = "auto", at_least_steps: int = 1, **overrides: Any) -> Pair:
@@ -228,6 +230,10 @@ def undecomposed(target: nn.Module) -> textbook.Model:
         return textbook.residual_mlp(target.W_E, target.W_U, W_in, W_out, biases)
     if isinstance(target, PingPong):
         return textbook.linear_map(target.layer.weight)
+    if isinstance(target, InductionNetwork):
+        blocks = [{name: getattr(block, name).weight for name in "qkvo"} for block in target.blocks]
+        n_heads = target.blocks[0].n_heads
+        return textbook.induction(target.embed.weight, target.positions, blocks, target.unembed.weight, n_heads)
     raise TypeError(f"the textbook has no {type(target).__name__}")
 
 
@@ -237,17 +243,21 @@ def rand_like_core(components: ComponentModel, x: Tensor, draw: Generator):
     The core draws one table (2, rows, ΣC): first for the reconstruction with all layers masked, then for one layer at a
     time. All all-zero inputs share one row, since their masks have no effect.
     """
-    rows = components.merge_empty_rows(x).rows
+    rows = merged_rows(components, x)
     sizes = [components.layers[use.layer].C for use in components.uses.values()]
-    shape = (2, len(rows), sum(sizes))
-    r = torch.rand(shape, generator=draw, device=x.device, dtype=x.dtype)
-    if len(rows) < len(x):
+    r = torch.rand(2, *rows, sum(sizes), generator=draw, device=x.device, dtype=components.factors[0].dtype)
+    if rows[0] < len(x):
         empty = ~x.any(dim=1)
         all_rows = r.new_empty(2, len(x), sum(sizes))
         all_rows[:, ~empty], all_rows[:, empty] = r[:, :-1], r[:, -1:]
         r = all_rows
-    tables = itertools.chain(*(table.split(sizes, dim=1) for table in r))
+    tables = itertools.chain(*(table.split(sizes, dim=-1) for table in r))
     return lambda g: next(tables)
+
+
+def merged_rows(components: ComponentModel, x: Tensor) -> tuple[int, ...]:
+    """The rows for which the core draws: those of the batch with all-zero ones merged, or all positions of tokens."""
+    return (len(components.merge_empty_rows(x).rows),) if x.is_floating_point() else tuple(x.shape)
 
 
 class AsTheCoreDraws(textbook.AdversarialLosses):
@@ -263,7 +273,7 @@ class AsTheCoreDraws(textbook.AdversarialLosses):
 
     def __call__(self, x: Tensor) -> dict[str, Tensor]:
         if not self.r:
-            rows = () if self.config.adversary == "shared" else (len(x),)
+            rows = () if self.config.adversary == "shared" else x.shape[: 1 if x.is_floating_point() else 2]
             self.begin({use: self._rand(x, *rows, n) for use, n in self._sizes.items()})
         return super().__call__(x)
 
@@ -272,20 +282,21 @@ class AsTheCoreDraws(textbook.AdversarialLosses):
         return {use: self.components.layers[path.layer].C + 1 for use, path in self.components.uses.items()}
 
     def _rand(self, x: Tensor, *shape: int) -> Tensor:
-        return torch.rand(*shape, generator=self.generator, device=x.device, dtype=x.dtype)
+        dtype = self.components.factors[0].dtype
+        return torch.rand(*shape, generator=self.generator, device=x.device, dtype=dtype)
 
     def _drawn(self, model: textbook.Model, x: Tensor) -> textbook.Drawn:
-        sizes, rows, draw = self._sizes, len(self.components.merge_empty_rows(x).rows), self.generator
-        order = torch.rand(rows, len(sizes), generator=draw, device=x.device).argsort(dim=1)
-        k = torch.randint(1, len(sizes) + 1, (rows, 1), generator=draw, device=x.device)
-        r = self._rand(x, rows, sum(sizes.values()))
+        sizes, rows, draw = self._sizes, merged_rows(self.components, x), self.generator
+        order = torch.rand(*rows, len(sizes), generator=draw, device=x.device).argsort(dim=-1)
+        k = torch.randint(1, len(sizes) + 1, (*rows, 1), generator=draw, device=x.device)
+        r = self._rand(x, *rows, sum(sizes.values()))
         row = torch.arange(len(x), device=x.device)
-        if rows < len(x):  # all-zero inputs share the last row
+        if rows[0] < len(x):  # all-zero inputs share the last row
             full = x.any(dim=1)
-            row = torch.where(full, full.cumsum(dim=0) - 1, rows - 1)
-        place = order.argsort(dim=1)  # of every use in the random order
-        chosen = {use: (place[:, i] < k.squeeze(1))[row] for i, use in enumerate(sizes)}
-        return {use: part[row] for use, part in zip(sizes, r.split([*sizes.values()], dim=1), strict=True)}, chosen
+            row = torch.where(full, full.cumsum(dim=0) - 1, rows[0] - 1)
+        place = order.argsort(dim=-1)  # of every use in the random order
+        chosen = {use: (place[..., i] < k.squeeze(-1))[row] for i, use in enumerate(sizes)}
+        return {use: part[row] for use, part in zip(sizes, r.split([*sizes.values()], dim=-1), strict=True)}, chosen
 
 
 def largest_difference(model: textbook.Model, Q: Tensor | None, method: Method, x: Tensor) -> float:

@@ -90,6 +90,8 @@ class Model:
     """Use → importance MLPs, for SPD and VPD."""
     hidden: list[str] = field(default_factory=list)
     """Uses whose inputs are activations after a ReLU, for APD's hidden reconstruction."""
+    error: Callable[[Tensor, Tensor], Tensor] = F.mse_loss
+    """(output, target's output) → how far the one is off, a number."""
 
     @property
     def P(self) -> Matrices:
@@ -163,15 +165,46 @@ def residual_mlp(
     return Model(f, {layer: (layer, False) for layer in W}, W, hidden=[f"mlps.{i}.W_out" for i in layers])
 
 
+def induction(
+    embedding: Tensor, positions: Tensor, blocks: list[Mapping[str, Tensor]], unembedding: Tensor, n_heads: int
+) -> Model:
+    """Causal attention layers on tokens, whose last position answers; `blocks` hold q, k, v, o. Without components.
+
+    Positions are added to what q and k read. Outputs are logits, and their error is a divergence KL(target ‖ output).
+    """
+
+    def f(linear, x):
+        s = embedding[x]  # (batch, length, d)
+        length = x.shape[1]
+        for i in range(len(blocks)):
+            placed = s + positions[:length]
+            q, k = (linear(f"blocks.{i}.{name}", placed).unflatten(-1, (n_heads, -1)) for name in "qk")
+            v = linear(f"blocks.{i}.v", s).unflatten(-1, (n_heads, -1))  # (batch, length, heads, d_head)
+            scores = einsum("bqhe,bkhe->bhqk", q, k) / q.shape[-1] ** 0.5
+            later = torch.ones(length, length, dtype=torch.bool, device=x.device).triu(1)
+            pattern = scores.masked_fill(later, -torch.inf).softmax(dim=-1)
+            s = s + linear(f"blocks.{i}.o", einsum("bhqk,bkhe->bqhe", pattern, v).flatten(2))
+        return s[:, -1] @ unembedding.T
+
+    W = {f"blocks.{i}.{name}": matrix for i, block in enumerate(blocks) for name, matrix in block.items()}
+    return Model(f, {layer: (layer, False) for layer in W}, W, error=divergence)
+
+
+def divergence(output: Tensor, target: Tensor) -> Tensor:
+    """Mean over the batch of KL(target ‖ output) of logits, in nats."""
+    log_p, log_q = target.log_softmax(dim=-1), output.log_softmax(dim=-1)
+    return (log_p.exp() * (log_p - log_q)).sum(dim=-1).mean()
+
+
 class Forward(NamedTuple):
-    """One pass through the network."""
+    """One pass through the network; a row is an input, or a position of one."""
 
     output: Tensor
     """(batch, d_output)."""
     inputs: dict[str, Tensor]
-    """Use → its input (batch, d_in)."""
+    """Use → its input (*rows, d_in)."""
     outputs: dict[str, Tensor]
-    """Use → its output (batch, d_out), before any bias."""
+    """Use → its output (*rows, d_out), before any bias."""
 
 
 def forward(model: Model, act: Callable[[str, Tensor], Tensor], x: Tensor) -> Forward:
@@ -199,21 +232,21 @@ def target(model: Model, x: Tensor) -> Forward:
 
 
 def masked(model: Model, x: Tensor, masks: Mapping[str, Tensor]) -> Forward:
-    """f(x|W'), with W' = Σ_c m_c U_c V_c at every use that has masks (batch, C), and the target's matrix elsewhere.
+    """f(x|W'), with W' = Σ_c m_c U_c V_c at every use that has masks (*rows, C), and the target's matrix elsewhere.
 
-    Masks (batch, C + 1) have that of Δ = W − Σ_c U_c V_c last.
+    Masks (*rows, C + 1) have that of Δ = W − Σ_c U_c V_c last.
     """
     W, P = model.at_uses(model.W), model.at_uses(model.P)
 
     def act(use, a):
         if use not in masks:
             return a @ W[use].T
-        if masks[use].shape[1] == len(P[use]) + 1:
+        if masks[use].shape[-1] == len(P[use]) + 1:
             components = torch.cat([P[use], (W[use] - P[use].sum(dim=0)).unsqueeze(0)])  # (C + 1, d_out, d_in)
-            return einsum("bc,coi,bi->bo", masks[use], components, a)
+            return einsum("...c,coi,...i->...o", masks[use], components, a)
         writes, reads = model.factors(use)
-        inner = einsum("cri,bi->bcr", reads, a) * masks[use].unsqueeze(-1)  # m_c V_c a
-        return einsum("cor,bcr->bo", writes, inner)
+        inner = einsum("cri,...i->...cr", reads, a) * masks[use].unsqueeze(-1)  # m_c V_c a
+        return einsum("cor,...cr->...o", writes, inner)
 
     return forward(model, act, x)
 
@@ -229,8 +262,8 @@ def faithfulness(model: Model) -> Tensor:
 
 
 def reconstruction(model: Model, x: Tensor, masks: Mapping[str, Tensor]) -> Tensor:
-    """Mean over batch and outputs of (f(x|W) − f(x|W'))²: APD's minimality loss, SPD's stochastic reconstruction."""
-    return (target(model, x).output - masked(model, x, masks).output).square().mean()
+    """The error of f(x|W'), by default mean squared: APD's minimality loss, SPD's stochastic reconstruction."""
+    return model.error(masked(model, x, masks).output, target(model, x).output)
 
 
 # APD
@@ -314,7 +347,7 @@ def apd_losses(model: Model, x: Tensor, config, step: int = 0) -> dict[str, Tens
 
 
 def importance_logits(model: Model, x: Tensor) -> dict[str, Tensor]:
-    """Use → Γ_c(V_c x) (batch, C), x: the input of the use, before any sigmoid; a transposed use has U_cᵀ for V_c.
+    """Use → Γ_c(V_c x) (*rows, C), x: the input of the use, before any sigmoid; a transposed use has U_cᵀ for V_c.
 
     An MLP of a whole use reads x itself.
     """
@@ -327,8 +360,8 @@ def importance_logits(model: Model, x: Tensor) -> dict[str, Tensor]:
             logits[use] = F.gelu(a @ gate.w_in.T + gate.b_in) @ gate.w_out.T + gate.b_out
             continue
         _, reads = model.factors(use)  # (C, 1, d)
-        h = a @ reads.squeeze(1).T  # (batch, C)
-        hidden = F.gelu(h.unsqueeze(-1) * gate.w_in + gate.b_in)  # (batch, C, d_gate)
+        h = a @ reads.squeeze(1).T  # (*rows, C)
+        hidden = F.gelu(h.unsqueeze(-1) * gate.w_in + gate.b_in)  # (*rows, C, d_gate)
         logits[use] = (hidden * gate.w_out).sum(dim=-1) + gate.b_out
     return logits
 
@@ -349,8 +382,8 @@ def stochastic_masks(g: Mapping[str, Tensor], rand_like: Callable[[Tensor], Tens
 
 
 def importance(logits: Mapping[str, Tensor], p: float) -> Tensor:
-    """Batch mean of Σ_l Σ_c g_c(x)^p."""
-    return sum((upper_leaky(value) + 1e-12).pow(p).sum(dim=1).mean() for value in logits.values())
+    """Mean over rows of Σ_l Σ_c g_c(x)^p."""
+    return sum((upper_leaky(value) + 1e-12).pow(p).sum(dim=-1).mean() for value in logits.values())
 
 
 def spd_losses(model: Model, x: Tensor, config, rand_like=torch.rand_like) -> dict[str, Tensor]:
@@ -386,28 +419,29 @@ class StraightThrough(torch.autograd.Function):
 
 
 def adversarial_masks(g: Mapping[str, Tensor], r: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Use → masks (batch, C + 1) of the subcomponents and, last, of Δ, from sources r (batch, C + 1)."""
-    return {use: torch.cat([g[use] + (1 - g[use]) * r[use][:, :-1], r[use][:, -1:]], dim=1) for use in g}
+    """Use → masks (*rows, C + 1) of the subcomponents and, last, of Δ, from sources r (*rows, C + 1)."""
+    return {use: torch.cat([g[use] + (1 - g[use]) * r[use][..., :-1], r[use][..., -1:]], dim=-1) for use in g}
 
 
 Drawn = tuple[dict[str, Tensor], dict[str, Tensor]]
-"""Use → sources (batch, C + 1), and use → whether it is masked at each input (batch,)."""
+"""Use → sources (*rows, C + 1), and use → whether it is masked at each row."""
 
 
 def draw(model: Model, x: Tensor) -> Drawn:
     """Sources of stochastic masks, r ~ U(0, 1), and which uses they mask: at each input k of them, k ~ U{1 … L}."""
     uses = model.decomposed
     sizes = {use: len(model.U[model.uses[use][0]]) for use in uses}
-    r = {use: torch.rand(len(x), C + 1, device=x.device, dtype=x.dtype) for use, C in sizes.items()}
-    order = torch.rand(len(x), len(uses), device=x.device).argsort(dim=1)
-    k = torch.randint(1, len(uses) + 1, (len(x), 1), device=x.device)
-    return r, {use: (order == i).int().argmax(dim=1) < k.squeeze(1) for i, use in enumerate(uses)}
+    rows = {use: a.shape[:-1] for use, a in target(model, x).inputs.items()}
+    r = {use: torch.rand(*rows[use], C + 1).to(model.W[model.uses[use][0]]) for use, C in sizes.items()}
+    order = torch.rand(*rows[uses[0]], len(uses), device=x.device).argsort(dim=-1)
+    k = torch.randint(1, len(uses) + 1, rows[uses[0]], device=x.device)
+    return r, {use: (order == i).int().argmax(dim=-1) < k for i, use in enumerate(uses)}
 
 
 class AdversarialLosses:
     """VPD's losses with an adversary: a function of the batch that must be called once in each training step.
 
-    It keeps sources r, (batch, C + 1) or, shared by all inputs, (C + 1,), for every use. Adam makes them climb a few
+    It keeps sources r, (*rows, C + 1) or, shared by all rows, (C + 1,), for every use. Adam makes them climb a few
     times before each step, and once more along the gradient of the step itself, which is only known at the next call.
     """
 
@@ -426,7 +460,8 @@ class AdversarialLosses:
         """The losses of the next step."""
         if not self.r:
             first, _ = self.draw(self.model, x)
-            self.begin({use: r[0] if self.config.adversary == "shared" else r for use, r in first.items()})
+            shared = self.config.adversary == "shared"
+            self.begin({use: r.flatten(0, -2)[0] if shared else r for use, r in first.items()})
         self.climb_along_the_last_step()
         for _ in range(self.config.adversary_steps):
             self.climb(ascent(self.model, x, self.everywhere(x)))
@@ -434,8 +469,9 @@ class AdversarialLosses:
         return vpd_losses(self.model, x, self.config, self.step, self.used, self.draw(self.model, x))
 
     def everywhere(self, x: Tensor) -> dict[str, Tensor]:
-        """The sources of every input."""
-        return {use: r.expand(len(x), -1) for use, r in self.r.items()}
+        """The sources of every row."""
+        rows = {use: a.shape[:-1] for use, a in target(self.model, x).inputs.items()}
+        return {use: r.expand(*rows[use], -1) for use, r in self.r.items()}
 
     def climb_along_the_last_step(self) -> None:
         """The step of ascent that uses the gradient of the last training step, unless it has been made."""
@@ -452,7 +488,7 @@ class AdversarialLosses:
         rising = min(1.0, (self.step + 1) / max(1.0, config.adversary_warmup_fraction * config.steps))
         self.adam.param_groups[0]["lr"] = config.adversary_lr * rising
         for use, r in self.r.items():
-            r.grad = grads[use].sum(dim=0) if r.ndim == 1 else grads[use]
+            r.grad = grads[use].flatten(0, -2).sum(dim=0) if r.ndim == 1 else grads[use]
         self.adam.step()
         with torch.no_grad():
             for r in self.r.values():
@@ -460,7 +496,7 @@ class AdversarialLosses:
 
 
 def ascent(model: Model, x: Tensor, r: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Use → gradient with respect to the sources of Σ over inputs of the mean squared error."""
+    """Use → gradient with respect to the sources of Σ over inputs of the error."""
     with torch.no_grad():
         g = {use: value.clamp(0, 1) for use, value in importance_logits(model, x).items()}
     r = {use: value.detach().requires_grad_() for use, value in r.items()}
@@ -474,11 +510,13 @@ def vpd_losses(model: Model, x: Tensor, config, step: int, r: Mapping[str, Tenso
     g = {use: StraightThrough.apply(value) for use, value in logits.items()}
     stochastic_r, chosen = drawn
     stochastic = {
-        use: torch.where(chosen[use].unsqueeze(1), mask, torch.ones_like(mask))  # all ones are W
+        use: torch.where(chosen[use].unsqueeze(-1), mask, torch.ones_like(mask))  # all ones are W
         for use, mask in adversarial_masks(g, stochastic_r).items()
     }
     p = config.importance_p + (config.importance_p_end - config.importance_p) * step / config.steps
-    f = torch.cat([(upper_leaky(value) + 1e-12).pow(p).mean(dim=0) for value in logits.values()])  # of all uses
+    f = torch.cat(
+        [(upper_leaky(value) + 1e-12).pow(p).flatten(0, -2).mean(dim=0) for value in logits.values()]
+    )  # of all uses
     return {
         "adversarial": reconstruction(model, x, adversarial_masks(g, r)),
         "stochastic": reconstruction(model, x, stochastic),
