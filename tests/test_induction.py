@@ -206,9 +206,9 @@ class TestPairs:
 
 
 class TestFewest:
-    def test_the_largest_are_taken_until_nine_tenths_are_there(self):
+    def test_the_largest_are_taken_until_the_share_is_there(self):
         values = torch.tensor([[5.0, -1.0], [3.0, 1.0]])  # 8 in all, of which 7.2 are asked for
-        assert attention.fewest(values).tolist() == [[True, False], [True, False]]
+        assert attention.fewest(values, 0.9).tolist() == [[True, False], [True, False]]
         assert attention.fewest(values, 0.5).tolist() == [[True, False], [False, False]]
         assert attention.fewest(values, 1.0).sum() == 2
 

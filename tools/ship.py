@@ -25,6 +25,7 @@ from pd_helpers.core.training import pick_device
 from pd_helpers.course.adversary import ideas as adversary
 from pd_helpers.course.apd_gated_functions import ideas as gated
 from pd_helpers.course.apd_superposition import ideas as settings
+from pd_helpers.course.attention import ideas as attention
 from pd_helpers.course.compressed_computation import ideas as mixing
 from pd_helpers.course.superposition import ideas as superposition
 from pd_helpers.runs import files, shipped
@@ -140,6 +141,18 @@ RUNS = [
     *(Plan("spd/resid_mlp_2", f"seed{seed}", seed) for seed in range(3)),
     *map(Plan, ("vpd/tms_5-2", "vpd/tms_5-2_id")),
     *(Plan(name, snapshots=False) for name in ("vpd/tms_40-10", "vpd/resid_mlp_1")),
+    *(
+        Plan(f"{method}/induction", f"seed{seed}", seed, snapshots=False)
+        for method in ("vpd", "spd")
+        for seed in range(3)
+    ),
+    Plan("vpd/induction", "two_heads", overrides={"n_heads": 2}, snapshots=False),
+    Plan(
+        "vpd/induction",
+        "redundant",
+        overrides={"n_layers": 3, "drop": 0.4, "target_steps": 2000},
+        snapshots=False,
+    ),
     Plan("apd/resid_mlp_2", "rank2", overrides={"rank": 2}),
     Plan("apd/resid_mlp_2", "top_k1", overrides={"top_k": 1.0}),
     *(Plan("apd/resid_mlp_1_rank4", f"top_k{k:g}", overrides={"top_k": k}) for k in (1.0, 2.0)),
@@ -305,6 +318,15 @@ SWEEPS = [  # of several of one experiment, the first is what pdh.shipped_sweep(
             "scope": ["shared", "per input"],
         },
         table=adversary.ladders,
+    ),
+    SweepPlan(
+        "vpd/induction",
+        "ladders",
+        {
+            "run": [f"{method}/induction:seed{seed}" for method in ("spd", "vpd") for seed in range(3)],
+            "scope": ["shared", "per input"],
+        },
+        table=attention.ladders,
     ),
 ]
 

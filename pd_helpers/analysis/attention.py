@@ -25,7 +25,7 @@ from pd_helpers.core.components import Components
 from pd_helpers.core.config import shown
 from pd_helpers.core.networks.batches import Inputs
 
-SHARE = 0.9
+SHARE = 0.99
 """Share of a sum that the contributions which are said to carry it make together."""
 
 

@@ -10,7 +10,7 @@ that it is needed:
     induction         q, k of layer 1: the contrast of scores between the last position and the marker's successor
                       v, o of layer 1: what they add to the logit of the answer, less the mean over all tokens
 
-The subcomponents that carry a mechanism are the fewest that make nine tenths of each sum (`attention.fewest`).
+The subcomponents that carry a mechanism are the fewest that make 99% of each sum (`attention.fewest`).
 """
 
 from typing import NamedTuple
@@ -85,9 +85,7 @@ def important(run: Decomposed, x: Int[Tensor, "batch length"]) -> dict[str, Floa
     return {use: (g > metrics.ALIVE).to(g.dtype) for use, g in run.importances(x).items()}
 
 
-def _passed_on(
-    run: Decomposed, i: int, entering: dict[str, Tensor], masks: dict[str, Tensor]
-) -> tuple[Tensor, Tensor]:
+def _passed_on(run: Decomposed, i: int, entering: dict[str, Tensor], masks: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """What each subcomponent of v, and of o, of a layer adds to the stream at each position (batch, length, C, d).
 
     Subcomponents of v pass through the target's own o, those of o read the target's own mixture.

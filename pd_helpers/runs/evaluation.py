@@ -156,8 +156,8 @@ def known_target_metrics(run: Decomposed, generator: Generator) -> dict[str, Any
     where components span layers, the means of `scrub`, `n_own`, the number of features with a component of their own,
     and `n_doubled`, the number of components that are first for two features or more; for the hand-written network
     `n_served`, the number of its functions that a component of their own computes alone with a relative error of at
-    most 0.1 (`alone`). For induction networks `accuracy` and `rounded_accuracy`, the share of right answers of the target
-    and of the components alone whose importance exceeds 0.1.
+    most 0.1 (`alone`). For induction networks `accuracy` and `rounded_accuracy`, the share of right answers of the
+    target and of the components alone whose importance exceeds 0.1.
     """
     results: dict[str, Any] = {}
     if isinstance(run.target, InductionNetwork):

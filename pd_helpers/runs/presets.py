@@ -299,9 +299,11 @@ VPD_RESID_MLP_PAPER = VPDConfig(
 
 SPD_INDUCTION = SPDConfig(
     C=30,
+    d_gate=32,
+    importance_network="shared",
     faithfulness_coeff=100.0,
     output_loss="kl",
-    importance_coeff=3e-3,
+    importance_coeff=0.01,
     lr=3e-3,
     steps=2000,
     batch_size=64,
@@ -309,9 +311,9 @@ SPD_INDUCTION = SPDConfig(
 )
 VPD_INDUCTION = VPDConfig(
     C=30,
-    d_gate=16,
-    importance_network="subcomponent",
-    importance_coeff=1e-3,
+    d_gate=32,
+    importance_network="shared",
+    importance_coeff=0.03,
     importance_p_end=0.5,
     frequency_coeff=0.0,
     faithfulness_coeff=100.0,
@@ -408,7 +410,8 @@ PINGPONG = (
 )
 INDUCTION = (
     "Masks are per position, and outputs are compared at the last position, by their divergence. With errors in nats, "
-    "a faithfulness coefficient of 100 keeps the subcomponents' sum at W."
+    "a faithfulness coefficient of 100 keeps the subcomponents' sum at W. One network computes all importances, since "
+    "what a subcomponent reads at one position does not say whether that position matters."
 )
 VPD_NOTES = (
     "Of the adversary the paper says in one place that it masks a random subset of the matrices; public code masks all "

@@ -95,6 +95,14 @@ class Attention(nn.Module):
         mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)  # (batch, heads, length, d_head)
         return self.o(mixed.transpose(-3, -2).flatten(-2))
 
+    def pattern(
+        self, s: Float[Tensor, "*batch length d"], positions: Float[Tensor, "length d"]
+    ) -> Float[Tensor, "*batch heads length length"]:
+        """How much every query (rows) attends to every key (columns)."""
+        q, k = (self.by_head(layer(s + positions)) for layer in (self.q, self.k))
+        later = torch.ones(s.shape[-2], s.shape[-2], dtype=torch.bool, device=s.device).triu(1)
+        return (q @ k.mT / q.shape[-1] ** 0.5).masked_fill(later, -torch.inf).softmax(dim=-1)
+
     def by_head(self, y: Float[Tensor, "*batch length d"]) -> Float[Tensor, "*batch heads length d_head"]:
         """The numbers of each head by themselves."""
         return y.unflatten(-1, (self.n_heads, -1)).transpose(-3, -2)
@@ -129,6 +137,14 @@ class InductionNetwork(nn.Module):
             if i not in without:
                 s = s + attention(s, self.positions[: x.shape[-1]])
         return s
+
+    def patterns(self, x: Int[Tensor, "batch length"]) -> Float[Tensor, "layers batch heads length length"]:
+        """How much every query attends to every key, in every layer and head."""
+        s, patterns = self.embed(x), []
+        for attention in self.blocks:
+            patterns.append(attention.pattern(s, self.positions[: x.shape[-1]]))
+            s = s + attention(s, self.positions[: x.shape[-1]])
+        return torch.stack(patterns)
 
 
 @dataclass(frozen=True)

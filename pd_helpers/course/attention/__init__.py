@@ -1,0 +1,1 @@
+"""What the pieces of attention do (notebook 19)."""

@@ -1,0 +1,187 @@
+"""A lab on attention: retype a sequence, switch pieces off, and see where the network looks and what it answers."""
+
+from typing import NamedTuple
+
+import ipywidgets as w
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pd_helpers import plots
+from pd_helpers.analysis import metrics
+from pd_helpers.course.attention import ideas
+from pd_helpers.course.attention.plots import short
+from pd_helpers.course.kit.lab import STYLE, WIDE, Description, Lab, blank_image, buttons, reserve_titles, whole
+from pd_helpers.runs.run import Run
+
+
+class AttentionValues(NamedTuple):
+    """What the network makes of one sequence with some pieces switched off."""
+
+    text: str
+    """The sequence, its beginning and both markers included."""
+    position: int
+    patterns: Float[Tensor, "layers length length"]
+    """Attention, the mean over heads."""
+    g: Float[Tensor, " n"]
+    """Importances at the position, of all alive pieces of all matrices, as the target's own pass gives them."""
+    is_on: list[bool]
+    """Whether each of these pieces is on at the position."""
+    answer: str
+    target_answer: str
+    right_answer: str
+    probability: float
+    """Of the answer that is right."""
+
+
+class AttentionLab(Lab):
+    """Retype a sequence, move along its positions, and switch pieces off; everything follows at once.
+
+    Left and middle: attention of both layers, with the chosen position framed. Right: importances of all alive pieces
+    at this position, in the order of the matrices; pieces that are on are filled.
+
+    >>> AttentionLab(pdh.shipped("vpd/induction"))
+    """
+
+    def __init__(self, run: Run, text: str | None = None):
+        self.run, self.sequences = run, ideas.sequences_of(run)
+        if self.sequences.vocabulary != len(ideas.ALPHABET) or len(run.target.blocks) != 2:
+            raise ValueError(
+                f"run must decompose a network of two layers with {len(ideas.ALPHABET)} tokens, one for each letter "
+                f"and digit, but its network has {len(run.target.blocks)} and {self.sequences.vocabulary}; "
+                "pdh.shipped('vpd/induction') works"
+            )
+        x = self.sequences(1000, torch.Generator().manual_seed(0)).to(run.components.factors[0].device)
+        self.default = ideas.text(x[0])[1:-1]
+        groups = ideas.carriers(run, x)
+        self.alive = {use: metrics.alive(g).nonzero().flatten().tolist() for use, g in run.importances(x).items()}
+        self.pieces = [(use, c) for use, numbers in self.alive.items() for c in numbers]
+        job = {(use, c): name for name, group in groups.items() for use, numbers in group.items() for c in numbers}
+        options = [
+            (f"{short(use)} {c}" + (f"  ({job[use, c]})" if (use, c) in job else ""), (use, c))
+            for use, c in self.pieces
+        ]
+        self.input = w.Text(
+            description="tokens",
+            value=self._valid(text) or self.default,
+            style=STYLE,
+            layout=WIDE,
+            continuous_update=True,
+        )
+        self.position = whole("position", x.shape[1] - 1, x.shape[1] - 1)
+        self.others = buttons([("all other pieces on", "all"), ("only important pieces on", "important")])
+        self.off = w.SelectMultiple(
+            description="switched off", options=options, value=(), rows=6, style=STYLE, layout=WIDE
+        )
+        controls = [self.input, self.position, self.others, self.off]
+        super().__init__(controls, 9.4, 3.6, 1, 3)
+        length = x.shape[1]
+        self._maps, self._frames = [], []
+        for ax in self.axes[0, :2]:
+            self._maps.append(blank_image(ax, length, length))
+            [frame] = ax.plot([-0.5, length - 0.5, length - 0.5, -0.5, -0.5], [0] * 5, color=plots.color(3), lw=1.2)
+            self._frames.append(frame)
+            ax.set(xlabel="key position", xticks=[0, 10, 20, 30], yticks=[0, 10, 20, 30])
+        self.axes[0, 0].set_ylabel("query position")
+        right = self.axes[0, 2]
+        starts, place, self._places = [], 0, []
+        for numbers in self.alive.values():
+            starts.append(place + max(len(numbers) - 1, 0) / 2)
+            self._places += range(place, place + len(numbers))
+            place += len(numbers) + 2
+        [self._on] = right.plot([], [], "o", ms=5, color=plots.color(0))
+        [self._off] = right.plot([], [], "o", ms=5, mfc="none", color=plots.color(0))
+        right.set(xlim=(-1, place - 1), ylim=(-0.05, 1.08), yticks=[0, 1], ylabel="importance g")
+        right.set_xticks(starts, [f"{use.split('.')[1]}{use[-1]}" for use in self.alive])
+        reserve_titles(self.axes[0])
+        self.on_move([self.input, self.position, self.others, self.off], self.update)
+        self.update()
+
+    def _valid(self, text: str | None) -> str | None:
+        """The text, if it is one that the network can read; ValueError otherwise."""
+        if text is None:
+            return None
+        ideas.tokens(text)
+        if len(text) != self.sequences.length - 2 or ideas.BOS in text or ideas.MARKER not in text[:-1]:
+            raise ValueError(
+                f"text must have {self.sequences.length - 2} characters, among them {ideas.MARKER}, but is {text!r}; "
+                f"{self.default!r} works"
+            )
+        return text
+
+    def readable(self) -> str | None:
+        """What is wrong with the characters that were typed; None if the network can read them."""
+        try:
+            self._valid(self.input.value)
+        except ValueError as error:
+            return str(error)
+        return None
+
+    @torch.no_grad()
+    def compute(self) -> AttentionValues:
+        """Run the network with some pieces off; where the text cannot be read, with the last one that could."""
+        if self.readable() is None:
+            self._typed = self.input.value
+        text = ideas.BOS + self._typed + ideas.MARKER
+        x = ideas.tokens(text).unsqueeze(0).to(self.run.components.factors[0].device)
+        importances = self.run.importances(x)
+        masks = {}
+        for use, off in ideas.switched(self.run, _by_use(self.off.value)).items():
+            on = torch.ones_like(importances[use])
+            if self.others.value == "important":
+                on = (importances[use] > metrics.ALIVE).to(on.dtype)
+            masks[use] = on * off
+        with self.run.masked(masks) as network:
+            logits, patterns = network(x)[0], network.patterns(x)[:, 0].mean(dim=1)
+        target = self.run.target(x)[0]
+        t, right = self.position.value, int(self.sequences.answers(x)[0])
+        characters = ideas.ALPHABET + ideas.BOS + ideas.MARKER
+        return AttentionValues(
+            text,
+            t,
+            patterns.cpu(),
+            torch.stack([importances[use][0, t, c] for use, c in self.pieces]).cpu(),
+            [bool(masks[use][0, t, c]) for use, c in self.pieces],
+            characters[int(logits.argmax())],
+            characters[int(target.argmax())],
+            characters[right],
+            float(logits.softmax(dim=0)[right]) if right < len(logits) else 0.0,
+        )
+
+    def draw(self, values: AttentionValues) -> None:
+        """Move maps, frames and dots."""
+        t = values.position
+        for layer, (image, frame, pattern) in enumerate(zip(self._maps, self._frames, values.patterns, strict=True)):
+            image.set_data(pattern)
+            frame.set_ydata([t - 0.5, t - 0.5, t + 0.5, t + 0.5, t - 0.5])
+            self.axes[0, layer].title.set_text(f"layer {layer}: '{values.text[t]}' looks at {looks_at(values, layer)}")
+        for dots, state in ((self._on, True), (self._off, False)):
+            chosen = [i for i, on in enumerate(values.is_on) if on == state]
+            dots.set_data([self._places[i] for i in chosen], values.g[chosen].clamp(0, 1))
+        self.axes[0, 2].title.set_text(f"pieces at position {t}")
+
+    def describe(self, values: AttentionValues) -> Description:
+        """The sequence with the chosen position marked, and the answer."""
+        t, problem = values.position, self.readable()
+        marked = f"{values.text[:t]}[<b>{values.text[t]}</b>]{values.text[t + 1 :]}"
+        verdict = "right" if values.answer == values.right_answer else f"wrong, {values.right_answer} is right"
+        return Description(
+            f'{marked}<br><b>answer <span class="pdh-answer">{values.answer}</span></b> ({verdict}; probability of '
+            f'{values.right_answer} <span class="pdh-probability">{values.probability:.2f}</span>) · the whole network '
+            f"answers {values.target_answer}" + (f"<br><b>{problem}</b>" if problem else ""),
+            f"The sequence {values.text} at position {t}. Layer 0 looks at {looks_at(values, 0)}, layer 1 at "
+            f"{looks_at(values, 1)}. {int((values.g > metrics.ALIVE).sum())} pieces are important there. The answer is "
+            f"{values.answer}, with {values.probability:.2f} for {values.right_answer}, which is right.",
+        )
+
+
+def looks_at(values: AttentionValues, layer: int) -> str:
+    """The position that gets most attention, its token, and how much."""
+    row = values.patterns[layer, values.position]
+    s = int(row.argmax())
+    return f"'{values.text[s]}' at {s} ({row[s]:.2f})"
+
+
+def _by_use(pieces: tuple[tuple[str, int], ...]) -> dict[str, list[int]]:
+    """Matrix → numbers of the pieces."""
+    return {use: [c for other, c in pieces if other == use] for use, _ in pieces}

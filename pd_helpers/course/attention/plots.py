@@ -1,0 +1,248 @@
+"""Pictures of attention: patterns, arrows, importances by position, pairs of subcomponents, heads, and attacks."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from pd_helpers.analysis.attention import Pairs
+from pd_helpers.plots.page import color, figure
+from pd_helpers.runs.calls import check_columns, checked
+
+if TYPE_CHECKING:
+    import pandas
+
+METHODS = {"spd": (1, "s", "SPD"), "vpd": (2, "D", "VPD")}
+"""Prefix of a run's name → number of its colour, marker and label."""
+FAINT = 0.08
+"""Attention below this is not drawn as an arrow."""
+
+
+@checked()
+def arrows(patterns: Sequence[Float[Tensor, "length length"]], text: str) -> tuple[Figure, str]:
+    """Who attends to whom: a row of tokens for each layer, joined to those of the layer before by attention.
+
+    `patterns` are the layers' attention patterns of one sequence. Returns the figure and its alt text.
+    """
+    n = len(text)
+    fig, axes = figure(9.2, 3.2)
+    ax, sentences = axes[0, 0], []
+    for layer, pattern in enumerate(patterns):
+        weights = pattern.cpu().numpy()
+        queries = range(n) if layer < len(patterns) - 1 else [n - 1]  # only the last position answers
+        for t in queries:
+            for s in range(t + 1):
+                if weights[t, s] > FAINT:
+                    ax.plot(
+                        [s, t], [layer + 0.17, layer + 0.83], color=color(layer), lw=2.2, alpha=float(weights[t, s])
+                    )
+        t = n - 1
+        s = int(weights[t].argmax())
+        sentences.append(
+            f"layer {layer} from the last position most to position {s} ('{text[s]}', {weights[t, s]:.2f})"
+        )
+    for level in range(len(patterns) + 1):
+        for t, character in enumerate(text):
+            ax.text(t, level, character, ha="center", va="center", family="monospace", fontsize=11)
+    ax.set(xlim=(-0.7, n - 0.3), ylim=(-0.3, len(patterns) + 0.3), xlabel="position")
+    ax.set_yticks(range(len(patterns) + 1), ["tokens", *(f"after layer {i}" for i in range(len(patterns)))])
+    ax.spines[:].set_visible(False)
+    ax.tick_params(length=0)
+    return fig, (
+        f"Attention as lines from the tokens upward, the darker the more; of the last layer only the last position. "
+        f"The sequence is {text}. Attention goes in {'; in '.join(sentences)}."
+    )
+
+
+@checked()
+def heat(patterns: Sequence[Float[Tensor, "queries keys"]], titles: Sequence[str]) -> tuple[Figure, str]:
+    """Attention patterns as heat maps, a panel each. Returns the figure and its alt text."""
+    fig, axes = figure(min(9.4, 3.1 * len(patterns) + 0.6), 3.3, 1, len(patterns), sharey=True)
+    sentences = []
+    for ax, pattern, title in zip(axes[0], patterns, titles, strict=True):
+        values = pattern.detach().cpu().numpy()
+        image = ax.imshow(values, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+        ax.set(xlabel="key position")
+        ax.set_title(title, fontsize=10)
+        rows = np.arange(1, len(values))
+        before = values[rows, rows - 1].mean()
+        sentences.append(f"{title}: {before:.2f} of the attention on the position before, on average")
+    axes[0, 0].set_ylabel("query position")
+    fig.colorbar(image, ax=axes, label="attention", shrink=0.8)
+    return fig, f"Attention of every query (rows) to every key (columns). {'. '.join(sentences)}."
+
+
+@checked()
+def importance_maps(
+    importances: Mapping[str, Float[Tensor, "length C"]], alive: Mapping[str, Sequence[int]]
+) -> tuple[Figure, str]:
+    """Importances at every position of one sequence, a panel for each matrix, a row for each alive subcomponent.
+
+    `alive` maps each matrix to the numbers of the subcomponents that are drawn. Returns the figure and its alt text.
+    """
+    uses = list(importances)
+    columns = 4
+    rows = -(-len(uses) // columns)
+    fig, axes = figure(9.4, 2.3 * rows, rows, columns, sharex=True)
+    sentences = []
+    for ax, use in zip(axes.flat, uses, strict=False):
+        g = importances[use][:, list(alive[use])].detach().cpu().numpy().clip(0, 1)
+        if g.shape[1]:
+            image = ax.imshow(g.T, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+        ax.set_title(f"{short(use)} ({g.shape[1]} pieces)", fontsize=10)
+        ax.set_yticks(range(g.shape[1]), map(str, alive[use]), fontsize=7)
+        sentences.append(f"{short(use)} {(g > 0.1).sum(axis=1).mean():.1f}")
+    for ax in axes[-1]:
+        ax.set_xlabel("position")
+    fig.colorbar(image, ax=axes, label="importance g", shrink=0.7, pad=0.01)
+    return fig, (
+        "Importance of every alive piece (rows, by number) at every position of one sequence (columns). Pieces above "
+        f"0.1 at a position, on average: {', '.join(sentences)}."
+    )
+
+
+def short(use: str) -> str:
+    """A matrix's name for a title: its layer and its letter."""
+    _, layer, letter = use.split(".")
+    return f"layer {layer}, {letter}"
+
+
+@checked()
+def by_offset(found: Pairs, carriers: Collection[tuple[int, int]], longest: int = 12) -> tuple[Figure, str]:
+    """What each pair adds to a layer's scores against the offset from the query back to the key.
+
+    The pairs in `carriers` have colours and names, all others are grey; the dashed line is the sum of all. Of each
+    curve its mean over the offsets shown is taken away, which a softmax does not see. Returns the figure and its alt
+    text.
+    """
+    scores = found.by_offset[: longest + 1].sum(dim=1).detach().cpu()  # (offsets, C_q, C_k), over heads
+    scores = scores - scores.mean(dim=0)
+    fig, axes = figure(6.6, 3.9)
+    ax, offsets = axes[0, 0], range(longest + 1)
+    strongest = scores.abs().amax(dim=0)
+    for q, k in (strongest > 0.01 * strongest.max()).nonzero().tolist():
+        if (q, k) not in carriers:
+            ax.plot(offsets, scores[:, q, k], color="0.75", lw=0.8)
+    named = sorted(carriers, key=lambda pair: -float(scores[1, pair[0], pair[1]]))
+    for i, (q, k) in enumerate(named):
+        label = f"q {q} · k {k}" if i < 8 else None
+        ax.plot(offsets, scores[:, q, k], "o-", ms=3.5, lw=1.6, color=color(i), label=label)
+    ax.plot(offsets, scores.sum(dim=(1, 2)), "k--", lw=1.4, label="all pairs")
+    ax.set(xlabel="offset from the query back to the key", ylabel="mean score, less its mean over offsets")
+    ax.legend(frameon=False, fontsize=8)
+    ax.spines[["top", "right"]].set_visible(False)
+    top = scores.sum(dim=(1, 2))
+    share = sum(float(scores[1, q, k]) for q, k in carriers) / float(top[1])
+    return fig, (
+        "What pairs of pieces add to the scores against the offset from query to key. The sum over all pairs is "
+        f"largest at offset {int(top.argmax())}, {float(top.max()):.1f} above its mean; the {len(carriers)} coloured "
+        f"pairs make {100 * share:.0f}% of what it is at offset 1."
+    )
+
+
+@checked()
+def pair_strengths(contrast: Float[Tensor, "C_q C_k"], carriers: Collection[tuple[int, int]]) -> tuple[Figure, str]:
+    """The contrast that each pair makes, in order of size; those in `carriers` are coloured and named.
+
+    Returns the figure and its alt text.
+    """
+    values = contrast.detach().cpu()
+    order = values.flatten().argsort(descending=True)[:12]
+    pairs = [divmod(int(i), values.shape[1]) for i in order]
+    heights = [float(values[pair]) for pair in pairs]
+    fig, axes = figure(6.6, 3.2)
+    ax = axes[0, 0]
+    ax.bar(range(len(pairs)), heights, color=[color(0) if pair in carriers else "0.75" for pair in pairs])
+    ax.set_xticks(range(len(pairs)), [f"q {q}\nk {k}" for q, k in pairs], fontsize=8)
+    ax.set(ylabel="contrast at the marker's successor")
+    ax.spines[["top", "right"]].set_visible(False)
+    total = float(values.sum())
+    return fig, (
+        f"The twelve pairs with the largest contrast between the marker's successor and all other keys. Together all "
+        f"pairs make {total:.1f}; the {len(carriers)} that carry it (blue) make "
+        f"{sum(float(values[pair]) for pair in carriers):.1f}, the largest {heights[0]:.1f}."
+    )
+
+
+@checked()
+def heads(shares: Mapping[str, Float[Tensor, " pieces"]]) -> tuple[Figure, str]:
+    """Share of each alive piece in the first of two heads, a column for each matrix.
+
+    Returns the figure and its alt text.
+    """
+    fig, axes = figure(7.2, 3.2)
+    ax, sentences = axes[0, 0], []
+    for i, (use, values) in enumerate(shares.items()):
+        spread = torch.linspace(-0.22, 0.22, len(values)) if len(values) > 1 else torch.zeros(len(values))
+        ax.plot(i + spread, values.cpu(), "o", ms=5, alpha=0.7, color=color(i // 4))
+        both = ((values > 0.1) & (values < 0.9)).sum()
+        sentences.append(f"{short(use)} {int(both)} of {len(values)}")
+    ax.axhspan(0.1, 0.9, color="0.93", zorder=0)
+    ax.set_xticks(range(len(shares)), [short(use).replace("layer ", "") for use in shares])
+    ax.set(ylim=(-0.05, 1.05), ylabel="share in head 0", xlabel="layer, matrix")
+    ax.spines[["top", "right"]].set_visible(False)
+    return fig, (
+        "Share of each alive piece's squared length that lies in head 0 of two; at 0 or 1 a piece belongs to one head, "
+        f"in the grey band it spans both. Pieces in the band: {', '.join(sentences)}."
+    )
+
+
+@checked()
+def ladders(table: "pandas.DataFrame") -> tuple[Figure, str]:
+    """Divergence and accuracy under ever longer shared attacks, a line for each run: the table of `ideas.ladders`.
+
+    Returns the figure and its alt text.
+    """
+    needed = ("run", "scope", "steps", "attacked", "accuracy")
+    check_columns("table", table, needed, "pdh.shipped_sweep('vpd/induction', 'ladders')")
+    rungs = sorted(table["steps"].unique())
+    place = {n: i for i, n in enumerate(rungs)}
+    fig, axes = figure(9.0, 3.4, 1, 2)
+    shared, ends = table[table["scope"] == "shared"], {}
+    for name, rows in shared.groupby("run", sort=False):
+        method = name.split("/")[0]
+        i, marker, label = METHODS[method]
+        steps = rows["steps"].map(place)
+        first = method not in ends
+        ends.setdefault(method, []).append(rows["accuracy"].iloc[-1])
+        for ax, column in zip(axes[0], ("attacked", "accuracy"), strict=True):
+            ax.plot(steps, rows[column], marker, ls="-", ms=5, lw=1.5, color=color(i), label=label if first else None)
+    for ax, label in zip(axes[0], ("divergence from the target (nats)", "share of right answers"), strict=True):
+        ax.set_xticks(range(len(rungs)), map(str, rungs))
+        ax.set(xlabel="steps of the shared attack", ylabel=label)
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[0, 0].set_yscale("log")
+    axes[0, 1].set_ylim(-0.03, 1.05)
+    axes[0, 0].legend(frameon=False)
+    sentences = [f"{METHODS[method][2]} {min(values):.2f} to {max(values):.2f}" for method, values in ends.items()]
+    return fig, (
+        f"Divergence (left) and accuracy (right) under shared attacks of 0 to {rungs[-1]} steps, a line for each run. "
+        f"Accuracy after {rungs[-1]} steps: {', '.join(sentences)}."
+    )
+
+
+@checked()
+def tasks_ahead(accuracies: "pandas.DataFrame") -> tuple[Figure, str]:
+    """Accuracy on each task "k ahead" (columns) of networks edited for each k (rows), as a table in colours.
+
+    Returns the figure and its alt text.
+    """
+    values = accuracies.to_numpy(dtype=float)
+    fig, axes = figure(4.6, 3.4)
+    ax = axes[0, 0]
+    image = ax.imshow(values, cmap="Blues", vmin=0, vmax=1)
+    for (i, j), value in np.ndenumerate(values):
+        ax.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=9, color="white" if value > 0.6 else "black")
+    ax.set_xticks(range(values.shape[1]), map(str, accuracies.columns))
+    ax.set_yticks(range(values.shape[0]), map(str, accuracies.index))
+    ax.set(xlabel="token asked for: k places after the marker", ylabel="network edited for k")
+    fig.colorbar(image, ax=ax, label="accuracy", shrink=0.8)
+    own = ", ".join(f"{values[i, i]:.2f}" for i in range(min(values.shape)))
+    return fig, (
+        "Accuracy of networks whose query pieces were rewritten for a distance (rows) when asked for the token at each "
+        f"distance (columns). On the diagonal, their own tasks: {own}."
+    )
