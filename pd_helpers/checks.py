@@ -15,6 +15,7 @@ from pd_helpers.course.apd_cross_layer import exercises as _apd_cross_layer
 from pd_helpers.course.apd_gated_functions import exercises as _apd_gated_functions
 from pd_helpers.course.apd_lp import exercises as _apd_lp
 from pd_helpers.course.apd_superposition import exercises as _apd_superposition
+from pd_helpers.course.attention import exercises as _attention
 from pd_helpers.course.attributions import exercises as _attributions
 from pd_helpers.course.compressed_computation import exercises as _compressed_computation
 from pd_helpers.course.description_length import exercises as _description_length
@@ -49,6 +50,7 @@ TOPICS = (
     _apd_against_spd,
     _your_own_network,
     _adversary,
+    _attention,
 )
 CHECKS = {check.name: check for topic in TOPICS for check in vars(topic).values() if isinstance(check, Check)}
 """Name → check, for all exercises."""

@@ -9,6 +9,7 @@ from pd_helpers.course.apd_compressed_computation.lab import FeatureLab
 from pd_helpers.course.apd_gated_functions.lab import GatedLab
 from pd_helpers.course.apd_lp.lab import LpLab
 from pd_helpers.course.apd_superposition.lab import ShrinkageLab
+from pd_helpers.course.attention.lab import AttentionLab
 from pd_helpers.course.attributions.lab import AttributionLab
 from pd_helpers.course.compressed_computation.lab import MixingLab
 from pd_helpers.course.description_length.lab import DescriptionLengthLab, SchattenLab
@@ -28,8 +29,8 @@ PriceLab = ImportanceCoefficientLab
 """A second name of the same lab."""
 
 __all__ = [
-    "AblationLab", "AttackLab", "AttributionLab", "DescriptionLengthLab", "FeatureLab", "GatedLab", "GuessLab",
-    "ImportanceCoefficientLab", "Lab", "LayersLab", "LpLab", "MaskLab", "MechanismLab", "MixingLab", "PriceLab",
-    "ResponseLab", "RoomLab", "SchattenLab", "SharingLab", "ShrinkageLab", "SigmoidLab", "SparsityLab",
+    "AblationLab", "AttackLab", "AttentionLab", "AttributionLab", "DescriptionLengthLab", "FeatureLab", "GatedLab",
+    "GuessLab", "ImportanceCoefficientLab", "Lab", "LayersLab", "LpLab", "MaskLab", "MechanismLab", "MixingLab",
+    "PriceLab", "ResponseLab", "RoomLab", "SchattenLab", "SharingLab", "ShrinkageLab", "SigmoidLab", "SparsityLab",
     "SubcomponentLab", "TermsLab",
 ]  # fmt: skip

@@ -179,6 +179,7 @@ pdh.checks.length_ratio(length_ratio)
 # | [16 · APD against SPD](16_apd_against_spd.ipynb) | which of the two, and why? | {{minutes:16_apd_against_spd}} |
 # | [17 · Your own network](17_your_own_network.ipynb) | how do I do this to my network? | {{minutes:17_your_own_network}} |
 # | [18 · Can an adversary break it?](18_adversary.ipynb) | is what is called unimportant really so, under attack? | {{minutes:18_adversary}} |
+# | [19 · What do the pieces of attention do?](19_attention.ipynb) | which pairs of pieces make an induction head? | {{minutes:19_attention}} |
 #
 # Read them in this order. Words you meet are in the [glossary](glossary.md), with further reading. Teachers:
 # [plans, minutes, labs and grading](teaching.md).

@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING
+from itertools import combinations
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -28,6 +29,8 @@ RUNGS = (0, 1, 5, 20, 80, 320, 1280)
 """Numbers of steps of the attacks that make a ladder."""
 N_INPUTS = 256
 """Sequences that are attacked together."""
+STRENGTH = 0.7
+"""How far a swap goes; beyond 0.5 what is written for a is nearer to what was written for b."""
 
 Groups = dict[str, dict[str, list[int]]]
 """Name of a mechanism → matrix → numbers of the subcomponents that carry it."""
@@ -97,22 +100,23 @@ def accuracy_without(run: Decomposed, x: Int[Tensor, "batch length"], off: Mappi
     return sequences_of(run).accuracy(run.components(x, masks).output, x)
 
 
-@torch.no_grad()
-def ahead(run: Decomposed, x: Int[Tensor, "batch length"], queries: Collection[int], k: int) -> nn.Module:
-    """A copy of the network that copies the token k places after the marker's; k = 1 is the network's own task.
+def rotation(positions: Float[Tensor, "length d"], places: int) -> Float[Tensor, "d d"]:
+    """The matrix R with R p_t = p_(t - places): sines and cosines of shifted positions are rotated ones."""
+    length = len(positions)
+    return torch.linalg.lstsq(positions[places:], positions[: length - places]).solution.T
 
-    Layer 0 should attend k places back in place of one. Its query at position t must therefore be the one that it has
-    had at t - (k - 1). What some subcomponents of q read there is, up to the tokens, a linear function of what they
-    read at t, since sines and cosines of shifted positions are; least squares over the positions of x finds it, and U
-    is rewritten accordingly. Nothing is trained.
+
+@torch.no_grad()
+def shifted(run: Decomposed, queries: Collection[int], places: int) -> nn.Module:
+    """A copy of the network in which these subcomponents of layer 0's q ask what they asked `places` positions earlier.
+
+    U is rewritten so that U'ᵀ V p_t is as near as can be to Uᵀ V p_(t - places). Nothing is trained.
     """
-    path = "blocks.0.q"
-    layer, reads = run.components.layers[path], run.components.inner(run.components.entering(x))[path].squeeze(-1)
-    chosen = sorted(queries)
-    reads = reads[..., chosen]  # (batch, length, n)
-    now, before = reads[:, k - 1 :].flatten(0, 1), reads[:, : reads.shape[1] - (k - 1)].flatten(0, 1)
-    M = torch.linalg.lstsq(now, before).solution  # now @ M ≈ before
-    U = M @ layer.U[chosen].squeeze(-1)  # (n, d_out): Σ_c before_c U_c ≈ Σ_c now_c (M U)_c
+    path, chosen = "blocks.0.q", sorted(queries)
+    layer, positions = run.components.layers[path], run.target.positions
+    V = layer.V[chosen].squeeze(1)  # (n, d)
+    M = V @ rotation(positions, places) @ torch.linalg.pinv(V)  # M V ≈ V R, (n, n)
+    U = M.T @ layer.U[chosen].squeeze(-1)  # (n, d)
     return run.edited(rewrites={path: dict(zip(chosen, U, strict=True))})
 
 
@@ -126,6 +130,65 @@ def accuracy_ahead(network: nn.Module, x: Int[Tensor, "batch length"], sequences
     inside = places < x.shape[1] - 1
     answers = x[inside].gather(1, places[inside].unsqueeze(1)).squeeze(1)
     return (network(x[inside]).argmax(dim=-1) == answers).float().mean().item()
+
+
+class Copied(NamedTuple):
+    """What layer 1 writes at the last position, and what is there without it."""
+
+    stream: Float[Tensor, "batch d"]
+    written: Float[Tensor, "batch d"]
+    answers: Int[Tensor, " batch"]
+
+    @property
+    def means(self) -> Float[Tensor, "vocabulary d"]:
+        """The mean of what is written for each answer."""
+        return torch.stack([self.written[self.answers == i].mean(dim=0) for i in range(int(self.answers.max()) + 1)])
+
+
+@torch.no_grad()
+def copied(run: Decomposed, x: Int[Tensor, "batch length"]) -> Copied:
+    """What layer 1 of the target writes at the last position of these sequences."""
+    before = run.target.stream(x, without={1})[:, -1]
+    return Copied(before, run.target.stream(x)[:, -1] - before, sequences_of(run).answers(x))
+
+
+def swap_vectors(means: Float[Tensor, "vocabulary d"], a: int, b: int) -> tuple[Tensor, Tensor]:
+    """Directions d and r such that z - 2 (r · z) d turns what is written for a into what is written for b, and back.
+
+    d is the difference of the two means. r · d = 1, and of all directions with this property r reads least of what is
+    written for other answers.
+    """
+    d = means[a] - means[b]
+    r = torch.linalg.solve(means.T @ means / len(means), d)
+    return d, r / (r @ d)
+
+
+@torch.no_grad()
+def swaps(run: Decomposed, x: Int[Tensor, "batch length"], strength: float = STRENGTH) -> "pandas.DataFrame":
+    """How well pairs of answers can be swapped: a row for each a and b, with accuracies on these two and on others."""
+    import pandas
+
+    found, W_U, rows = copied(run, x), run.target.unembed.weight, []
+    logits, means = (found.stream + found.written) @ W_U.T, found.means
+    for a, b in combinations(range(len(means)), 2):
+        d, r = swap_vectors(means, a, b)
+        chosen = (logits - 2 * strength * (found.written @ r)[:, None] * (W_U @ d)).argmax(dim=1)
+        is_a, is_b = found.answers == a, found.answers == b
+        right = chosen == found.answers.masked_fill(is_a, b).masked_fill(is_b, a)
+        both = is_a | is_b
+        rows.append({"a": a, "b": b, "swapped": right[both].float().mean(), "others": right[~both].float().mean()})
+    return pandas.DataFrame(rows).astype({"swapped": float, "others": float})
+
+
+@torch.no_grad()
+def swapped(run: Decomposed, x: Int[Tensor, "batch length"], a: int, b: int, strength: float = STRENGTH) -> nn.Module:
+    """A copy of the network that answers b where a is right, and a where b is: all pieces of layer 1's o write anew.
+
+    Each U becomes U - 2 s (r · U) d with the vectors of `swap_vectors`. Nothing is trained.
+    """
+    d, r = swap_vectors(copied(run, x).means, a, b)
+    U = run.components.layers["blocks.1.o"].U.squeeze(-1)  # (C, d)
+    return run.edited(rewrites={"blocks.1.o": dict(enumerate(U - 2 * strength * (U @ r)[:, None] * d))})
 
 
 def ladders(

@@ -226,23 +226,40 @@ def ladders(table: "pandas.DataFrame") -> tuple[Figure, str]:
 
 
 @checked()
-def tasks_ahead(accuracies: "pandas.DataFrame") -> tuple[Figure, str]:
-    """Accuracy on each task "k ahead" (columns) of networks edited for each k (rows), as a table in colours.
+def swaps(table: "pandas.DataFrame") -> tuple[Figure, str]:
+    """Accuracy on all other answers against that on the two that were swapped, a dot for each pair: `ideas.swaps`.
 
     Returns the figure and its alt text.
     """
-    values = accuracies.to_numpy(dtype=float)
-    fig, axes = figure(4.6, 3.4)
+    check_columns("table", table, ("swapped", "others"), "ideas.swaps(run, x)")
+    fig, axes = figure(4.8, 3.8)
     ax = axes[0, 0]
-    image = ax.imshow(values, cmap="Blues", vmin=0, vmax=1)
-    for (i, j), value in np.ndenumerate(values):
-        ax.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=9, color="white" if value > 0.6 else "black")
-    ax.set_xticks(range(values.shape[1]), map(str, accuracies.columns))
-    ax.set_yticks(range(values.shape[0]), map(str, accuracies.index))
-    ax.set(xlabel="token asked for: k places after the marker", ylabel="network edited for k")
-    fig.colorbar(image, ax=ax, label="accuracy", shrink=0.8)
-    own = ", ".join(f"{values[i, i]:.2f}" for i in range(min(values.shape)))
+    ax.plot(table["swapped"], table["others"], ".", ms=4, alpha=0.35, color=color(0))
+    worst = table[["swapped", "others"]].min(axis=1)
+    best = table.loc[worst.idxmax()]
+    ax.plot(best["swapped"], best["others"], "o", ms=12, mfc="none", mew=2, color=color(3))
+    ax.axhline(0.9, color="0.8", lw=1, zorder=0)
+    ax.axvline(0.9, color="0.8", lw=1, zorder=0)
+    ax.set(xlim=(-0.03, 1.03), ylim=(min(0.4, table["others"].min() - 0.03), 1.03))
+    ax.set(xlabel="accuracy on the two swapped answers", ylabel="accuracy on all others")
+    ax.spines[["top", "right"]].set_visible(False)
+    both = (worst >= 0.9).mean()
     return fig, (
-        "Accuracy of networks whose query pieces were rewritten for a distance (rows) when asked for the token at each "
-        f"distance (columns). On the diagonal, their own tasks: {own}."
+        f"Every pair of answers swapped, {len(table)} dots. For {100 * both:.0f}% of the pairs both accuracies are at "
+        f"least 0.9; the best pair (circle) has {best['swapped']:.2f} and {best['others']:.2f}, and in the median pair "
+        f"the worse of the two is {worst.median():.2f}."
     )
+
+
+@checked()
+def learning(accuracies: Mapping[int, float]) -> tuple[Figure, str]:
+    """Share of right answers during training, from step → accuracy. Returns the figure and its alt text."""
+    fig, axes = figure(5.6, 2.9)
+    ax = axes[0, 0]
+    steps, values = list(accuracies), list(accuracies.values())
+    ax.plot(steps, values, "o-", ms=4, color=color(0))
+    ax.set(xlabel="training step", ylabel="share of right answers", ylim=(-0.03, 1.03))
+    ax.spines[["top", "right"]].set_visible(False)
+    begun = next((step for step, value in accuracies.items() if value > 0.5), None)
+    crossed = f"It passes one half at step {begun}" if begun is not None else "It never passes one half"
+    return fig, f"Share of right answers on fresh sequences during training. {crossed} and ends at {values[-1]:.3f}."

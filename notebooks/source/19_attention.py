@@ -1,0 +1,505 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 19 · What do the pieces of attention do?
+#
+# **The question:** so far every network was made of matrices and ReLUs. A transformer also has *attention*, where four matrices work together and
+# two of them are multiplied with each other. What does it mean to take that apart?
+#
+# *After this notebook you can* compute causal attention by hand, write a head's scores as a sum over pairs of pieces, decompose a small attention
+# network, find by a rule stated in advance which pieces carry a known mechanism, test that claim by ablation, edit an answer by rewriting pieces, and say what a decomposition finds where there is nothing to find.
+#
+# | read | do | run on two cores | before this | difficulty |
+# |---|---|---|---|---|
+# | 35 minutes | 40 minutes | {{minutes}} | [12 · SPD from scratch](12_spd_from_scratch.ipynb), [18 · Can an adversary break it?](18_adversary.ipynb) | moderate; you should have met attention before |
+
+# %%
+import joblib
+import pandas as pd
+import torch
+from torch import Generator, Tensor
+
+import pd_helpers as pdh
+from pd_helpers.analysis import attention, induction, metrics
+from pd_helpers.core.training import progress
+from pd_helpers.course.attention import ideas, plots
+
+# %% [markdown]
+# ## Attention in two pictures
+#
+# A transformer keeps one vector for each position of a sequence, the **stream**. It begins with the tokens' embeddings. An attention layer lets every position collect something from the positions before it. Four matrices decide what:
+#
+# - the **query** $q_t = W_Q\, a_t$ says what position $t$ is looking for,
+# - the **key** $k_s = W_K\, a_s$ says what position $s$ has to offer,
+# - the **value** $v_s = W_V\, s_s$ is what position $s$ hands over if it is asked,
+# - and $W_O$ writes what was collected into the stream of position $t$.
+#
+# How much position $t$ takes from position $s$ is the softmax, over all $s \le t$, of the **scores** $q_t \cdot k_s / \sqrt{d}$. In the network of this notebook, queries and keys read $a_t$, which is the stream plus a code of the *position*, made of sines and cosines; values read the stream alone.
+#
+# ### Exercise 1 · Causal attention by hand
+#
+# From queries, keys and values of one head, compute what every position collects (before $W_O$). No position may see a later one. *Difficulty: gentle. Time: 8 minutes.*
+
+
+# %%
+def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Queries, keys and values (length, d) → what each position collects (length, d)."""
+    ### BEGIN SOLUTION
+    scores = q @ k.T / q.shape[1] ** 0.5
+    later = torch.ones_like(scores).triu(1).bool()
+    return scores.masked_fill(later, -torch.inf).softmax(dim=1) @ v
+    ### END SOLUTION
+
+
+# %%
+pdh.checks.causal_attention(causal_attention)
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# `q @ k.T` has a row for each query and a column for each key. Which entries belong to a key that comes later than the query?
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# Set these entries to $-\infty$ *before* the softmax; `torch.ones_like(scores).triu(1)` marks them.
+# </details>
+#
+# ## A task that needs attention
+#
+# Read this sequence: `^ t p * M d a k *`. It begins with `^`, and somewhere among random letters stands a **marker** `*`. At the end the marker comes again. What should come next? Whatever followed the marker the first time: `M`. Every letter and digit can be that answer, so nothing but looking back will do. Circuits in language models that continue a
+# repeated text in this way are called **induction heads**, and a network that can only do this is the smallest one that uses attention for something.
+#
+# Ours has two attention layers with one head each, a stream of 16 numbers, 64 tokens besides `^` and `*`, and sequences of 32. It learns the task in about twenty seconds. (The authors' public code trains one with 128 tokens and sequences of 64.)
+
+# %%
+config = pdh.InductionConfig()
+sequences = config.features()
+for row in sequences(4, Generator().manual_seed(0)):
+    print(ideas.text(row), " →", ideas.text(sequences.answers(row[None])))
+
+# %%
+network = config.new(seed=0)
+fresh = sequences(2000, Generator().manual_seed(1))
+learned = {0: sequences.accuracy(network(fresh), fresh)}
+for step in progress(config.train(network, seed=0), total=config.target_steps, description="target"):
+    if step % 50 == 0:
+        learned[step] = sequences.accuracy(network(fresh), fresh)
+fig, alt = plots.learning(learned)
+pdh.show(fig, alt=alt)
+
+# %% [markdown]
+# For hundreds of steps the network guesses, and then it gets it within a hundred. Two layers have to agree before either is of any use, and once they begin to agree each makes the other's gradient larger.
+#
+# ### What it attends to
+#
+# **Predict before you look.** The last position holds the marker. In layer 1 it should look at the token *after* the first marker. But a key can only offer what its own position knows. How can a position know that the token before it was a marker?
+
+# %%
+example = fresh[:1]
+found = network.patterns(example)[:, 0, 0]  # (layers, queries, keys)
+fig, alt = plots.arrows([found[0], found[1]], ideas.text(example[0]))
+pdh.show(fig, alt=alt)
+
+# %% [markdown]
+# By a division of labour. **Layer 0** lets every position collect from the few positions before it, and its values pass on little but "a marker was here". So the position after the marker carries a note: *my predecessor is a marker*. **Layer 1** asks, from the last position, for that note, finds it, and copies the token that stands there into the answer.
+#
+# Layer 0 is often called a previous-token head. Is it? Here is how much positions attend to a marker that stands 0, 1, 2, … places before them, on average over 2,000 sequences.
+
+# %%
+patterns_0 = network.patterns(fresh)[0, :, 0]  # (sequences, queries, keys)
+places, everyone = sequences.places(fresh), torch.arange(len(fresh))
+by_distance = {}
+for distance in range(6):
+    inside = places + distance < config.length - 1
+    by_distance[distance] = patterns_0[everyone[inside], places[inside] + distance, places[inside]].mean().item()
+pd.DataFrame({"attention to the marker": by_distance}).T.rename_axis(columns="places back").round(2)
+
+# %% [markdown]
+# Attention is largest one place back, but it fades slowly. "Looks at what came just before" describes this head better than "looks at the previous token". That is enough: layer 1 only has to find the *strongest* note. Keep this in mind for the section on editing.
+#
+# What does each layer do for the answer? Leave one out, and see.
+
+# %%
+without = {"all layers": (), "without layer 0": (0,), "without layer 1": (1,)}
+pd.DataFrame(
+    {name: {"accuracy": sequences.accuracy(network(fresh, layers), fresh)} for name, layers in without.items()}
+).round(3)
+
+# %% [markdown]
+# Without either layer the accuracy is near chance, which is 1/64 ≈ 0.016. (Without layer 0 some answers are right by luck of the draw: layer 1 still copies *some* token.) So this is a network whose mechanism we know. We did not write its weights, as in notebook 10, but we know what they must do.
+#
+# ## Scores as a sum over pairs
+#
+# We want to take the four matrices of each layer apart, each into pieces of rank one, $W = \sum_c U_c V_c$, as always. For $W_V$ and $W_O$ nothing is new. But queries and keys only act through their *product*:
+#
+# $$\frac{q_t \cdot k_s}{\sqrt d} \;=\; \sum_{c,\,c'} \underbrace{(V^Q_c \cdot a_t)}_{\text{what } c \text{ reads}} \; \underbrace{\frac{U^Q_c \cdot U^K_{c'}}{\sqrt d}}_{\text{do they match?}} \; \underbrace{(V^K_{c'} \cdot a_s)}_{\text{what } c' \text{ reads}}$$
+#
+# The scores are a sum over **pairs** of a query piece and a key piece. The middle factor is a number in the weights: two pieces whose $U$ are orthogonal have nothing to do with each other. A pair is the natural unit of attention, as a piece is the unit of a matrix. With several heads, the dot product runs over each head's share of $U$.
+#
+# ### Exercise 2 · Scores from pairs
+#
+# From the factors of all pieces, and what a query and a key read, compute the table of all pairs' contributions. *Difficulty: moderate. Time: 8 minutes.*
+
+
+# %%
+def pair_scores(U_Q: Tensor, V_Q: Tensor, U_K: Tensor, V_K: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """U_Q (C, d), V_Q (C, d_in), U_K (C', d), V_K (C', d_in), inputs a of the query and b of the key (d_in,) → (C, C')."""
+    ### BEGIN SOLUTION
+    matches = U_Q @ U_K.T / U_Q.shape[1] ** 0.5
+    return (V_Q @ a)[:, None] * matches * (V_K @ b)[None, :]
+    ### END SOLUTION
+
+
+# %%
+pdh.checks.pair_scores(pair_scores)
+
+# %% [markdown]
+# ### Exercise 3 · How strong could a pair be?
+#
+# The contribution of a pair depends on the inputs. A **static strength** does not: replace what each piece reads by the length of its $V$, which is the most it could read from an input of length one. *Difficulty: moderate. Time: 5 minutes.*
+
+
+# %%
+def static_strength(U_Q: Tensor, V_Q: Tensor, U_K: Tensor, V_K: Tensor) -> Tensor:
+    """U_Q (C, d), V_Q (C, d_in), U_K (C', d), V_K (C', d_in) → ‖V_Q‖ ‖V_K‖ U_Q · U_K / √d for all pairs, (C, C')."""
+    ### BEGIN SOLUTION
+    matches = U_Q @ U_K.T / U_Q.shape[1] ** 0.5
+    return V_Q.norm(dim=1)[:, None] * matches * V_K.norm(dim=1)[None, :]
+    ### END SOLUTION
+
+
+# %%
+pdh.checks.static_strength(static_strength)
+
+# %% [markdown]
+# ## Taking it apart, live
+#
+# We decompose the eight matrices, q, k, v and o of both layers, with VPD (notebook 18). Three things are new:
+#
+# - **Masks are per position.** A piece may be needed at one position and not at the next, so every position of every sequence has masks of its own.
+# - **Outputs are distributions**, compared at the last position by their divergence (KL, in nats).
+# - **One network computes all importances.** In SPD each piece has a small MLP that reads one number, $V_c \cdot x$. Here that number does not say whether a *position* matters: layer 1 writes something at every position, but only the last one is read. So a small transformer looks at all matrices' inputs at all positions, and gives all importances. This is how VPD's authors do it.
+#
+# And beside our network we decompose **three in which there is nothing to find**, with the same settings. This is a *negative control*: a method that finds mechanisms everywhere has found them nowhere.
+#
+# 1. The same network before training.
+# 2. The same, but its answers are as loud as the trained network's: the unembedding is multiplied until logits vary as much.
+# 3. A network trained on **shuffled labels**: each sequence with the answer of another one.
+#
+# **Predict before you run.** Which of the three will need many pieces at each position? Which none? (All four are trained for 500 steps, a quarter of the preset's. It takes about two minutes.)
+
+# %%
+untrained = config.new(seed=0).requires_grad_(False)
+loud = config.new(seed=0).requires_grad_(False)
+loud.unembed.weight *= network(fresh).std() / untrained(fresh).std()
+shuffled = pdh.make_target(config.replace(shuffled=True, target_steps=500), seed=0)
+four = {"trained": network, "untrained": untrained, "untrained, loud": loud, "shuffled labels": shuffled}
+settings = pdh.preset("vpd/induction").config.replace(steps=500)
+
+
+def taken_apart(target: pdh.InductionNetwork) -> pdh.Run:
+    """All eight matrices, on sequences of the task."""
+    return pdh.fit(target, settings, sequences, target.layers, seed=0, device="cpu", show_progress=False)
+
+
+workers = joblib.Parallel(n_jobs=min(2, joblib.cpu_count()), return_as="generator")
+made = workers(joblib.delayed(taken_apart)(target) for target in four.values())
+live = dict(zip(four, progress(made, total=4, description="decompositions", unit="run"), strict=True))
+
+
+# %%
+def summary(run: pdh.Run) -> dict[str, str]:
+    """What is important, and what the important pieces alone can do."""
+    m = run.metrics
+    nothing = {use: torch.zeros_like(g) for use, g in run.importances(fresh).items()}
+    off = run.components(fresh, nothing).output.log_softmax(dim=1)
+    p = run.target(fresh).softmax(dim=1)
+    return {
+        "accuracy of the network": f"{m['accuracy']:.3f}",
+        "of its important pieces alone": f"{m['rounded_accuracy']:.3f}",
+        "divergence of these": f"{m['rounded_recon']:.4f}",
+        "divergence with everything off": f"{(p * (p.log() - off)).sum(dim=1).mean():.4f}",
+        "L0, all matrices": f"{sum(m['l0'].values()):.2f}",
+        "alive, all matrices": str(sum(m["n_alive"].values())),
+    }
+
+
+pd.DataFrame({name: summary(run) for name, run in live.items()})
+
+# %% [markdown]
+# NUMBERS-CONTROL
+#
+# ## What is needed where
+#
+# From here on we use runs that were trained for all 2,000 steps, four to five minutes each, on networks with three different seeds. `pdh.run("vpd/induction", seed=0)` trains the first of them.
+
+# %%
+runs = {seed: pdh.shipped("vpd/induction", f"seed{seed}") for seed in range(3)}
+run = runs[0]
+rows = {
+    seed: {
+        "accuracy": each.metrics["accuracy"],
+        "important pieces alone": each.metrics["rounded_accuracy"],
+        **{plots.short(use): f"{each.metrics['n_alive'][use]} · {l0:.2f}" for use, l0 in each.metrics["l0"].items()},
+    }
+    for seed, each in runs.items()
+}
+pd.DataFrame(rows).rename_axis(columns="alive · L0 for seed")
+
+# %% [markdown]
+# L0 is the mean number of important pieces *at a position*, over all 32. So 0.5 means sixteen in the whole sequence. Where are they? Here are the importances for one sequence. **Predict before you look:** at which positions must layer 1's value be important? And its query?
+
+# %%
+x = sequences(1000, Generator().manual_seed(2))
+g = run.importances(x)
+alive = {use: metrics.alive(values).nonzero().flatten().tolist() for use, values in g.items()}
+one = 3
+print(ideas.text(x[one]), "  marker at position", sequences.places(x)[one].item())
+fig, alt = plots.importance_maps({use: values[one] for use, values in g.items()}, alive)
+pdh.show(fig, alt=alt)
+
+# %% [markdown]
+# NUMBERS-MAPS
+#
+# ## Which pairs attend to what was just before?
+#
+# Now the pairs. For layer 0 we ask: what does each pair add to the score between a position and the one `offset` places back? Only what differs between keys matters, because a softmax ignores what all keys of a query have in common; so each curve is drawn less its own mean.
+#
+# Which pairs *carry* the mechanism? Choosing them by eye would be easy, and worthless. The rule of this notebook is fixed in advance: take each pair's contribution to the **contrast**, which is the mean score one place back less the mean score of all other keys, at those positions where both pieces are important. The pairs that carry the mechanism are the fewest that make 99% of the total.
+
+# %%
+important = induction.important(run, x)
+layer_0 = attention.pairs(run, x, "blocks.0.q", "blocks.0.k", masks=important)
+carry_0 = attention.fewest(layer_0.contrast_by_offset(1)[0]).nonzero().tolist()
+fig, alt = plots.by_offset(layer_0, [tuple(pair) for pair in carry_0])
+pdh.show(fig, alt=alt)
+
+# %% [markdown]
+# NUMBERS-OFFSET
+#
+# The same for layer 1: the contrast between the key at the marker's successor and all other keys, for the query of the last position.
+
+# %%
+layer_1 = attention.pairs(run, x, "blocks.1.q", "blocks.1.k", masks=important)
+contrast_1 = layer_1.contrast_at(-1, sequences.places(x) + 1)[0]
+carry_1 = attention.fewest(contrast_1).nonzero().tolist()
+fig, alt = plots.pair_strengths(contrast_1, [tuple(pair) for pair in carry_1])
+pdh.show(fig, alt=alt)
+
+# %% [markdown]
+# NUMBERS-PAIRS
+#
+# The same rule chooses pieces of v and o. In layer 0 a piece counts by what it adds to layer 1's score at the marker's successor, in layer 1 by what it adds to the logit of the right answer.
+
+# %%
+groups = {seed: ideas.carriers(each, x) for seed, each in runs.items()}
+counts = {
+    (name, plots.short(use)): {
+        f"seed {seed}": f"{len(groups[seed][name][use])} of {runs[seed].metrics['n_alive'][use]}" for seed in runs
+    }
+    for name, group in groups[0].items()
+    for use in group
+}
+pd.DataFrame(counts).T.rename_axis(index=["carry", "matrix"])
+
+# %% [markdown]
+# ## Is it true? Ablation
+#
+# A rule can be fixed in advance and still be wrong. The truth is known here, so the claim can be tested: without the previous-token pieces, or without the induction pieces, there should be no answer. And with *all other pieces* off, everywhere, the network should still work.
+#
+# ### Exercise 4 · Accuracy under ablation
+#
+# First you need a measure. From logits and sequences, compute the share of right answers. *Difficulty: gentle. Time: 5 minutes.*
+
+
+# %%
+def induction_accuracy(logits: Tensor, x: Tensor, marker: int) -> Tensor:
+    """Logits (n, vocabulary) and tokens (n, length), in which the marker stands once and at the end → a number."""
+    ### BEGIN SOLUTION
+    place = (x == marker).int().argmax(dim=1)  # the first one
+    answers = x.gather(1, place[:, None] + 1).squeeze(1)
+    return (logits.argmax(dim=1) == answers).double().mean()
+    ### END SOLUTION
+
+
+# %%
+pdh.checks.induction_accuracy(induction_accuracy)
+
+# %% [markdown]
+# **Predict before you run.** In each row of the table some pieces are switched off at *all* positions, and all others are on. Fill in the table in your mind.
+
+# %%
+test = sequences(4000, Generator().manual_seed(3))
+ablations = {}
+for seed, each in runs.items():
+    first, second = groups[seed]["previous token"], groups[seed]["induction"]
+    switched_off = {
+        "nothing": {},
+        "previous-token pieces": first,
+        "induction pieces": second,
+        "all others": ideas.all_but(each, [first, second]),
+        "all but the previous-token pieces": ideas.all_but(each, [first]),
+        "all but the induction pieces": ideas.all_but(each, [second]),
+    }
+    ablations[f"seed {seed}"] = {name: ideas.accuracy_without(each, test, off) for name, off in switched_off.items()}
+pd.DataFrame(ablations).rename_axis(index="off").round(3)
+
+# %% [markdown]
+# NUMBERS-ABLATION
+#
+# ## The attention lab
+#
+# Retype the sequence, move along its positions, switch pieces off, and watch where the network looks and what it answers. The sequence has 30 characters between `^` and the last `*`: letters, digits, `+` and `-`, and one marker `*`.
+#
+# - **Left and middle:** attention in both layers; the chosen query's row is framed.
+# - **Right:** importances of all alive pieces at this position, matrix by matrix (`0q` is layer 0's query). Filled pieces are on.
+#
+# 1. Move through the positions. Where do pieces of layer 0's value become important? Where do layer 1's?
+# 2. Put the marker elsewhere. Does everything move with it?
+# 3. Type a *second* marker. Which of the two answers does the network give? Nothing like it was ever seen in training.
+# 4. Choose *only important pieces on*. Does the answer change? Do the patterns?
+# 5. With all other pieces on, switch off the induction pieces of layer 1's key. Where does the last position look now?
+
+# %%
+pdh.widgets.AttentionLab(run)
+
+# %% [markdown]
+# <details><summary>What you should have seen</summary>
+#
+# LAB-ANSWERS
+# </details>
+#
+# ## Editing: two answers swapped
+#
+# If pieces are what the network computes with, then rewriting them should rewrite what it does. We let it answer `b` wherever `a` is right, and `a` wherever `b` is, without any training, by rewriting $U$ of the pieces of layer 1's o. For what layer 1 writes, $z$, we use
+#
+# $$z \;\to\; z - 2s\,(r \cdot z)\, d, \qquad d = \bar z_a - \bar z_b,$$
+#
+# where $\bar z_a$ is the mean of what is written when `a` is right, and $r$ reads the difference: $r \cdot d = 1$, and among all such $r$ it is the one that reads least of the other 62 answers. With strength $s = 1$ this is a reflection which exchanges the two means; we take 0.7, which is enough for the largest logit to change.
+#
+# **Predict before you look.** The stream has 16 dimensions, and there are 64 answers. Can two of them be swapped without disturbing the others?
+
+# %%
+every_pair = ideas.swaps(run, x=sequences(3000, Generator().manual_seed(4)))
+fig, alt = plots.swaps(every_pair)
+pdh.show(fig, alt=alt)
+
+# %%
+best = every_pair.loc[every_pair[["swapped", "others"]].min(axis=1).idxmax()]
+a, b = int(best["a"]), int(best["b"])
+edited = ideas.swapped(run, sequences(3000, Generator().manual_seed(4)), a, b)
+answers, given = sequences.answers(test), edited(test).argmax(dim=1)
+is_a, is_b = answers == a, answers == b
+wanted = answers.masked_fill(is_a, b).masked_fill(is_b, a)
+right = (given == wanted).float()
+print(f"'{ideas.text(torch.tensor([a]))}' and '{ideas.text(torch.tensor([b]))}' swapped, on fresh sequences: "
+      f"{right[is_a | is_b].mean():.3f} right on the two, {right[~(is_a | is_b)].mean():.3f} on all others, "
+      f"{right.mean():.3f} in all")  # fmt: skip
+
+# %% [markdown]
+# NUMBERS-SWAP
+#
+# ### An edit that fails
+#
+# Here is a more ambitious one: copy the token **two** places after the marker. Positions are sines and cosines, and a shift by one place is a rotation $R$ of these. So it should be enough to let layer 0's query pieces ask at position $t$ what they asked at $t - 1$: rewrite their $U$ such that $U'^\top V p_t = U^\top V p_{t-1}$. The note would then arrive two places after the marker in place of one.
+
+# %%
+query_pieces = alive["blocks.0.q"]
+ahead = {}
+for shift in range(4):
+    moved = ideas.shifted(run, query_pieces, shift)
+    ahead[f"shifted by {shift}"] = {
+        f"{k} after the marker": ideas.accuracy_ahead(moved, test, sequences, k) for k in (1, 2, 3)
+    }
+pd.DataFrame(ahead).T.round(3)
+
+# %% [markdown]
+# NUMBERS-AHEAD
+#
+# ## Two heads
+#
+# With two heads of width 8 a layer has two patterns. A piece is a direction in all of q's 16 outputs, so nothing forces it to belong to one head. Does the mechanism choose one head, or is it spread over both? And do pieces respect the boundary?
+
+# %%
+double = pdh.shipped("vpd/induction", "two_heads")
+g_double = double.importances(x)
+shares = {
+    use: attention.head_shares(double.components.layers[use], 2, reads=use.endswith("o"))[metrics.alive(g_double[use]), 0]
+    for use in double.components.uses
+}
+fig, alt = plots.heads(shares)
+pdh.show(fig, alt=alt)
+
+# %%
+by_head = {}
+for layer in range(2):
+    scores = attention.pairs(
+        double, x, f"blocks.{layer}.q", f"blocks.{layer}.k", 2, masks=induction.important(double, x)
+    )
+    contrasts = (
+        scores.contrast_by_offset(1) if layer == 0 else scores.contrast_at(-1, sequences.places(x) + 1)
+    ).sum(dim=(1, 2))
+    by_head[f"layer {layer}"] = {f"head {h}": float(contrasts[h]) for h in range(2)}
+pd.DataFrame(by_head).T.rename_axis(index="contrast of scores made by").round(2)
+
+# %% [markdown]
+# NUMBERS-HEADS
+#
+# ## Under attack
+#
+# Notebook 18 asked whether an adversary can break a decomposition, and on toy models the answer was: hardly. Here is the question again for SPD and VPD on this task, three seeds each. SPD has the same importance network and a coefficient chosen so that it needs about as many pieces.
+
+# %%
+ladder = pdh.shipped_sweep("vpd/induction", "ladders")
+fig, alt = plots.ladders(ladder)
+pdh.show(fig, alt=alt)
+
+# %%
+sparsity = {
+    f"{method.upper()}, seed {seed}": {
+        "L0, all matrices": sum(pdh.shipped(f"{method}/induction", f"seed{seed}").metrics["l0"].values())
+    }
+    for method in ("spd", "vpd")
+    for seed in range(3)
+}
+pd.DataFrame(sparsity).round(1)
+
+# %% [markdown]
+# NUMBERS-ATTACK
+#
+# ## When two can do the job
+#
+# One more network, with a third layer. In training, layers 1 and 2 were each left out with probability 0.4, never both, so that either can do the induction on its own. What will the decomposition say?
+#
+# **Predict before you look.** Which of the layers 1 and 2 will have important pieces: both, one, or neither?
+
+# %%
+redundant = pdh.shipped("vpd/induction", "redundant")
+left_out = {"all layers": (), "without layer 1": (1,), "without layer 2": (2,), "without both": (1, 2)}
+in_place = pd.DataFrame(
+    {name: {"accuracy": sequences.accuracy(redundant.target(test, layers), test)} for name, layers in left_out.items()}
+)
+in_place.round(3)
+
+# %%
+per_layer = pd.DataFrame(
+    {
+        f"layer {layer}": {letter: redundant.metrics["l0"][f"blocks.{layer}.{letter}"] for letter in "qkvo"}
+        for layer in range(3)
+    }
+)
+per_layer.rename_axis(index="L0 of").round(2)
+
+# %% [markdown]
+# NUMBERS-REDUNDANT
+#
+# ## What not to believe
+#
+# TODO
