@@ -431,7 +431,9 @@ pd.DataFrame(ahead).T.round(3)
 double = pdh.shipped("vpd/induction", "two_heads")
 g_double = double.importances(x)
 shares = {
-    use: attention.head_shares(double.components.layers[use], 2, reads=use.endswith("o"))[metrics.alive(g_double[use]), 0]
+    use: attention.head_shares(double.components.layers[use], 2, reads=use.endswith("o"))[
+        metrics.alive(g_double[use]), 0
+    ]
     for use in double.components.uses
 }
 fig, alt = plots.heads(shares)
@@ -443,9 +445,9 @@ for layer in range(2):
     scores = attention.pairs(
         double, x, f"blocks.{layer}.q", f"blocks.{layer}.k", 2, masks=induction.important(double, x)
     )
-    contrasts = (
-        scores.contrast_by_offset(1) if layer == 0 else scores.contrast_at(-1, sequences.places(x) + 1)
-    ).sum(dim=(1, 2))
+    contrasts = (scores.contrast_by_offset(1) if layer == 0 else scores.contrast_at(-1, sequences.places(x) + 1)).sum(
+        dim=(1, 2)
+    )
     by_head[f"layer {layer}"] = {f"head {h}": float(contrasts[h]) for h in range(2)}
 pd.DataFrame(by_head).T.rename_axis(index="contrast of scores made by").round(2)
 

@@ -69,10 +69,14 @@ class InductionSequences:
         return (logits.argmax(dim=-1) == self.answers(x)).float().mean().item()
 
 
+def frequencies(d: int) -> Float[Tensor, " half"]:
+    """Radians by which each sine and cosine of `sinusoids` turns from one position to the next, ⌈d / 2⌉ of them."""
+    return torch.exp(-math.log(10_000) * torch.arange(0, d, 2) / d)
+
+
 def sinusoids(length: int, d: int) -> Float[Tensor, "length d"]:
     """Positions as sines and cosines of wavelengths from 2π to 10,000 · 2π (Vaswani et al. 2017, section 3.5)."""
-    frequencies = torch.exp(-math.log(10_000) * torch.arange(0, d, 2) / d)  # (⌈d / 2⌉,)
-    angles = torch.arange(length).unsqueeze(1) * frequencies
+    angles = torch.arange(length).unsqueeze(1) * frequencies(d)
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, :d]
 
 

@@ -16,7 +16,7 @@ from pd_helpers.core.config import shown
 from pd_helpers.core.training import generator, progress
 from pd_helpers.runs.shipped import shipped
 from pd_helpers.runs.sweeps import points_of
-from pd_helpers.targets.induction import InductionConfig, InductionSequences
+from pd_helpers.targets.induction import InductionConfig, InductionSequences, frequencies
 
 if TYPE_CHECKING:
     import pandas
@@ -100,10 +100,15 @@ def accuracy_without(run: Decomposed, x: Int[Tensor, "batch length"], off: Mappi
     return sequences_of(run).accuracy(run.components(x, masks).output, x)
 
 
-def rotation(positions: Float[Tensor, "length d"], places: int) -> Float[Tensor, "d d"]:
-    """The matrix R with R p_t = p_(t - places): sines and cosines of shifted positions are rotated ones."""
-    length = len(positions)
-    return torch.linalg.lstsq(positions[places:], positions[: length - places]).solution.T
+def rotation(d: int, places: int) -> Float[Tensor, "d d"]:
+    """The matrix R with R p_t = p_(t - places) for positions of `sinusoids`, whose sines and cosines it rotates."""
+    R = torch.zeros(d, d)
+    for i, frequency in enumerate(frequencies(d)):
+        angle = places * frequency
+        R[2 * i : 2 * i + 2, 2 * i : 2 * i + 2] = torch.tensor(
+            [[angle.cos(), -angle.sin()], [angle.sin(), angle.cos()]]
+        )
+    return R
 
 
 @torch.no_grad()
@@ -113,9 +118,9 @@ def shifted(run: Decomposed, queries: Collection[int], places: int) -> nn.Module
     U is rewritten so that U'ᵀ V p_t is as near as can be to Uᵀ V p_(t - places). Nothing is trained.
     """
     path, chosen = "blocks.0.q", sorted(queries)
-    layer, positions = run.components.layers[path], run.target.positions
+    layer = run.components.layers[path]
     V = layer.V[chosen].squeeze(1)  # (n, d)
-    M = V @ rotation(positions, places) @ torch.linalg.pinv(V)  # M V ≈ V R, (n, n)
+    M = V @ rotation(V.shape[1], places).to(V) @ torch.linalg.pinv(V)  # M V ≈ V R, (n, n)
     U = M.T @ layer.U[chosen].squeeze(-1)  # (n, d)
     return run.edited(rewrites={path: dict(zip(chosen, U, strict=True))})
 
@@ -133,7 +138,7 @@ def accuracy_ahead(network: nn.Module, x: Int[Tensor, "batch length"], sequences
 
 
 class Copied(NamedTuple):
-    """What layer 1 writes at the last position, and what is there without it."""
+    """What the pieces of layer 1's o write at the last position, and what is there without them."""
 
     stream: Float[Tensor, "batch d"]
     written: Float[Tensor, "batch d"]
@@ -147,9 +152,11 @@ class Copied(NamedTuple):
 
 @torch.no_grad()
 def copied(run: Decomposed, x: Int[Tensor, "batch length"]) -> Copied:
-    """What layer 1 of the target writes at the last position of these sequences."""
-    before = run.target.stream(x, without={1})[:, -1]
-    return Copied(before, run.target.stream(x)[:, -1] - before, sequences_of(run).answers(x))
+    """What the pieces of layer 1's o write at the last position of these sequences, in the target's own pass."""
+    path, model = "blocks.1.o", run.components
+    reads = model.inner(model.entering(x))[path][:, -1].squeeze(-1)  # (batch, C)
+    written = reads @ model.layers[path].U.squeeze(-1)
+    return Copied(run.target.stream(x)[:, -1] - written, written, sequences_of(run).answers(x))
 
 
 def swap_vectors(means: Float[Tensor, "vocabulary d"], a: int, b: int) -> tuple[Tensor, Tensor]:

@@ -152,12 +152,12 @@ class AttentionLab(Lab):
         """Move maps, frames and dots."""
         t = values.position
         for layer, (image, frame, pattern) in enumerate(zip(self._maps, self._frames, values.patterns, strict=True)):
-            image.set_data(pattern)
+            image.set_data(pattern.numpy())
             frame.set_ydata([t - 0.5, t - 0.5, t + 0.5, t + 0.5, t - 0.5])
             self.axes[0, layer].title.set_text(f"layer {layer}: '{values.text[t]}' looks at {looks_at(values, layer)}")
         for dots, state in ((self._on, True), (self._off, False)):
             chosen = [i for i, on in enumerate(values.is_on) if on == state]
-            dots.set_data([self._places[i] for i in chosen], values.g[chosen].clamp(0, 1))
+            dots.set_data([self._places[i] for i in chosen], values.g[chosen].clamp(0, 1).tolist())
         self.axes[0, 2].title.set_text(f"pieces at position {t}")
 
     def describe(self, values: AttentionValues) -> Description:

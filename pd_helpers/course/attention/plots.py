@@ -126,12 +126,12 @@ def by_offset(found: Pairs, carriers: Collection[tuple[int, int]], longest: int 
     strongest = scores.abs().amax(dim=0)
     for q, k in (strongest > 0.01 * strongest.max()).nonzero().tolist():
         if (q, k) not in carriers:
-            ax.plot(offsets, scores[:, q, k], color="0.75", lw=0.8)
+            ax.plot(offsets, scores[:, q, k].tolist(), color="0.75", lw=0.8)
     named = sorted(carriers, key=lambda pair: -float(scores[1, pair[0], pair[1]]))
     for i, (q, k) in enumerate(named):
         label = f"q {q} · k {k}" if i < 8 else None
-        ax.plot(offsets, scores[:, q, k], "o-", ms=3.5, lw=1.6, color=color(i), label=label)
-    ax.plot(offsets, scores.sum(dim=(1, 2)), "k--", lw=1.4, label="all pairs")
+        ax.plot(offsets, scores[:, q, k].tolist(), "o-", ms=3.5, lw=1.6, color=color(i), label=label)
+    ax.plot(offsets, scores.sum(dim=(1, 2)).tolist(), "k--", lw=1.4, label="all pairs")
     ax.set(xlabel="offset from the query back to the key", ylabel="mean score, less its mean over offsets")
     ax.legend(frameon=False, fontsize=8)
     ax.spines[["top", "right"]].set_visible(False)
@@ -178,7 +178,7 @@ def heads(shares: Mapping[str, Float[Tensor, " pieces"]]) -> tuple[Figure, str]:
     ax, sentences = axes[0, 0], []
     for i, (use, values) in enumerate(shares.items()):
         spread = torch.linspace(-0.22, 0.22, len(values)) if len(values) > 1 else torch.zeros(len(values))
-        ax.plot(i + spread, values.cpu(), "o", ms=5, alpha=0.7, color=color(i // 4))
+        ax.plot((i + spread).tolist(), values.tolist(), "o", ms=5, alpha=0.7, color=color(i // 4))
         both = ((values > 0.1) & (values < 0.9)).sum()
         sentences.append(f"{short(use)} {int(both)} of {len(values)}")
     ax.axhspan(0.1, 0.9, color="0.93", zorder=0)
