@@ -8,7 +8,6 @@ import torch
 from torch import Generator
 
 import pd_helpers as pdh
-from pd_helpers.analysis import attention
 from pd_helpers.course.attention import ideas, plots
 from pd_helpers.course.attention.lab import AttentionLab
 
@@ -146,10 +145,12 @@ class TestPictures:
         assert fig.axes[0].get_title() == "layer 0, q (2 pieces)"
 
     def test_pairs(self):
-        x = drawn(50)
-        found = attention.pairs(run(), x, "blocks.0.q", "blocks.0.k")
-        _, alt = plots.by_offset(found, [(0, 0), (1, 2)])
-        assert "the 2 coloured pairs make" in alt
+        scores = torch.zeros(4, 2, 3)
+        scores[1, 0, 0], scores[1, 1, 2], scores[0, 0, 1] = 4.0, 2.0, 1.0
+        _, alt = plots.by_offset(scores, [(0, 0), (1, 2)])
+        assert "largest at offset 1, 4.2 above its mean" in alt
+        assert "the 2 pairs that carry the mechanism make 4.5 of 4.2, and the strongest of them 3.00" in alt
+        assert "key piece 0 makes 3.0 with all query pieces together" in alt
         contrast = torch.tensor([[3.0, 1.0], [0.5, -1.0]])
         _, alt = plots.pair_strengths(contrast, [(0, 0)])
         assert "Together all pairs make 3.5; the 1 that carry it (blue) make 3.0, the largest 3.0." in alt

@@ -156,25 +156,26 @@ class TestPairs:
             F.scaled_dot_product_attention(q, k, block.by_head(block.v(entering[f"blocks.{i}.v"])), is_causal=True),
         )
 
-    def test_by_offset_and_contrasts_are_means_of_single_terms(self):
+    def test_offsets_and_contrasts_are_means_of_single_terms(self):
         run, x = a_run(2), drawn(n=7)
         found = attention.pairs(run, x, "blocks.0.q", "blocks.0.k", 2)
-        places = torch.randint(0, 9, (7,), generator=Generator().manual_seed(2))
+        draw = Generator().manual_seed(2)
+        places = torch.randint(0, 7, (7,), generator=draw)
+        queries = places + torch.randint(1, 3, (7,), generator=draw)
         for c, d in ((0, 0), (3, 5)):
             term = found.of(c, d)  # (batch, heads, length, length)
             for offset in (0, 1, 4):
-                of_offset = torch.stack([term[:, :, t, t - offset] for t in range(offset, 9)]).mean(dim=(0, 1))
-                torch.testing.assert_close(found.by_offset[offset, :, c, d], of_offset)
-                contrasts = [
-                    term[:, :, t, t - offset] - (term[:, :, t, : t + 1].sum(dim=-1) - term[:, :, t, t - offset]) / t
-                    for t in range(max(offset, 1), 9)
-                ]
-                expected = torch.stack(contrasts).mean(dim=(0, 1))
-                torch.testing.assert_close(found.contrast_by_offset(offset)[:, c, d], expected, rtol=1e-4, atol=1e-6)
-            last = term[:, :, -1]
-            there = torch.stack([last[b, :, places[b]] for b in range(7)])
-            expected = (there - (last.sum(dim=-1) - there) / 8).mean(dim=0)
-            torch.testing.assert_close(found.contrast_at(-1, places)[:, c, d], expected, rtol=1e-4, atol=1e-6)
+                of_all = torch.stack([term[:, :, t, t - offset] for t in range(offset, 9)]).mean(dim=(0, 1))
+                torch.testing.assert_close(found.by_offset[offset, :, c, d], of_all)
+                chosen = [term[b, :, t, t - offset] for b, t in enumerate(queries.tolist()) if t >= offset]
+                expected = torch.stack(chosen).mean(dim=0)
+                torch.testing.assert_close(found.at_offset(queries, offset)[:, c, d], expected, rtol=1e-4, atol=1e-6)
+            contrasts = []
+            for b, (t, s) in enumerate(zip(queries.tolist(), places.tolist(), strict=True)):
+                row = term[b, :, t, : t + 1]
+                contrasts.append(row[:, s] - (row.sum(dim=-1) - row[:, s]) / t)
+            expected = torch.stack(contrasts).mean(dim=0)
+            torch.testing.assert_close(found.contrast(queries, places)[:, c, d], expected, rtol=1e-4, atol=1e-6)
 
     def test_static_strengths_take_the_sign_of_what_is_read(self):
         run, x = a_run(), drawn()

@@ -259,10 +259,11 @@ pd.DataFrame(rows).rename_axis(columns="alive · L0 for seed")
 # %%
 x = sequences(1000, Generator().manual_seed(2))
 g = run.importances(x)
-alive = {use: metrics.alive(values).nonzero().flatten().tolist() for use, values in g.items()}
 one = 3
+here = {use: values[one] for use, values in g.items()}  # (length, C) each
+needed = {use: metrics.alive(values).nonzero().flatten().tolist() for use, values in here.items()}
 print(ideas.text(x[one]), "  marker at position", sequences.places(x)[one].item())
-fig, alt = plots.importance_maps({use: values[one] for use, values in g.items()}, alive)
+fig, alt = plots.importance_maps(here, needed)
 pdh.show(fig, alt=alt)
 
 # %% [markdown]
@@ -277,8 +278,11 @@ pdh.show(fig, alt=alt)
 # %%
 important = induction.important(run, x)
 layer_0 = attention.pairs(run, x, "blocks.0.q", "blocks.0.k", masks=important)
-carry_0 = attention.fewest(layer_0.contrast_by_offset(1)[0]).nonzero().tolist()
-fig, alt = plots.by_offset(layer_0, [tuple(pair) for pair in carry_0])
+successor = sequences.places(x) + 1
+contrast_0 = layer_0.contrast(successor, successor - 1)[0]
+carry_0 = attention.fewest(contrast_0).nonzero().tolist()
+offsets = torch.stack([layer_0.at_offset(successor, offset)[0] for offset in range(9)])
+fig, alt = plots.by_offset(offsets, [tuple(pair) for pair in carry_0])
 pdh.show(fig, alt=alt)
 
 # %% [markdown]
@@ -288,7 +292,8 @@ pdh.show(fig, alt=alt)
 
 # %%
 layer_1 = attention.pairs(run, x, "blocks.1.q", "blocks.1.k", masks=important)
-contrast_1 = layer_1.contrast_at(-1, sequences.places(x) + 1)[0]
+last = torch.full_like(successor, config.length - 1)
+contrast_1 = layer_1.contrast(last, successor)[0]
 carry_1 = attention.fewest(contrast_1).nonzero().tolist()
 fig, alt = plots.pair_strengths(contrast_1, [tuple(pair) for pair in carry_1])
 pdh.show(fig, alt=alt)
@@ -411,7 +416,7 @@ print(f"'{ideas.text(torch.tensor([a]))}' and '{ideas.text(torch.tensor([b]))}' 
 # Here is a more ambitious one: copy the token **two** places after the marker. Positions are sines and cosines, and a shift by one place is a rotation $R$ of these. So it should be enough to let layer 0's query pieces ask at position $t$ what they asked at $t - 1$: rewrite their $U$ such that $U'^\top V p_t = U^\top V p_{t-1}$. The note would then arrive two places after the marker in place of one.
 
 # %%
-query_pieces = alive["blocks.0.q"]
+query_pieces = groups[0]["previous token"]["blocks.0.q"]
 ahead = {}
 for shift in range(4):
     moved = ideas.shifted(run, query_pieces, shift)
@@ -504,4 +509,91 @@ per_layer.rename_axis(index="L0 of").round(2)
 #
 # ## What not to believe
 #
-# TODO
+# - **A piece is not a mechanism.** The query pieces of layer 0 are important at one position, all together. Pieces that are always needed together could be mixed with one another, and would do the same job: which directions they have is an accident of the seed. What the decomposition has found is *where* the matrix is needed, and how much of it. Only pieces
+#   that are needed on *different* inputs say how it divides.
+# - **A rule is not a proof either.** Ours names the carriers by their contributions to two numbers that we chose, because we knew what to look for. In a network whose mechanism nobody knows, nobody could have written this rule.
+# - **An ablation with all other pieces on is a weak test**, since the other pieces add up to something as well. The stronger one is *all others off*, and an attack tries everything in between.
+# - **Three seeds of one task** are what we have shown; the public sizes (128 tokens, 64 positions) are `pdh.run("vpd/induction", paper=True)`, and take hours on a CPU.
+#
+# ## Worth remembering
+#
+# 1. Queries and keys act through their product, so an attention layer's scores are a sum over *pairs* of a query piece and a key piece.
+# 2. A softmax ignores what all keys have in common: what counts is a pair's contrast between one key and the others.
+# 3. Masks per position show not only *what* a network needs but *where*; the importances of an induction head light up at four places.
+# 4. Say how you will choose the pieces that carry a mechanism before you look, and then test the choice by ablation, in both directions.
+# 5. Decompose something in which there is nothing to find, with the same settings, before you believe what you have found.
+#
+# ### Quiz
+#
+# <details><summary>Two pieces of a query matrix are important on exactly the same inputs and positions. What may you conclude about their directions?</summary>
+#
+# Nothing about each alone. They span a plane that is needed, and any two other directions of that plane would do.
+# </details>
+#
+# <details><summary>A pair adds +3 to the score of <i>every</i> key. What does it do to the attention?</summary>
+#
+# Nothing. The softmax ignores what all keys share. Its contrast is 0, however large its static strength.
+# </details>
+#
+# <details><summary>Why must layer 1's value be important at the marker's successor and not at the last position, where the answer is given?</summary>
+#
+# A value is made where the information is: at the token that is copied. It is the output matrix $W_O$ that works at the position which receives.
+# </details>
+#
+# <details><summary>The shuffled network's decomposition needs nothing. Is that a success of the method?</summary>
+#
+# Yes, of a modest kind: it does not invent mechanisms. It would be a failure if many pieces were called important there.
+# </details>
+#
+# ## Questions a careful reader asks
+#
+# <details><summary>Could we decompose W_Qᵀ W_K, the product, instead of the two factors?</summary>
+#
+# For one head without rotations of positions, yes: the scores depend on that product alone, and a piece of it would be a pair that belongs together. The factors have a freedom which the product does not have: $U_Q$ and $U_K$ can be multiplied by any invertible matrix and its inverse. But the weights are the factors. With several heads, with biases or with rotary positions the
+# product is a different matrix for each head and offset. And a key piece may serve several query pieces, which a list of products would hide.
+# </details>
+#
+# <details><summary>Why are importances 0 or 1 at nearly all places, and hardly ever in between?</summary>
+#
+# The exponent $p$ falls to 0.5 during training. With $p < 1$ an importance of 0.5 costs 0.7 of a full one, so half measures are expensive.
+# </details>
+#
+# <details><summary>Layer 0's key has pieces that are important at many positions. Why there and nowhere else?</summary>
+#
+# Attention is a competition. The query at the marker's successor compares *all* earlier keys, and if the other keys were left to chance, some of them would win. So a little of the key matrix is needed wherever a competitor stands.
+# </details>
+#
+# <details><summary>Is a head the right unit?</summary>
+#
+# It is a unit of the architecture: each head has one softmax. Whether a network uses it as one is a question of fact, and pieces can answer it, as the section on two heads does.
+# </details>
+#
+# ### One to think about
+#
+# **Write a test that the decomposition of the *trained* network would fail if it were only as good as that of the loud, untrained one.** Which of the numbers in the table of controls would you use, and where would you put the threshold *before* looking? Then try it on the two other seeds. *Difficulty: hard and open. Time: 30 minutes.*
+#
+# <details><summary>Where to begin</summary>
+#
+# Accuracy cannot be used, since the untrained network has none. Compare divergences with *everything off*: which share of that error do the important pieces remove, and how many pieces at a position does it take? A decomposition that needs as many pieces as the matrices have ranks has explained nothing, however small its error.
+# </details>
+#
+# ## When something looks wrong
+#
+# <details><summary>ValueError: importance_network is 'shared', which needs layers that all have the same rows</summary>
+#
+# One network for all importances needs the same positions in every matrix. Use `importance_network="layer"` where some matrices work on other shapes.
+# </details>
+#
+# <details><summary>My decomposition says that nothing is important</summary>
+#
+# Look at the divergence with everything off. If it is hardly larger than the price of importance, the cheapest decomposition is an empty one: lower `importance_coeff`.
+# </details>
+#
+# <details><summary>All pieces are important at all positions</summary>
+#
+# The price is too low, or training was too short: $p$ must have fallen for importances to decide. With an MLP for each piece (`importance_network="subcomponent"`) this network needed four times as many pieces at each position, since what a piece reads does not tell where it stands.
+# </details>
+#
+# **Further reading.** [A Mathematical Framework for Transformer Circuits](https://transformer-circuits.pub/2021/framework/index.html) (Elhage and others 2021) introduced induction heads and reading attention as products of matrices; [In-context Learning and Induction Heads](https://transformer-circuits.pub/2022/in-context-learning-and-induction-heads/index.html) (Olsson and others 2022) shows how they appear, suddenly, in language models. Christensen and Riggs ([arXiv 2511.08854](https://arxiv.org/abs/2511.08854)) find an induction head with SPD.
+#
+# **Next:** back to the [start](00_start_here.ipynb), or to an attention network of your own with notebook [17](17_your_own_network.ipynb).

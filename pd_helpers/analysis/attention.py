@@ -72,26 +72,26 @@ class Pairs(NamedTuple):
         ]
         return torch.stack(reads).unsqueeze(1) * self.products
 
-    def contrast_by_offset(self, offset: int) -> Float[Tensor, "heads C_q C_k"]:
-        """Every pair's mean score at that distance, less its mean score at all other keys that the query may see.
+    def at_offset(self, queries: Int[Tensor, " batch"], offset: int) -> Float[Tensor, "heads C_q C_k"]:
+        """Every pair's mean score from one query position of each input to the key at that distance before it.
 
-        Queries that have no key at that distance, and those that have no other key, are left out.
+        Inputs that have no key there are left out.
         """
-        n = self.queries.shape[1]
-        queries = self.queries[:, max(offset, 1) :]  # (batch, n', C_q)
-        sums = self.keys.cumsum(dim=1)[:, max(offset, 1) :]  # of all keys that each query may see
-        there = self.keys[:, max(offset, 1) - offset : n - offset]
-        n_others = torch.arange(max(offset, 1), n).to(queries).view(-1, 1)
-        reads = torch.einsum("btc,btd->cd", queries, there - (sums - there) / n_others)
-        return reads / (queries.shape[0] * queries.shape[1]) * self.products
+        inside = queries >= offset
+        row = torch.arange(len(queries), device=queries.device)[inside]
+        q, k = self.queries[row, queries[inside]], self.keys[row, queries[inside] - offset]
+        return q.T @ k / len(row) * self.products
 
-    def contrast_at(self, query: int, places: Int[Tensor, " batch"]) -> Float[Tensor, "heads C_q C_k"]:
-        """Every pair's mean score from one query position to a key position of each input, less that to the others."""
-        q = self.queries[:, query]  # (batch, C_q)
-        seen = self.keys[:, : query % self.keys.shape[1] + 1]
-        there = seen[torch.arange(len(seen)), places]
-        others = (seen.sum(dim=1) - there) / (seen.shape[1] - 1)
-        return q.T @ (there - others) / len(q) * self.products
+    def contrast(self, queries: Int[Tensor, " batch"], places: Int[Tensor, " batch"]) -> Float[Tensor, "heads C_q C_k"]:
+        """Every pair's mean score from one query position of each input to one key position, less that to other keys.
+
+        Other keys are those that the query may see, at its own position and before; a softmax ignores what all of them
+        have in common. Queries must be at position 1 or later.
+        """
+        row = torch.arange(len(queries), device=queries.device)
+        q, there = self.queries[row, queries], self.keys[row, places]  # (batch, C_q), (batch, C_k)
+        others = (self.keys.cumsum(dim=1)[row, queries] - there) / queries.unsqueeze(1)
+        return q.T @ (there - others) / len(row) * self.products
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ subcomponents' contributions to that mechanism are numbers that add up exactly t
 subcomponent counts only at those positions where it is important, g > 0.1, for that is where the decomposition claims
 that it is needed:
 
-    previous token    q, k of layer 0: the contrast of scores between a position and the one before it
+    previous token    q, k of layer 0: the contrast of scores between the marker's successor and the marker
                       v, o of layer 0: what they add to the contrast of layer 1's score at the marker's successor
     induction         q, k of layer 1: the contrast of scores between the last position and the marker's successor
                       v, o of layer 1: what they add to the logit of the answer, less the mean over all tokens
@@ -53,7 +53,7 @@ def induction_network(run: Decomposed) -> InductionNetwork:
 
 @torch.no_grad()
 def previous_token(run: Decomposed, x: Int[Tensor, "batch length"], sequences: InductionSequences) -> Contributions:
-    """What subcomponents of layer 0 contribute to attending to the token before, and to telling layer 1 of it."""
+    """What subcomponents of layer 0 contribute to attending to a marker just before, and to telling layer 1 of it."""
     net = induction_network(run)
     masks = important(run, x)
     scores = attention.pairs(run, x, "blocks.0.q", "blocks.0.k", net.blocks[0].n_heads, masks)
@@ -64,7 +64,8 @@ def previous_token(run: Decomposed, x: Int[Tensor, "batch length"], sequences: I
     reads = torch.einsum("bhqe,hed->bd", q, W_K) / q.shape[-1] ** 0.5  # what the last query looks for in the stream
     place = sequences.places(x) + 1
     values, outputs = _passed_on(run, 0, entering, masks)  # (batch, length, C, d)
-    return Contributions(scores.contrast_by_offset(1), *(_contrast(added, reads, place) for added in (values, outputs)))
+    found = scores.contrast(place, place - 1)
+    return Contributions(found, *(_contrast(added, reads, place) for added in (values, outputs)))
 
 
 @torch.no_grad()
@@ -77,7 +78,8 @@ def induction(run: Decomposed, x: Int[Tensor, "batch length"], sequences: Induct
     reads = W_U[sequences.answers(x)] - W_U.mean(dim=0)  # (batch, d)
     added = _passed_on(run, 1, run.components.entering(x), masks)
     of_last = [torch.einsum("bcd,bd->c", each[:, -1], reads) / len(x) for each in added]
-    return Contributions(scores.contrast_at(-1, sequences.places(x) + 1), *of_last)
+    place = sequences.places(x) + 1
+    return Contributions(scores.contrast(torch.full_like(place, x.shape[1] - 1), place), *of_last)
 
 
 def important(run: Decomposed, x: Int[Tensor, "batch length"]) -> dict[str, Float[Tensor, "batch length C"]]:

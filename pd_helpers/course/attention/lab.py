@@ -14,6 +14,9 @@ from pd_helpers.course.attention.plots import short
 from pd_helpers.course.kit.lab import STYLE, WIDE, Description, Lab, blank_image, buttons, reserve_titles, whole
 from pd_helpers.runs.run import Run
 
+N_SEQUENCES = 256
+"""Sequences on which a piece must be important somewhere to be shown."""
+
 
 class AttentionValues(NamedTuple):
     """What the network makes of one sequence with some pieces switched off."""
@@ -51,7 +54,7 @@ class AttentionLab(Lab):
                 f"and digit, but its network has {len(run.target.blocks)} and {self.sequences.vocabulary}; "
                 "pdh.shipped('vpd/induction') works"
             )
-        x = self.sequences(1000, torch.Generator().manual_seed(0)).to(run.components.factors[0].device)
+        x = self.sequences(N_SEQUENCES, torch.Generator().manual_seed(0)).to(run.components.factors[0].device)
         self.default = ideas.text(x[0])[1:-1]
         groups = ideas.carriers(run, x)
         self.alive = {use: metrics.alive(g).nonzero().flatten().tolist() for use, g in run.importances(x).items()}

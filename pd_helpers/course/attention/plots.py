@@ -9,7 +9,6 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from pd_helpers.analysis.attention import Pairs
 from pd_helpers.plots.page import color, figure
 from pd_helpers.runs.calls import check_columns, checked
 
@@ -112,35 +111,38 @@ def short(use: str) -> str:
 
 
 @checked()
-def by_offset(found: Pairs, carriers: Collection[tuple[int, int]], longest: int = 12) -> tuple[Figure, str]:
-    """What each pair adds to a layer's scores against the offset from the query back to the key.
+def by_offset(
+    scores: Float[Tensor, "offsets C_q C_k"], carriers: Collection[tuple[int, int]], named: int = 4
+) -> tuple[Figure, str]:
+    """What pairs add to a query's scores against the offset back to the key, each curve less its mean.
 
-    The pairs in `carriers` have colours and names, all others are grey; the dashed line is the sum of all. Of each
-    curve its mean over the offsets shown is taken away, which a softmax does not see. Returns the figure and its alt
-    text.
+    Thin lines are single pairs, blue for those in `carriers` and grey for others. Thick lines are key pieces, each
+    summed over all query pieces, and the strongest have names; the dashed line is the sum of all pairs. Returns the
+    figure and its alt text.
     """
-    scores = found.by_offset[: longest + 1].sum(dim=1).detach().cpu()  # (offsets, C_q, C_k), over heads
-    scores = scores - scores.mean(dim=0)
+    scores = (scores - scores.mean(dim=0)).detach().cpu()
     fig, axes = figure(6.6, 3.9)
-    ax, offsets = axes[0, 0], range(longest + 1)
+    ax, offsets = axes[0, 0], range(len(scores))
     strongest = scores.abs().amax(dim=0)
     for q, k in (strongest > 0.01 * strongest.max()).nonzero().tolist():
-        if (q, k) not in carriers:
-            ax.plot(offsets, scores[:, q, k].tolist(), color="0.75", lw=0.8)
-    named = sorted(carriers, key=lambda pair: -float(scores[1, pair[0], pair[1]]))
-    for i, (q, k) in enumerate(named):
-        label = f"q {q} · k {k}" if i < 8 else None
-        ax.plot(offsets, scores[:, q, k].tolist(), "o-", ms=3.5, lw=1.6, color=color(i), label=label)
-    ax.plot(offsets, scores.sum(dim=(1, 2)).tolist(), "k--", lw=1.4, label="all pairs")
+        ax.plot(offsets, scores[:, q, k].tolist(), color=color(0) if (q, k) in carriers else "0.75", lw=0.8, alpha=0.6)
+    keys, total = scores.sum(dim=1), scores.sum(dim=(1, 2))  # (offsets, C_k), (offsets,)
+    order = keys[1].argsort(descending=True)[:named].tolist()
+    for i, k in enumerate(order):
+        ax.plot(
+            offsets, keys[:, k].tolist(), "osD^"[i % 4] + "-", ms=4, lw=1.8, color=color(i + 1), label=f"k {k}, all q"
+        )
+    ax.plot(offsets, total.tolist(), "k--", lw=1.4, label="all pairs")
     ax.set(xlabel="offset from the query back to the key", ylabel="mean score, less its mean over offsets")
     ax.legend(frameon=False, fontsize=8)
     ax.spines[["top", "right"]].set_visible(False)
-    top = scores.sum(dim=(1, 2))
-    share = sum(float(scores[1, q, k]) for q, k in carriers) / float(top[1])
+    of_carriers = [float(scores[1, q, k]) for q, k in carriers]
     return fig, (
         "What pairs of pieces add to the scores against the offset from query to key. The sum over all pairs is "
-        f"largest at offset {int(top.argmax())}, {float(top.max()):.1f} above its mean; the {len(carriers)} coloured "
-        f"pairs make {100 * share:.0f}% of what it is at offset 1."
+        f"largest at offset {int(total.argmax())}, {float(total.max()):.1f} above its mean. At offset 1 the "
+        f"{len(carriers)} pairs that carry the mechanism make {sum(of_carriers):.1f} of {float(total[1]):.1f}, and the "
+        f"strongest of them {max(of_carriers):.2f}; key piece {order[0]} makes {float(keys[1, order[0]]):.1f} with all "
+        "query pieces together."
     )
 
 
