@@ -10,6 +10,7 @@ from torch import Generator
 
 import pd_helpers as pdh
 from pd_helpers.analysis import attention, induction, metrics
+from pd_helpers.runs.evaluation import known_target_metrics
 from pd_helpers.targets.base import make_target
 from pd_helpers.targets.induction import InductionConfig, InductionNetwork, InductionSequences, sinusoids
 
@@ -126,6 +127,43 @@ class TestNetwork:
         rates = [learning_rate(step, config, config.target_warmup_fraction) for step in range(100)]
         assert rates[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
         assert rates[10:] == pytest.approx([1 - i / 90 for i in range(90)])
+
+    def test_layers_that_are_left_out_count_by_their_chances(self):
+        """With three layers: both later ones remain with (1 - p)², either alone with p (1 - p), and never none."""
+        config = SMALL.replace(n_layers=3, drop=0.4)
+        network, x = config.new(2), drawn()
+        answers = config.features().answers(x)
+        both, one, two = (F.cross_entropy(network(x, without), answers) for without in ((), (1,), (2,)))
+        expected = (0.36 * both + 0.24 * one + 0.24 * two) / 0.84
+        torch.testing.assert_close(config.loss(network, x), expected)
+        torch.testing.assert_close(config.replace(drop=0.0).loss(network, x), both)
+        with pytest.raises(ValueError, match="drop is 0.4, but with n_layers = 2 .* n_layers=3 works"):
+            SMALL.replace(drop=0.4)
+
+    def test_a_layer_that_is_left_out_adds_nothing(self):
+        network, x = SMALL.new(0), drawn()
+        s = network.embed(x)
+        torch.testing.assert_close(network.stream(x, {0, 1}), s)
+        torch.testing.assert_close(network.stream(x, {0}), s + network.blocks[1](s, network.positions))
+
+    def test_shuffled_answers_are_those_of_other_sequences(self):
+        network, x = SMALL.new(0), drawn()
+        answers = SMALL.features().answers(x)
+        expected = F.cross_entropy(network(x), answers[torch.arange(len(x)) - 1])
+        torch.testing.assert_close(SMALL.replace(shuffled=True).loss(network, x), expected)
+
+    @pytest.mark.parametrize("n_heads", [1, 2])
+    def test_patterns_are_those_of_the_forward_pass(self, n_heads):
+        network, x = SMALL.replace(n_heads=n_heads).new(0), drawn()
+        patterns = network.patterns(x)
+        assert patterns.shape == (2, 64, n_heads, 9, 9)
+        torch.testing.assert_close(patterns.sum(dim=-1), torch.ones(2, 64, n_heads, 9))
+        assert patterns.triu(1).abs().max() == 0
+        s = network.embed(x)
+        for block, pattern in zip(network.blocks, patterns, strict=True):
+            mixed = pattern @ block.by_head(block.v(s))
+            s = s + block.o(mixed.transpose(1, 2).flatten(2))
+        torch.testing.assert_close(network.stream(x), s)
 
     def test_heads_must_share_the_width(self):
         with pytest.raises(ValueError, match="n_heads must divide d_model = 16, but is 3; 1 works, and so does 16"):
@@ -249,6 +287,20 @@ class TestContributions:
         run = pdh.fit(network, pdh.SPDConfig(C=3, steps=1), torch.rand(9, 4), device="cpu", show_progress=False)
         with pytest.raises(TypeError, match="run must decompose an InductionNetwork of two layers, but .* Sequential"):
             induction.induction_network(run)
+
+
+def test_a_run_measures_the_accuracy_of_its_important_subcomponents(monkeypatch):
+    run, sequences = a_run(), SMALL.features()
+    x = drawn(n=500, seed=3)
+    half = {use: torch.linspace(0, 1, 10).expand(500, 9, 10) for use in run.components.uses}
+    monkeypatch.setattr(run.method, "importances", lambda x, n_inputs=None: {u: g[: len(x)] for u, g in half.items()})
+    monkeypatch.setattr("pd_helpers.runs.evaluation.N_EVALUATION", 500)
+    found = known_target_metrics(run, Generator().manual_seed(3))
+    masks = {use: (g > 0.1).float() for use, g in half.items()}
+    assert found == {
+        "accuracy": sequences.accuracy(run.target(x), x),
+        "rounded_accuracy": sequences.accuracy(run.components(x, masks).output, x),
+    }
 
 
 def test_the_network_is_one_that_people_may_bring():

@@ -186,6 +186,41 @@ def held_out() -> Iterable[Iterable[str]]:
     yield "`vpd/tms_5-2`", str(len(table)), *scores, _rate(int(complete), len(table)), str(alive)
 
 
+def induction() -> Iterable[Iterable[str]]:
+    """The induction head decomposed, over the seeds that are shipped, and what attacks on it reach."""
+    yield (
+        "experiment, mean of 3 seeds",
+        "right, the network",
+        "right, important pieces alone",
+        "L0 at a position, 8 matrices",
+        "alive of 240",
+        "right under random masks",
+        "right under a shared attack",
+        "minutes",
+    )
+    table = shipped.shipped_sweep("vpd/induction", "ladders")
+    table = table[table["scope"] == "shared"]
+    for name in ("spd/induction", "vpd/induction"):
+        runs = [run["metrics"] for run in _of(name)]
+        of_method = table[[run.startswith(name) for run in table["run"]]]
+        right = of_method.groupby("steps")["accuracy"]
+        yield (
+            f"`{name}`",
+            f"{_mean(run['accuracy'] for run in runs):.3f}",
+            f"{_mean(run['rounded_accuracy'] for run in runs):.3f}",
+            f"{_mean(sum(run['l0'].values()) for run in runs):.2f}",
+            f"{_mean(sum(run['n_alive'].values()) for run in runs):.0f}",
+            f"{right.mean()[0]:.3f}",
+            f"{right.min()[right.mean().index[-1]]:.3f} to {right.max()[right.mean().index[-1]]:.3f}",
+            f"{float(_seconds(name)) / 60:.1f}",
+        )
+
+
+def _mean(values: Iterable[float]) -> float:
+    values = list(values)
+    return sum(values) / len(values)
+
+
 def _of(name: str) -> list[dict[str, Any]]:
     return [run for (other, variant), run in manifest().items() if other == name and variant.startswith("seed")]
 
@@ -211,6 +246,7 @@ TABLES: Mapping[str, Callable[[], Iterable[Iterable[str]]]] = {
     "gated": gated,
     "held out": held_out,
     "attacked": attacked,
+    "induction": induction,
 }
 
 

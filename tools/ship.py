@@ -131,9 +131,10 @@ def at_paper(name: str) -> dict[str, Any]:
 RUNS = [
     *map(Plan, ("apd/tms_5-2", "apd/tms_5-2_id", "spd/tms_5-2", "spd/tms_5-2_id")),
     Plan("apd/tms_40-10_id", snapshots=False),
+    *(Plan("apd/tms_40-10", f"seed{seed}", seed) for seed in range(3)),
     *(
-        Plan(name, f"seed{seed}", seed)
-        for name in ("apd/tms_40-10", "spd/tms_40-10", "spd/tms_40-10_id")
+        Plan(name, f"seed{seed}", seed, snapshots=False)
+        for name in ("spd/tms_40-10", "spd/tms_40-10_id")
         for seed in range(3)
     ),
     *map(Plan, ("apd/resid_mlp_1", "apd/resid_mlp_1_rank4", "apd/resid_mlp_2", "apd/resid_mlp_2_rank1")),

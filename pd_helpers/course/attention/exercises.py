@@ -52,8 +52,10 @@ causal_attention = Check(
 
 def _factors() -> list[tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]]:
     """U_Q (C, d), V_Q (C, d_in), U_K (C', d), V_K (C', d_in), a query's input and a key's input (d_in,)."""
+    U, V = torch.tensor([[1.0, 0.0], [2.0, 1.0]]), torch.tensor([[1.0, 0.0], [1.0, 2.0]])
+    small = (U, V, torch.tensor([[1.0, -1.0]]), torch.tensor([[3.0, 1.0]]), torch.tensor([1.0, 2.0]), V[1])
     shapes = [(3, 2), (3, 4), (2, 2), (2, 4), (4,), (4,)]
-    return [tuple(case) for case in draws(shapes, [(4, 3), (4, 5), (4, 3), (4, 5), (5,), (5,)])]
+    return [small, *(tuple(case) for case in draws(shapes, [(4, 3), (4, 5), (4, 3), (4, 5), (5,), (5,)]))]
 
 
 def _pairs(U_Q: Tensor, V_Q: Tensor, U_K: Tensor, V_K: Tensor, a: Tensor, b: Tensor) -> Tensor:
@@ -81,8 +83,10 @@ pair_scores = Check(
 
 
 def _static_cases() -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    U, V = torch.tensor([[1.0, 0.0], [2.0, 1.0]]), torch.tensor([[3.0, 4.0], [0.0, 1.0]])
+    small = (U, V, torch.tensor([[1.0, -1.0]]), torch.tensor([[0.0, 2.0]]))
     shapes = [(3, 2), (3, 4), (2, 2), (2, 4)]
-    return [tuple(case) for case in draws(shapes, [(4, 3), (4, 5), (3, 3), (3, 5)])]
+    return [small, *(tuple(case) for case in draws(shapes, [(4, 3), (4, 5), (3, 3), (3, 5)]))]
 
 
 def _static(U_Q: Tensor, V_Q: Tensor, U_K: Tensor, V_K: Tensor) -> Tensor:
