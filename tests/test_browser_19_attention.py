@@ -26,10 +26,10 @@ def test_the_attention_lab_answers_what_is_typed(jupyter):
     sure = float(jupyter.text(".pdh-probability"))
     assert sure > 0.9
     pieces = jupyter.page.locator(".jp-OutputArea .widget-select-multiple select").first
-    keys = [label for label in pieces.locator("option").all_inner_texts() if label.startswith("layer 1, k")]
-    pieces.select_option(label=keys)
+    labels = pieces.evaluate("list => [...list.options].map(option => option.label)")
+    pieces.select_option(index=[i for i, label in enumerate(labels) if label.startswith("layer 1, k")])
     jupyter.eventually(lambda: float(jupyter.text(".pdh-probability")) < sure / 2, "the answer is lost without keys")
-    pieces.select_option(label=[])
+    pieces.select_option(index=[])
     jupyter.eventually(lambda: jupyter.text(".pdh-answer") == "K", "the answer is back")
     jupyter.drive()
     assert jupyter.errors() == []
