@@ -213,9 +213,11 @@ class TestLab:
 
     def test_pieces_that_are_off_are_missed(self, lab):
         lab.input.value = "abcdefgh*Kjklmnopqrstuvwxyzabc"
-        keys = tuple(piece for piece in lab.pieces if piece[0] == "blocks.1.k")
+        keys = ideas.carriers(run(), drawn(256))["induction"]["blocks.1.k"]
+        line, chosen = next(option for option in lab.off.options if option[0].startswith("layer 1, k: all"))
+        assert line == f"layer 1, k: all {len(keys)} that carry induction"
         before = lab.values.probability
-        lab.off.value = keys
+        lab.off.value = (chosen,)
         assert lab.values.probability < before
         assert sum(lab.values.is_on) == len(lab.pieces) - len(keys)
         lab.off.value = ()

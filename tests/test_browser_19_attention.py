@@ -26,8 +26,8 @@ def test_the_attention_lab_answers_what_is_typed(jupyter):
     sure = float(jupyter.text(".pdh-probability"))
     assert sure > 0.9
     pieces = jupyter.page.locator(".jp-OutputArea .widget-select-multiple select").first
-    labels = pieces.evaluate("list => [...list.options].map(option => option.label)")
-    pieces.select_option(index=[i for i, label in enumerate(labels) if label.startswith("layer 1, k")])
+    labels = pieces.evaluate("list => [...list.options].map(option => option.label.replaceAll('\\u00a0', ' '))")
+    pieces.select_option(index=[i for i, label in enumerate(labels) if label.startswith("layer 1, k: all")])
     jupyter.eventually(lambda: float(jupyter.text(".pdh-probability")) < sure / 2, "the answer is lost without keys")
     pieces.select_option(index=[])
     jupyter.eventually(lambda: jupyter.text(".pdh-answer") == "K", "the answer is back")

@@ -380,7 +380,7 @@ pd.DataFrame(ablations).rename_axis(index="off").round(3)
 # 2. Put the marker elsewhere. Does everything move with it?
 # 3. Type a *second* marker. Which of the two answers does the network give? Nothing like it was ever seen in training.
 # 4. Choose *only important pieces on*. Does the answer change? Do the patterns?
-# 5. With all other pieces on, switch off the induction pieces of layer 1's key. Where does the last position look now?
+# 5. With all other pieces on, choose *layer 1, k: all … that carry induction* in the list of what is switched off. Where does the last position look now? (With Ctrl or Cmd you can choose several lines, and take them back.)
 
 # %%
 pdh.widgets.AttentionLab(run)

@@ -61,7 +61,12 @@ class AttentionLab(Lab):
         self.pieces = [(use, c) for use, numbers in self.alive.items() for c in numbers]
         job = {(use, c): name for name, group in groups.items() for use, numbers in group.items() for c in numbers}
         options = [
-            (f"{short(use)} {c}" + (f"  ({job[use, c]})" if (use, c) in job else ""), (use, c))
+            (f"{short(use)}: all {len(numbers)} that carry {_mechanism(name)}", (use, tuple(numbers)))
+            for name, group in groups.items()
+            for use, numbers in group.items()
+        ]
+        options += [
+            (f"{short(use)} {c}" + (f" ({_mechanism(job[use, c])})" if (use, c) in job else ""), (use, (c,)))
             for use, c in self.pieces
         ]
         self.input = w.Text(
@@ -185,6 +190,11 @@ def looks_at(values: AttentionValues, layer: int) -> str:
     return f"'{values.text[s]}' at {s} ({row[s]:.2f})"
 
 
-def _by_use(pieces: tuple[tuple[str, int], ...]) -> dict[str, list[int]]:
-    """Matrix → numbers of the pieces."""
-    return {use: [c for other, c in pieces if other == use] for use, _ in pieces}
+def _mechanism(name: str) -> str:
+    """A mechanism in a few words."""
+    return {"previous token": "the previous token"}.get(name, name)
+
+
+def _by_use(chosen: tuple[tuple[str, tuple[int, ...]], ...]) -> dict[str, list[int]]:
+    """Matrix → numbers of its pieces, from (matrix, numbers) of each line that is chosen."""
+    return {use: [c for other, numbers in chosen if other == use for c in numbers] for use, _ in chosen}
