@@ -701,6 +701,7 @@ pdh.show(fig, alt=alt)
 #
 # - **On toy models, SPD holds.** The shared adversary raises a small error two- or threefold, and finds nothing worse. That is so for the four runs that we attacked; the networks of notebook 15, for instance, we did not attack.
 # - **On a network that nobody wrote, it was not quite.** Leftovers that random masks average away can be lined up, and then SPD's answers drift. In our one run, training against an adversary repaired most of that, at equal sparsity.
+# - **With attention it breaks.** In notebook 19 five steps of the shared attack are enough to take nearly all answers from SPD's decomposition of an induction head, and hardly any from VPD's.
 # - **Robustness is a matter of degree.** No trained decomposition here survives the adversary *per input* untouched, and we would not expect it to: a network in superposition has interference, and for a single input much of it can be lined up.
 #
 # ### What not to believe
