@@ -174,7 +174,7 @@ class TestPictures:
             for n in (0, 20)
         ]
         _, alt = plots.ladders(pd.DataFrame(rows))
-        assert "SPD 0.20 to 0.20, VPD 1.00 to 1.00" in alt
+        assert "SPD 0.200 to 0.200, VPD 1.000 to 1.000" in alt
         _, alt = plots.swaps(pd.DataFrame({"swapped": [0.95, 0.5], "others": [0.92, 1.0]}))
         assert "For 50% of the pairs" in alt
         assert "the best pair (circle) has 0.95 and 0.92" in alt

@@ -40,8 +40,8 @@ class AttentionValues(NamedTuple):
 class AttentionLab(Lab):
     """Retype a sequence, move along its positions, and switch pieces off; everything follows at once.
 
-    Left and middle: attention of both layers, with the chosen position framed. Right: importances of all alive pieces
-    at this position, in the order of the matrices; pieces that are on are filled.
+    Left and middle: attention of both layers, with the chosen position framed. Right: all pieces that are alive, a row
+    for each matrix: those that are important at this position, those that are not, and those that are switched off.
 
     >>> AttentionLab(pdh.shipped("vpd/induction"))
     """
@@ -87,20 +87,22 @@ class AttentionLab(Lab):
         self._maps, self._frames = [], []
         for ax in self.axes[0, :2]:
             self._maps.append(blank_image(ax, length, length))
-            [frame] = ax.plot([-0.5, length - 0.5, length - 0.5, -0.5, -0.5], [0] * 5, color=plots.color(3), lw=1.2)
+            [frame] = ax.plot(
+                [-0.5, length - 0.5, length - 0.5, -0.5, -0.5], [0] * 5, color=plots.color(3), lw=1.2, clip_on=False
+            )
             self._frames.append(frame)
             ax.set(xlabel="key position", xticks=[0, 10, 20, 30], yticks=[0, 10, 20, 30])
         self.axes[0, 0].set_ylabel("query position")
         right = self.axes[0, 2]
-        starts, place, self._places = [], 0, []
-        for numbers in self.alive.values():
-            starts.append(place + max(len(numbers) - 1, 0) / 2)
-            self._places += range(place, place + len(numbers))
-            place += len(numbers) + 2
-        [self._on] = right.plot([], [], "o", ms=5, color=plots.color(0))
-        [self._off] = right.plot([], [], "o", ms=5, mfc="none", color=plots.color(0))
-        right.set(xlim=(-1, place - 1), ylim=(-0.05, 1.08), yticks=[0, 1], ylabel="importance g")
-        right.set_xticks(starts, [f"{use.split('.')[1]}{use[-1]}" for use in self.alive])
+        self._places = [(c, row) for row, numbers in enumerate(self.alive.values()) for c in range(len(numbers))]
+        styles = {"needed": ("o", 5, plots.color(0)), "idle": (".", 4, "0.75"), "off": ("x", 5, plots.color(3))}
+        self._dots = {
+            state: right.plot([], [], marker, ls="", ms=size, color=color)[0]
+            for state, (marker, size, color) in styles.items()
+        }
+        right.set(xlim=(-1, max(map(len, self.alive.values()))), ylim=(len(self.alive) - 0.5, -0.5), xticks=[])
+        right.set_yticks(range(len(self.alive)), [f"{use.split('.')[1]}{use[-1]}" for use in self.alive])
+        right.set_xlabel("important (blue), not (grey), off (cross)")
         reserve_titles(self.axes[0])
         self.on_move([self.input, self.position, self.others, self.off], self.update)
         self.update()
@@ -124,6 +126,11 @@ class AttentionLab(Lab):
         except ValueError as error:
             return str(error)
         return None
+
+    def is_switched_off(self, i: int) -> bool:
+        """Whether the reader has switched off the piece of this place in `pieces`."""
+        use, c = self.pieces[i]
+        return c in _by_use(self.off.value).get(use, ())
 
     @torch.no_grad()
     def compute(self) -> AttentionValues:
@@ -163,9 +170,14 @@ class AttentionLab(Lab):
             image.set_data(pattern.numpy())
             frame.set_ydata([t - 0.5, t - 0.5, t + 0.5, t + 0.5, t - 0.5])
             self.axes[0, layer].title.set_text(f"layer {layer}: '{values.text[t]}' looks at {looks_at(values, layer)}")
-        for dots, state in ((self._on, True), (self._off, False)):
-            chosen = [i for i, on in enumerate(values.is_on) if on == state]
-            dots.set_data([self._places[i] for i in chosen], values.g[chosen].clamp(0, 1).tolist())
+        needed = (values.g > metrics.ALIVE).tolist()
+        states = [
+            "off" if not on and self.is_switched_off(i) else "needed" if important else "idle"
+            for i, (on, important) in enumerate(zip(values.is_on, needed, strict=True))
+        ]
+        for state, dots in self._dots.items():
+            chosen = [self._places[i] for i, other in enumerate(states) if other == state]
+            dots.set_data([x for x, _ in chosen], [y for _, y in chosen])
         self.axes[0, 2].title.set_text(f"pieces at position {t}")
 
     def describe(self, values: AttentionValues) -> Description:

@@ -52,7 +52,8 @@ def arrows(patterns: Sequence[Float[Tensor, "length length"]], text: str) -> tup
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0)
     return fig, (
-        f"Attention as lines from the tokens upward, the darker the more; of the last layer only the last position. "
+        f"Attention as lines from the tokens upward, the darker the more, where it is above {FAINT:g}; vertical lines "
+        "are attention to oneself. Of the last layer only the last position is shown. "
         f"The sequence is {text}. Attention goes in {'; in '.join(sentences)}."
     )
 
@@ -93,14 +94,17 @@ def importance_maps(
         if g.shape[1]:
             image = ax.imshow(g.T, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
         ax.set_title(f"{short(use)} ({g.shape[1]} pieces)", fontsize=10)
-        ax.set_yticks(range(g.shape[1]), map(str, alive[use]), fontsize=7)
+        every = 1 if g.shape[1] <= 12 else 3
+        ax.set_yticks(range(0, g.shape[1], every), map(str, alive[use][::every]), fontsize=7)
         sentences.append(f"{short(use)} {(g > 0.1).sum(axis=1).mean():.1f}")
     for ax in axes[-1]:
         ax.set_xlabel("position")
+    for ax in axes[:, 0]:
+        ax.set_ylabel("number of the piece")
     fig.colorbar(image, ax=axes, label="importance g", shrink=0.7, pad=0.01)
     return fig, (
-        "Importance of every alive piece (rows, by number) at every position of one sequence (columns). Pieces above "
-        f"0.1 at a position, on average: {', '.join(sentences)}."
+        "Importance of the pieces that are important somewhere in a sequence (rows, by number), at each of its "
+        f"positions (columns). Pieces above 0.1 at a position, on average: {', '.join(sentences)}."
     )
 
 
@@ -124,13 +128,23 @@ def by_offset(
     fig, axes = figure(6.6, 3.9)
     ax, offsets = axes[0, 0], range(len(scores))
     strongest = scores.abs().amax(dim=0)
-    for q, k in (strongest > 0.01 * strongest.max()).nonzero().tolist():
-        ax.plot(offsets, scores[:, q, k].tolist(), color=color(0) if (q, k) in carriers else "0.75", lw=0.8, alpha=0.6)
+    for label, of_carriers in (("single pairs that carry it", True), ("other pairs", False)):
+        style = {"color": color(0) if of_carriers else "0.75", "lw": 0.8}
+        ax.plot([], [], label=label, **style)
+        for q, k in (strongest > 0.01 * strongest.max()).nonzero().tolist():
+            if ((q, k) in carriers) == of_carriers:
+                ax.plot(offsets, scores[:, q, k].tolist(), alpha=0.6, **style)
     keys, total = scores.sum(dim=1), scores.sum(dim=(1, 2))  # (offsets, C_k), (offsets,)
     order = keys[1].argsort(descending=True)[:named].tolist()
     for i, k in enumerate(order):
         ax.plot(
-            offsets, keys[:, k].tolist(), "osD^"[i % 4] + "-", ms=4, lw=1.8, color=color(i + 1), label=f"k {k}, all q"
+            offsets,
+            keys[:, k].tolist(),
+            "osD^"[i % 4] + "-",
+            ms=4,
+            lw=1.8,
+            color=color(i + 1),
+            label=f"key piece {k}, all queries",
         )
     ax.plot(offsets, total.tolist(), "k--", lw=1.4, label="all pairs")
     ax.set(xlabel="offset from the query back to the key", ylabel="mean score, less its mean over offsets")
@@ -148,15 +162,15 @@ def by_offset(
 
 @checked()
 def pair_strengths(contrast: Float[Tensor, "C_q C_k"], carriers: Collection[tuple[int, int]]) -> tuple[Figure, str]:
-    """The contrast that each pair makes, in order of size; those in `carriers` are coloured and named.
+    """The contrast that each pair makes, in order of size: all in `carriers`, up to 20, in blue, and the next in grey.
 
     Returns the figure and its alt text.
     """
     values = contrast.detach().cpu()
-    order = values.flatten().argsort(descending=True)[:12]
+    order = values.flatten().argsort(descending=True)[: min(len(carriers), 20) + 4]
     pairs = [divmod(int(i), values.shape[1]) for i in order]
     heights = [float(values[pair]) for pair in pairs]
-    fig, axes = figure(6.6, 3.2)
+    fig, axes = figure(9.0, 3.2)
     ax = axes[0, 0]
     ax.bar(range(len(pairs)), heights, color=[color(0) if pair in carriers else "0.75" for pair in pairs])
     ax.set_xticks(range(len(pairs)), [f"q {q}\nk {k}" for q, k in pairs], fontsize=8)
@@ -164,8 +178,8 @@ def pair_strengths(contrast: Float[Tensor, "C_q C_k"], carriers: Collection[tupl
     ax.spines[["top", "right"]].set_visible(False)
     total = float(values.sum())
     return fig, (
-        f"The twelve pairs with the largest contrast between the marker's successor and all other keys. Together all "
-        f"pairs make {total:.1f}; the {len(carriers)} that carry it (blue) make "
+        f"The {len(pairs)} pairs with the largest contrast between the marker's successor and all other keys. Together "
+        f"all pairs make {total:.1f}; the {len(carriers)} that carry it (blue) make "
         f"{sum(float(values[pair]) for pair in carriers):.1f}, the largest {heights[0]:.1f}."
     )
 
@@ -184,12 +198,14 @@ def heads(shares: Mapping[str, Float[Tensor, " pieces"]]) -> tuple[Figure, str]:
         both = ((values > 0.1) & (values < 0.9)).sum()
         sentences.append(f"{short(use)} {int(both)} of {len(values)}")
     ax.axhspan(0.1, 0.9, color="0.93", zorder=0)
+    ax.text(len(shares) - 0.45, 0.5, "in both heads", rotation=90, va="center", fontsize=9, color="0.35")
     ax.set_xticks(range(len(shares)), [short(use).replace("layer ", "") for use in shares])
     ax.set(ylim=(-0.05, 1.05), ylabel="share in head 0", xlabel="layer, matrix")
     ax.spines[["top", "right"]].set_visible(False)
     return fig, (
-        "Share of each alive piece's squared length that lies in head 0 of two; at 0 or 1 a piece belongs to one head, "
-        f"in the grey band it spans both. Pieces in the band: {', '.join(sentences)}."
+        "Share of each alive piece's squared length that lies in head 0 of two (of what it reads for o, of what it "
+        "writes for the others); at 0 or 1 a piece belongs to one head, in the grey band it lies in both. Pieces in "
+        f"the band: {', '.join(sentences)}."
     )
 
 
@@ -214,13 +230,13 @@ def ladders(table: "pandas.DataFrame") -> tuple[Figure, str]:
         for ax, column in zip(axes[0], ("attacked", "accuracy"), strict=True):
             ax.plot(steps, rows[column], marker, ls="-", ms=5, lw=1.5, color=color(i), label=label if first else None)
     for ax, label in zip(axes[0], ("divergence from the target (nats)", "share of right answers"), strict=True):
-        ax.set_xticks(range(len(rungs)), map(str, rungs))
+        ax.set_xticks(range(len(rungs)), [str(n) if n else "random" for n in rungs])
         ax.set(xlabel="steps of the shared attack", ylabel=label)
         ax.spines[["top", "right"]].set_visible(False)
     axes[0, 0].set_yscale("log")
     axes[0, 1].set_ylim(-0.03, 1.05)
     axes[0, 0].legend(frameon=False)
-    sentences = [f"{METHODS[method][2]} {min(values):.2f} to {max(values):.2f}" for method, values in ends.items()]
+    sentences = [f"{METHODS[method][2]} {min(values):.3f} to {max(values):.3f}" for method, values in ends.items()]
     return fig, (
         f"Divergence (left) and accuracy (right) under shared attacks of 0 to {rungs[-1]} steps, a line for each run. "
         f"Accuracy after {rungs[-1]} steps: {', '.join(sentences)}."
@@ -242,7 +258,7 @@ def swaps(table: "pandas.DataFrame") -> tuple[Figure, str]:
     ax.plot(best["swapped"], best["others"], "o", ms=12, mfc="none", mew=2, color=color(3))
     ax.axhline(0.9, color="0.8", lw=1, zorder=0)
     ax.axvline(0.9, color="0.8", lw=1, zorder=0)
-    ax.set(xlim=(-0.03, 1.03), ylim=(min(0.4, table["others"].min() - 0.03), 1.03))
+    ax.set(xlim=(min(0.3, table["swapped"].min()) - 0.03, 1.03), ylim=(min(0.6, table["others"].min()) - 0.03, 1.03))
     ax.set(xlabel="accuracy on the two swapped answers", ylabel="accuracy on all others")
     ax.spines[["top", "right"]].set_visible(False)
     both = (worst >= 0.9).mean()
