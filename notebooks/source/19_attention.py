@@ -270,7 +270,7 @@ fig, alt = plots.importance_maps(scattered, somewhere)
 pdh.show(fig, alt=alt)
 
 # %% [markdown]
-# Remember this picture, and compare it with the next one. **The number of pieces does not tell a mechanism from noise.** Where they are important, and when, does.
+# Remember this picture, and compare it with that of the trained network in the next section. **The number of pieces does not tell a mechanism from noise.** Where they are important, and when, does.
 #
 # ## What is needed where
 #
@@ -303,7 +303,7 @@ fig, alt = plots.importance_maps(here, needed)
 pdh.show(fig, alt=alt)
 
 # %% [markdown]
-# This is what the decomposition is for. Almost everything is white. **Layer 0** is needed at two places. At the marker a few pieces of its value make the note. At the token after it query and output work, and so do most pieces of the value: this token also attends to itself, and what it collects from itself becomes part of what layer 1 copies. **Layer 1** is needed at two places as well: the token after the marker, where key and value are made, and the last position, where query and output work. Nobody told the decomposition where the marker stands. The mechanism that we described above is simply what remains.
+# This is what the decomposition is for. Almost everything is white, where the picture of the loud network was not. **Layer 0** is needed at two places. At the marker a few pieces of its value make the note. At the token after it query and output work, and so do most pieces of the value: this token also attends to itself, and what it collects from itself becomes part of what layer 1 copies. **Layer 1** is needed at two places as well: the token after the marker, where key and value are made, and the last position, where query and output work. Nobody told the decomposition where the marker stands. The mechanism that we described above is simply what remains.
 #
 # Two details are worth a second look. Layer 0's *key* has a few pieces that are important at many positions: all keys up to the marker's successor compete for the attention of one query, so the competitors must be right, too (the questions at the end come back to the later positions). And at its place each matrix needs many pieces: 22 of layer 1's value, for example, which is more than its rank of 16. Copying a token means passing on all that identifies it, so all of the matrix is needed, at one place.
 #
