@@ -299,10 +299,12 @@ def test_a_run_measures_the_accuracy_of_its_important_subcomponents(monkeypatch)
     monkeypatch.setattr("pd_helpers.runs.evaluation.N_EVALUATION", 500)
     found = known_target_metrics(run, Generator().manual_seed(3))
     masks = {use: (g > 0.1).float() for use, g in half.items()}
-    assert found == {
-        "accuracy": sequences.accuracy(run.target(x), x),
-        "rounded_accuracy": sequences.accuracy(run.components(x, masks).output, x),
-    }
+    assert found == pytest.approx(
+        {
+            "accuracy": sequences.accuracy(run.target(x), x),
+            "rounded_accuracy": sequences.accuracy(run.components(x, masks).output, x),
+        }
+    )
 
 
 def test_the_network_is_one_that_people_may_bring():

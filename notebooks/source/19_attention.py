@@ -233,7 +233,7 @@ def taken_apart(target: pdh.InductionNetwork) -> pdh.Run:
     return pdh.fit(target, settings, sequences, target.layers, seed=0, device="cpu", show_progress=False)
 
 
-workers = joblib.Parallel(n_jobs=min(2, joblib.cpu_count()), return_as="generator")
+workers = joblib.Parallel(n_jobs=min(2, joblib.cpu_count()), return_as="generator", idle_worker_timeout=5)
 made = workers(joblib.delayed(taken_apart)(target) for target in four.values())
 live = dict(zip(four, progress(made, total=4, description="decompositions", unit="run"), strict=True))
 

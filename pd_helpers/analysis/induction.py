@@ -63,9 +63,8 @@ def previous_token(run: Decomposed, x: Int[Tensor, "batch length"], sequences: I
     W_K = second.k.weight.unflatten(0, (second.n_heads, -1))  # (heads, d_head, d)
     reads = torch.einsum("bhqe,hed->bd", q, W_K) / q.shape[-1] ** 0.5  # what the last query looks for in the stream
     place = sequences.places(x) + 1
-    values, outputs = _passed_on(run, 0, entering, masks)  # (batch, length, C, d)
-    found = scores.contrast(place, place - 1)
-    return Contributions(found, *(_contrast(added, reads, place) for added in (values, outputs)))
+    along = _passed_on(run, 0, entering, masks, reads)
+    return Contributions(scores.contrast(place, place - 1), *(_contrast(each, place) for each in along))
 
 
 @torch.no_grad()
@@ -76,8 +75,8 @@ def induction(run: Decomposed, x: Int[Tensor, "batch length"], sequences: Induct
     scores = attention.pairs(run, x, "blocks.1.q", "blocks.1.k", net.blocks[1].n_heads, masks)
     W_U = net.unembed.weight
     reads = W_U[sequences.answers(x)] - W_U.mean(dim=0)  # (batch, d)
-    added = _passed_on(run, 1, run.components.entering(x), masks)
-    of_last = [torch.einsum("bcd,bd->c", each[:, -1], reads) / len(x) for each in added]
+    along = _passed_on(run, 1, run.components.entering(x), masks, reads)
+    of_last = [each[:, -1].mean(dim=0) for each in along]
     place = sequences.places(x) + 1
     return Contributions(scores.contrast(torch.full_like(place, x.shape[1] - 1), place), *of_last)
 
@@ -87,8 +86,10 @@ def important(run: Decomposed, x: Int[Tensor, "batch length"]) -> dict[str, Floa
     return {use: (g > metrics.ALIVE).to(g.dtype) for use, g in run.importances(x).items()}
 
 
-def _passed_on(run: Decomposed, i: int, entering: dict[str, Tensor], masks: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """What each subcomponent of v, and of o, of a layer adds to the stream at each position (batch, length, C, d).
+def _passed_on(
+    run: Decomposed, i: int, entering: dict[str, Tensor], masks: dict[str, Tensor], reads: Float[Tensor, "batch d"]
+) -> tuple[Tensor, Tensor]:
+    """What each subcomponent of v, and of o, of a layer adds to the stream along `reads`, (batch, length, C) each.
 
     Subcomponents of v pass through the target's own o, those of o read the target's own mixture.
     """
@@ -96,20 +97,16 @@ def _passed_on(run: Decomposed, i: int, entering: dict[str, Tensor], masks: dict
     block, path = net.blocks[i], f"blocks.{i}."
     scores = block.by_head(block.q(entering[path + "q"])) @ block.by_head(block.k(entering[path + "k"])).mT
     pattern = attention.patterns(scores / (scores.new_tensor(block.q.out_features / block.n_heads)) ** 0.5)
-    reads = model.inner(entering)
-    inner = {name: reads[path + name].squeeze(-1) * masks[path + name] for name in "vo"}  # (batch, length, C)
-    V_c, O_c = model.layers[path + "v"], model.layers[path + "o"]
-    U_v = V_c.U.squeeze(-1).unflatten(1, (block.n_heads, -1))  # (C, heads, d_head)
+    inner = model.inner(entering)
+    v, o = (inner[path + name].squeeze(-1) * masks[path + name] for name in "vo")  # (batch, length, C)
+    U_v = model.layers[path + "v"].U.squeeze(-1).unflatten(1, (block.n_heads, -1))  # (C, heads, d_head)
     W_O = block.o.weight.unflatten(1, (block.n_heads, -1))  # (d, heads, d_head)
-    written = torch.einsum("che,dhe->chd", U_v, W_O)  # what o makes of each, head by head
-    mixed = torch.einsum("bhqk,bkc->bqch", pattern, inner["v"])
-    return torch.einsum("bqch,chd->bqcd", mixed, written), inner["o"].unsqueeze(-1) * O_c.U.squeeze(-1)
+    written = torch.einsum("che,dhe,bd->bch", U_v, W_O, reads)  # what o makes of each, head by head
+    of_values = torch.einsum("bhqk,bkc,bch->bqc", pattern, v, written)
+    return of_values, o * (reads @ model.layers[path + "o"].U.squeeze(-1).T).unsqueeze(1)
 
 
-def _contrast(
-    added: Float[Tensor, "batch length C d"], reads: Float[Tensor, "batch d"], place: Int[Tensor, " batch"]
-) -> Float[Tensor, " C"]:
-    """Mean over inputs of what is added along `reads` at one position, less the mean over all others."""
-    along = torch.einsum("btcd,bd->btc", added, reads)  # (batch, length, C)
+def _contrast(along: Float[Tensor, "batch length C"], place: Int[Tensor, " batch"]) -> Float[Tensor, " C"]:
+    """Mean over inputs of what is added at one position, less the mean over all others."""
     there = along[torch.arange(len(along)), place]
     return (there - (along.sum(dim=1) - there) / (along.shape[1] - 1)).mean(dim=0)

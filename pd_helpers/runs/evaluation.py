@@ -191,10 +191,12 @@ def known_target_metrics(run: Decomposed, generator: Generator) -> dict[str, Any
 def _accuracies(run: Decomposed, generator: Generator) -> dict[str, float]:
     """Share of fresh sequences that an induction network answers rightly, whole and by important components alone."""
     sequences = InductionSequences(run.target.unembed.out_features, len(run.target.positions))
-    x = sequences(N_EVALUATION, generator)
-    important = {use: (g > metrics.ALIVE).to(g.dtype) for use, g in run.importances(x).items()}
-    outputs = {"accuracy": run.target(x), "rounded_accuracy": run.components(x, important).output}
-    return {name: sequences.accuracy(output, x) for name, output in outputs.items()}
+    parts, right = sequences(N_EVALUATION, generator).split(FEWEST), {"accuracy": 0.0, "rounded_accuracy": 0.0}
+    for x in parts:  # all at once would take more memory than training
+        important = {use: (g > metrics.ALIVE).to(g.dtype) for use, g in run.importances(x).items()}
+        for name, output in zip(right, (run.target(x), run.components(x, important).output), strict=True):
+            right[name] += sequences.accuracy(output, x) * len(x) / N_EVALUATION
+    return right
 
 
 @torch.no_grad()

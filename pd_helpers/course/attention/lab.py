@@ -91,8 +91,8 @@ class AttentionLab(Lab):
                 [-0.5, length - 0.5, length - 0.5, -0.5, -0.5], [0] * 5, color=plots.color(3), lw=1.2, clip_on=False
             )
             self._frames.append(frame)
-            ax.set(xlabel="key position", xticks=[0, 10, 20, 30], yticks=[0, 10, 20, 30])
-        self.axes[0, 0].set_ylabel("query position")
+            ax.set(xlabel="key position", xticks=[0, 15, 30], yticks=[])
+        self.axes[0, 0].set(ylabel="query position", yticks=[0, 15, 30])
         right = self.axes[0, 2]
         self._places = [(c, row) for row, numbers in enumerate(self.alive.values()) for c in range(len(numbers))]
         styles = {"needed": ("o", 5, plots.color(0)), "idle": (".", 4, "0.75"), "off": ("x", 5, plots.color(3))}
@@ -102,7 +102,7 @@ class AttentionLab(Lab):
         }
         right.set(xlim=(-1, max(map(len, self.alive.values()))), ylim=(len(self.alive) - 0.5, -0.5), xticks=[])
         right.set_yticks(range(len(self.alive)), [f"{use.split('.')[1]}{use[-1]}" for use in self.alive])
-        right.set_xlabel("important (blue), not (grey), off (cross)")
+        right.set_xlabel("blue: important; cross: off")
         reserve_titles(self.axes[0])
         self.on_move([self.input, self.position, self.others, self.off], self.update)
         self.update()
