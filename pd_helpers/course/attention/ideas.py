@@ -154,7 +154,7 @@ class Copied(NamedTuple):
 def copied(run: Decomposed, x: Int[Tensor, "batch length"]) -> Copied:
     """What the pieces of layer 1's o write at the last position of these sequences, in the target's own pass."""
     path, model = "blocks.1.o", run.components
-    reads = model.inner({path: model.entering(x)[path]})[path][:, -1].squeeze(-1)  # (batch, C)
+    reads = model.layers[path].inner(model.entering(x)[path][:, -1]).squeeze(-1)  # (batch, C)
     written = reads @ model.layers[path].U.squeeze(-1)
     return Copied(run.target.stream(x)[:, -1] - written, written, sequences_of(run).answers(x))
 
