@@ -124,7 +124,7 @@ for distance in range(6):
 pd.DataFrame(by_distance).rename_axis(index="attention to", columns="places back").round(2)
 
 # %% [markdown]
-# Attention to a marker is largest one place back, but it fades slowly, and a marker also attends to itself (0.36). An ordinary token gets less: 0.24 from one place on, and 0.45 from its own position. So this is no previous-token head in the strict sense. "Looks at itself and at what came just before, at markers most of all" describes it better. That is enough: layer 1 only has to find the *strongest* note. Keep this in mind for the section on editing.
+# Attention to a marker is largest one place back, but it fades slowly, and a marker also attends to itself (0.36). An ordinary token is attended to less from the next position (0.24), and more from its own (0.45). So this is no previous-token head in the strict sense. "Looks at itself and at what came just before, at markers most of all" describes it better. That is enough: layer 1 only has to find the *strongest* note. Keep this in mind for the section on editing.
 #
 # What does each layer do for the answer? Leave one out, and see.
 
@@ -261,7 +261,7 @@ pd.DataFrame({name: summary(run) for name, run in live.items()})
 # %% [markdown]
 # On **shuffled labels** the network has learned to give every token the same chance, and on the **untrained** network all outputs are nearly alike: even with everything off the divergence is hardly more than a thousandth of a nat. Nothing is important, and that is the right answer. But it is an easy one. Where there is little to reproduce, the price of importance decides.
 #
-# The **loud** untrained network computes *something*, at random, and what attention adds to its outputs is worth as many nats as in the trained network. The decomposition does not call that nothing. It needs eleven pieces at a position, even more than in the trained network! All of them belong to v and o. Pieces of q and k are not needed, and rightly so: with such weights attention is nearly uniform, whatever they are. Here is where its pieces are important, in one sequence.
+# The **loud** untrained network computes *something*, at random, and what attention adds to its outputs is worth as many nats as in the trained network. The decomposition does not call that nothing. It needs eleven pieces at a position, even more than in the trained network! Nearly all of them belong to v and o. Pieces of q and k are hardly needed, and rightly so: with such weights attention is nearly uniform, whatever they are. Here is where its pieces are important, in one sequence.
 
 # %%
 at_random = live["untrained, loud"].importances(fresh[:1])
@@ -325,7 +325,7 @@ fig, alt = plots.by_offset(offsets, [tuple(pair) for pair in carry_0])
 pdh.show(fig, alt=alt)
 
 # %% [markdown]
-# No single pair stands out: 54 pairs carry the mechanism, and the strongest makes a tenth of the contrast. But the pairs are not arranged at random. Nearly all of the strong ones share one *key* piece, number 25, and summed over the query pieces it makes two thirds of what all pairs make. The query pieces, on the other hand, are all important at the same single position. What does piece 25 read? Its curve has two parts: a ramp, which favours recent keys, and a spike at offset 1. At offset 1 the key is always the marker, since we ask at the marker's successor. (For a query four places further on the spike is at offset 5; try it.) So the piece says "recent, and all the more if it is a marker". Against one key piece only one direction of the query counts. That sixteen query pieces share the work is an accident of how that direction was cut: they are always important together.
+# No single pair stands out: 54 pairs carry the mechanism, and the strongest makes a tenth of the contrast. But the pairs are not arranged at random. Nearly all of the strong ones share one *key* piece, number 25, and summed over the query pieces it makes two thirds of what all pairs make. The query pieces, on the other hand, are all important at the same single position. What does piece 25 read? Its curve has two parts: a ramp, which favours recent keys, and a spike at offset 1. At offset 1 the key is always the marker, since we ask at the marker's successor. (Without the masks, and for a query four places further on, the spike is at offset 5; try it.) So the piece says "recent, and all the more if it is a marker". Against one key piece only one direction of the query counts. That sixteen query pieces share the work is an accident of how that direction was cut: they are always important together.
 #
 # The other two runs, which are not drawn, look alike: one or two key pieces stand out, and many query pieces share the work (47 and 58 pairs in all).
 #
