@@ -23,6 +23,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
 from pd_helpers.core.config import SLOWEST, choice, number, switch, whole
+from pd_helpers.core.machine.memory import check_sizes
 from pd_helpers.core.training import generator
 from pd_helpers.targets.base import TrainedConfig
 
@@ -67,6 +68,12 @@ class InductionSequences:
     def accuracy(self, logits: Float[Tensor, "batch vocabulary"], x: Int[Tensor, "batch length"]) -> float:
         """Share of sequences whose largest logit is that of the answer."""
         return (logits.argmax(dim=-1) == self.answers(x)).float().mean().item()
+
+
+def check_heads(n_heads: int, d_model: int) -> None:
+    """Raise ValueError unless the heads can share the width equally."""
+    if d_model % n_heads:
+        raise ValueError(f"n_heads must divide d_model = {d_model}, but is {n_heads}; 1 works, and so does {d_model}")
 
 
 def frequencies(d: int) -> Float[Tensor, " half"]:
@@ -116,10 +123,23 @@ class InductionNetwork(nn.Module):
     """Layers of attention over a stream that begins with tokens; the last position answers.
 
     Attributes: embed; blocks, the `Attention` layers; unembed, `nn.Linear` without a bias; positions (length, d).
+
+    Raises ValueError for sizes that no memory holds, and for heads that cannot share the width.
     """
 
     def __init__(self, *, vocabulary: int, length: int, d_model: int, n_heads: int, n_layers: int):
         super().__init__()
+        check_sizes(
+            lambda vocabulary, length, d_model, n_heads, n_layers: (
+                d_model * (2 * vocabulary + length + 4 * n_layers * d_model)
+            ),
+            vocabulary=vocabulary,
+            length=length,
+            d_model=d_model,
+            n_heads=n_heads,
+            n_layers=n_layers,
+        )
+        check_heads(n_heads, d_model)
         self.embed = nn.Embedding(vocabulary + 2, d_model)
         self.blocks = nn.ModuleList(Attention(d_model, n_heads) for _ in range(n_layers))
         self.unembed = nn.Linear(d_model, vocabulary, bias=False)
@@ -192,11 +212,7 @@ class InductionConfig(TrainedConfig):
                 f"drop is {self.drop:g}, but with n_layers = {self.n_layers} no second layer could do what is left "
                 "out; n_layers=3 works"
             )
-        if self.d_model % self.n_heads:
-            raise ValueError(
-                f"n_heads must divide d_model = {self.d_model}, but is {self.n_heads}; 1 works, and so does "
-                f"{self.d_model}"
-            )
+        check_heads(self.n_heads, self.d_model)
 
     @property
     def summary(self) -> str:
