@@ -33,7 +33,7 @@ from pd_helpers.core.importance_networks import LayerMLPs
 from pd_helpers.core.method import Data, Method, MethodConfig, method_of
 from pd_helpers.core.shortcuts.threads import threads_for
 from pd_helpers.core.training import generator, pick_device
-from pd_helpers.runs.presets import preset
+from pd_helpers.runs.presets import Settings, preset
 from pd_helpers.targets.base import TargetConfig, TrainedConfig, make_target
 from pd_helpers.targets.induction import InductionNetwork
 from pd_helpers.targets.pingpong import PingPong
@@ -111,7 +111,7 @@ def prepare(name: str, device: str = "auto", at_least_steps: int = 1, **override
 
     Raises ValueError or TypeError, before any work starts, for arguments that cannot work.
     """
-    at, settings = pick_device(device), preset(name).settings
+    at, settings = pick_device(device), comparable(preset(name).settings)
     if isinstance(settings.target, TrainedConfig):
         settings = settings.replace(target_steps=TARGET_STEPS)
     settings = settings.replace(**overrides)
@@ -127,6 +127,13 @@ def prepare(name: str, device: str = "auto", at_least_steps: int = 1, **override
     batches = [settings.target.features()(config.batch_size, draw) for _ in range(N_BATCHES)]
     model = copied(lifted(in_textbook(undecomposed(target), method), Q))
     return Pair(settings.target, target, method, model, batches)
+
+
+def comparable(settings: Settings) -> Settings:
+    """The same settings, with MLPs for importances in place of a shared network, which the textbook does not have."""
+    if getattr(settings.config, "importance_network", None) != "shared":
+        return settings
+    return settings.replace(importance_network="subcomponent")
 
 
 def reduced(target: nn.Module, config: TargetConfig) -> tuple[nn.Module, Tensor | None]:

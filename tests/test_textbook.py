@@ -204,7 +204,7 @@ NEW = [name for name in pdh.PRESETS if pdh.preset(name).target.kind != "tms"]
 @pytest.mark.parametrize("name", NEW)
 def test_the_core_trains_as_the_textbook_does(name):
     """On the wide network, in float64: Adam, step by step, does not do the same in another basis of the stream."""
-    settings = pdh.preset(name).replace(**small(name, steps=12, batch_size=64, lr=0.01))
+    settings = pair.comparable(pdh.preset(name).settings).replace(**small(name, steps=12, batch_size=64, lr=0.01))
     config, target = settings.config, pdh.make_target(settings.target, 0, show_progress=False).double()
     components = decompose(target, dict.fromkeys(target.layers, config.C), rank=config.rank)
     method, same = begun(components, config, seed=5), Generator().manual_seed(5)
