@@ -28,6 +28,8 @@ PAPERS_BATCH = {
     ("vpd", "tms"): 4096,
     ("vpd", "residual_mlp"): 2048,
     ("vpd", "pingpong"): 4096,
+    ("spd", "induction"): 64,
+    ("vpd", "induction"): 64,
 }
 """Number of inputs per training step in the papers, at which both implementations are timed. Most presets use fewer."""
 BLOCK = 5

@@ -119,6 +119,8 @@ def fresh_batches(run: Decomposed, draw: Generator) -> Iterator[Inputs]:
 
     Where an input has many rows, they come in batches of a size that training could hold.
     """
+    if not isinstance(run.data, Source):  # a run that was loaded does not know yet how many rows an input has
+        run.components.target_forward(run.data(2, Generator(draw.device).manual_seed(0)))
     rows = run.components.rows_per_input
     n = N_EVALUATION if rows == 1 else max(FEWEST, N_EVALUATION // rows)
     size = n if rows == 1 else min(n, run.method.config.batch_size)
