@@ -60,9 +60,15 @@ class TestAblation:
         for use in run().components.uses:
             taken = [c for group in groups.values() for c in group.get(use, [])]
             assert sorted(taken + rest[use]) == list(range(30))
-        masks = ideas.switched(run(), {"blocks.0.q": [3, 5]})
-        assert (masks["blocks.0.q"] == 0).nonzero().flatten().tolist() == [3, 5]
-        assert masks["blocks.1.o"].all()
+
+    def test_without_subcomponents_their_masks_are_zero(self):
+        x, off = drawn(), {"blocks.1.v": [3, 5, 8], "blocks.0.o": list(range(20))}
+        masks = {use: torch.ones(500, 32, 30) for use in off}
+        for use, numbers in off.items():
+            masks[use][..., numbers] = 0
+        expected = ideas.sequences_of(run()).accuracy(run().components(x, masks).output, x)
+        assert ideas.accuracy_without(run(), x, off) == pytest.approx(expected)
+        assert expected < 0.99
 
 
 class TestEdits:
@@ -128,15 +134,13 @@ def test_ladders_have_a_row_for_each_rung():
 
 
 class TestPictures:
-    def test_arrows_and_patterns(self):
+    def test_arrows(self):
         patterns = torch.zeros(2, 4, 4)
         patterns[0, torch.arange(4), (torch.arange(4) - 1).clamp(min=0)] = 1.0
         patterns[1, :, 0] = 1.0
         _, alt = plots.arrows(list(patterns), "^a*b")
         assert "layer 0 from the last position most to position 2 ('*', 1.00)" in alt
         assert "layer 1 from the last position most to position 0 ('^', 1.00)" in alt
-        _, alt = plots.heat(list(patterns), ["one", "two"])
-        assert "one: 1.00 of the attention on the position before" in alt
 
     def test_importance_maps_count_pieces(self):
         g = {f"blocks.{i}.{letter}": torch.full((5, 3), 0.5) for i in range(2) for letter in "qkvo"}
@@ -219,7 +223,7 @@ class TestLab:
         before = lab.values.probability
         lab.off.value = (chosen,)
         assert lab.values.probability < before
-        assert sum(lab.values.is_on) == len(lab.pieces) - len(keys)
+        assert sum(lab.values.is_on) == len(lab.subcomponents) - len(keys)
         lab.off.value = ()
         lab.others.value = "important"
         assert lab.values.answer == "K"

@@ -14,6 +14,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import badges
@@ -206,19 +207,14 @@ def induction() -> Iterable[Iterable[str]]:
         right = of_method.groupby("steps")["accuracy"]
         yield (
             f"`{name}`",
-            f"{_mean(run['accuracy'] for run in runs):.3f}",
-            f"{_mean(run['rounded_accuracy'] for run in runs):.3f}",
-            f"{_mean(sum(run['l0'].values()) for run in runs):.2f}",
-            f"{_mean(sum(run['n_alive'].values()) for run in runs):.0f}",
+            f"{fmean(run['accuracy'] for run in runs):.3f}",
+            f"{fmean(run['rounded_accuracy'] for run in runs):.3f}",
+            f"{fmean(sum(run['l0'].values()) for run in runs):.2f}",
+            f"{fmean(sum(run['n_alive'].values()) for run in runs):.0f}",
             f"{right.mean()[0]:.3f}",
             f"{right.min()[right.mean().index[-1]]:.3f} to {right.max()[right.mean().index[-1]]:.3f}",
             f"{float(_seconds(name)) / 60:.1f}",
         )
-
-
-def _mean(values: Iterable[float]) -> float:
-    values = list(values)
-    return sum(values) / len(values)
 
 
 def _of(name: str) -> list[dict[str, Any]]:

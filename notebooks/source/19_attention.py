@@ -103,8 +103,7 @@ pdh.show(fig, alt=alt)
 
 # %%
 example = fresh[:1]
-found = network.patterns(example)[:, 0, 0]  # (layers, queries, keys)
-fig, alt = plots.arrows([found[0], found[1]], ideas.text(example[0]))
+fig, alt = plots.arrows(list(network.patterns(example)[:, 0, 0]), ideas.text(example[0]))
 pdh.show(fig, alt=alt)
 
 # %% [markdown]
@@ -152,7 +151,7 @@ pd.DataFrame(
 
 # %%
 def pair_scores(U_Q: Tensor, V_Q: Tensor, U_K: Tensor, V_K: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """U_Q (C, d), V_Q (C, d_in), U_K (C', d), V_K (C', d_in), inputs a of the query and b of the key (d_in,) → (C, C')."""
+    """U_Q (C, d), V_Q (C, d_in), U_K (C', d), V_K (C', d_in), inputs a, b (d_in,) → a number for each pair (C, C')."""
     ### BEGIN SOLUTION
     matches = U_Q @ U_K.T / U_Q.shape[1] ** 0.5
     return (V_Q @ a)[:, None] * matches * (V_K @ b)[None, :]
@@ -459,8 +458,8 @@ a, b = int(best["a"]), int(best["b"])
 edited = ideas.swapped(run, sequences(3000, Generator().manual_seed(4)), a, b)
 answers, given = sequences.answers(test), edited(test).argmax(dim=1)
 is_a, is_b = answers == a, answers == b
-wanted = answers.masked_fill(is_a, b).masked_fill(is_b, a)
-right = (given == wanted).float()
+exchanged = answers.masked_fill(is_a, b).masked_fill(is_b, a)
+right = (given == exchanged).float()
 print(f"'{ideas.text(torch.tensor([a]))}' and '{ideas.text(torch.tensor([b]))}' swapped, on fresh sequences: "
       f"{right[is_a | is_b].mean():.3f} right on the two, {right[~(is_a | is_b)].mean():.3f} on all others, "
       f"{right.mean():.3f} in all")  # fmt: skip
@@ -473,10 +472,10 @@ print(f"'{ideas.text(torch.tensor([a]))}' and '{ideas.text(torch.tensor([b]))}' 
 # Can we make it copy the token **two** places after the marker? Each pair $(\sin \omega t, \cos \omega t)$ is a point on a circle, and one step back turns it by the angle $-\omega$. So there is a rotation $R$ with $p_{t-1} = R\, p_t$ for all $t$. It should be enough to let layer 0's query pieces ask at position $t$ what they asked at $t - 1$. With the $U$ of these pieces as rows of one matrix and their $V$ as rows of another, we look for $U'$ such that $U'^\top V p_t = U^\top V p_{t-1}$. The strongest note would then be written two places after the marker instead of one. **Predict before you look.** Think of the figure of offsets: does this network know *one place back*?
 
 # %%
-query_pieces = groups[0]["previous token"]["blocks.0.q"]
+queries = groups[0]["previous token"]["blocks.0.q"]
 ahead = {}
 for shift in range(4):
-    moved = ideas.shifted(run, query_pieces, shift)
+    moved = ideas.shifted(run, queries, shift)
     ahead[f"shifted by {shift}"] = {
         f"{k} after the marker": ideas.accuracy_ahead(moved, test, sequences, k) for k in (1, 2, 3)
     }

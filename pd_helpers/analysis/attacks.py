@@ -30,6 +30,8 @@ ROWS = 4096
 """Inputs that are attacked at a time."""
 MOST_FREE = 20
 """Largest number of sources of which all corners are tried."""
+RUNGS = (0, 1, 5, 20, 80, 320, 1280)
+"""Numbers of steps of the attacks that make a ladder."""
 JOINT = ""
 """Name of the sources of components that span layers."""
 

@@ -61,17 +61,6 @@ class Pairs(NamedTuple):
         signed = (of_queries * mean(self.queries))[:, None] * (of_keys * mean(self.keys))
         return signed * self.products
 
-    @property
-    def by_offset(self) -> Float[Tensor, "length heads C_q C_k"]:
-        """The mean score of every pair at each distance t − t' from the query back to the key, from 0 on."""
-        n = self.queries.shape[1]
-        reads = [
-            torch.einsum("btc,btd->cd", self.queries[:, offset:], self.keys[:, : n - offset])
-            / (len(self.queries) * (n - offset))
-            for offset in range(n)
-        ]
-        return torch.stack(reads).unsqueeze(1) * self.products
-
     def at_offset(self, queries: Int[Tensor, " batch"], offset: int) -> Float[Tensor, "heads C_q C_k"]:
         """Every pair's mean score from one query position of each input to the key at that distance before it.
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from pd_helpers.analysis import attention, metrics
 from pd_helpers.analysis.decomposed import Decomposed
-from pd_helpers.targets.induction import InductionNetwork, InductionSequences
+from pd_helpers.targets.induction import InductionNetwork
 
 
 class Contributions(NamedTuple):
@@ -52,7 +52,7 @@ def induction_network(run: Decomposed) -> InductionNetwork:
 
 
 @torch.no_grad()
-def previous_token(run: Decomposed, x: Int[Tensor, "batch length"], sequences: InductionSequences) -> Contributions:
+def previous_token(run: Decomposed, x: Int[Tensor, "batch length"]) -> Contributions:
     """What subcomponents of layer 0 contribute to attending to a marker just before, and to telling layer 1 of it."""
     net = induction_network(run)
     masks = important(run, x)
@@ -62,22 +62,22 @@ def previous_token(run: Decomposed, x: Int[Tensor, "batch length"], sequences: I
     q = second.by_head(second.q(entering["blocks.1.q"][:, -1:]))  # (batch, heads, 1, d_head)
     W_K = second.k.weight.unflatten(0, (second.n_heads, -1))  # (heads, d_head, d)
     reads = torch.einsum("bhqe,hed->bd", q, W_K) / q.shape[-1] ** 0.5  # what the last query looks for in the stream
-    place = sequences.places(x) + 1
+    place = net.sequences.places(x) + 1
     along = _passed_on(run, 0, entering, masks, reads)
     return Contributions(scores.contrast(place, place - 1), *(_contrast(each, place) for each in along))
 
 
 @torch.no_grad()
-def induction(run: Decomposed, x: Int[Tensor, "batch length"], sequences: InductionSequences) -> Contributions:
+def induction(run: Decomposed, x: Int[Tensor, "batch length"]) -> Contributions:
     """What subcomponents of layer 1 contribute to attending to the marker's successor, and to the answer's logit."""
     net = induction_network(run)
     masks = important(run, x)
     scores = attention.pairs(run, x, "blocks.1.q", "blocks.1.k", net.blocks[1].n_heads, masks)
     W_U = net.unembed.weight
-    reads = W_U[sequences.answers(x)] - W_U.mean(dim=0)  # (batch, d)
+    reads = W_U[net.sequences.answers(x)] - W_U.mean(dim=0)  # (batch, d)
     along = _passed_on(run, 1, run.components.entering(x), masks, reads)
     of_last = [each[:, -1].mean(dim=0) for each in along]
-    place = sequences.places(x) + 1
+    place = net.sequences.places(x) + 1
     return Contributions(scores.contrast(torch.full_like(place, x.shape[1] - 1), place), *of_last)
 
 
@@ -95,8 +95,8 @@ def _passed_on(
     """
     net, model = induction_network(run), run.components
     block, path = net.blocks[i], f"blocks.{i}."
-    scores = block.by_head(block.q(entering[path + "q"])) @ block.by_head(block.k(entering[path + "k"])).mT
-    pattern = attention.patterns(scores / (scores.new_tensor(block.q.out_features / block.n_heads)) ** 0.5)
+    stream = entering[path + "v"]
+    pattern = block.pattern(stream, net.positions[: stream.shape[-2]])
     inner = model.inner(entering)
     v, o = (inner[path + name].squeeze(-1) * masks[path + name] for name in "vo")  # (batch, length, C)
     U_v = model.layers[path + "v"].U.squeeze(-1).unflatten(1, (block.n_heads, -1))  # (C, heads, d_head)

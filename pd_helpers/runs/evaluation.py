@@ -12,6 +12,7 @@ from pd_helpers.analysis import metrics
 from pd_helpers.analysis.decomposed import Decomposed, first_layer
 from pd_helpers.analysis.gated_functions import SERVED, alone
 from pd_helpers.analysis.importance_matrices import hungarian_order, importance_matrix
+from pd_helpers.analysis.induction import important
 from pd_helpers.analysis.neuron_contributions import contributions, doubled, feature_components
 from pd_helpers.analysis.scrubbing import scrub
 from pd_helpers.core.components import ComponentModel
@@ -21,7 +22,7 @@ from pd_helpers.core.networks.batches import Inputs, n_inputs, tensors
 from pd_helpers.core.training import generator
 from pd_helpers.runs.sources import Source
 from pd_helpers.targets.gated_functions import GatedNetwork
-from pd_helpers.targets.induction import InductionNetwork, InductionSequences
+from pd_helpers.targets.induction import InductionNetwork
 from pd_helpers.targets.pingpong import PingPong
 from pd_helpers.targets.residual_mlp import ResidualMLP
 from pd_helpers.targets.tms import TMS
@@ -192,11 +193,11 @@ def known_target_metrics(run: Decomposed, generator: Generator) -> dict[str, Any
 
 def _accuracies(run: Decomposed, generator: Generator) -> dict[str, float]:
     """Share of fresh sequences that an induction network answers rightly, whole and by important components alone."""
-    sequences = InductionSequences(run.target.unembed.out_features, len(run.target.positions))
+    sequences = run.target.sequences
     parts, right = sequences(N_EVALUATION, generator).split(FEWEST), {"accuracy": 0.0, "rounded_accuracy": 0.0}
     for x in parts:  # all at once would take more memory than training
-        important = {use: (g > metrics.ALIVE).to(g.dtype) for use, g in run.importances(x).items()}
-        for name, output in zip(right, (run.target(x), run.components(x, important).output), strict=True):
+        outputs = run.target(x), run.components(x, important(run, x)).output
+        for name, output in zip(right, outputs, strict=True):
             right[name] += sequences.accuracy(output, x) * len(x) / N_EVALUATION
     return right
 

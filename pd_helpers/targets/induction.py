@@ -150,6 +150,11 @@ class InductionNetwork(nn.Module):
         """Paths of the matrices that are decomposed: q, k, v and o of every layer."""
         return [f"blocks.{i}.{name}" for i in range(len(self.blocks)) for name in "qkvo"]
 
+    @property
+    def sequences(self) -> InductionSequences:
+        """The task's inputs for this network."""
+        return InductionSequences(self.unembed.out_features, len(self.positions))
+
     def forward(self, x: Int[Tensor, "batch length"], without: Collection[int] = ()) -> Tensor:
         """Logits of the answer (batch, vocabulary); `without` are numbers of layers that are left out."""
         return self.unembed(self.stream(x, without)[..., -1, :])

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pd_helpers.analysis import metrics
-from pd_helpers.analysis.attacks import attack
+from pd_helpers.analysis.attacks import RUNGS, attack
 from pd_helpers.analysis.decomposed import Decomposed
 from pd_helpers.core.training import generator, progress
 from pd_helpers.runs.api import run as run_preset
@@ -21,8 +21,6 @@ from pd_helpers.runs.sweeps import points_of
 if TYPE_CHECKING:
     import pandas
 
-RUNGS = (0, 1, 5, 20, 80, 320, 1280)
-"""Numbers of steps of the attacks that make a ladder."""
 LONG = 20
 """From so many steps on, steps are of one size, and a shorter attack is the beginning of a longer one."""
 N_INPUTS = 1000

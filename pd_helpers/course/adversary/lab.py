@@ -13,8 +13,8 @@ from pd_helpers.analysis.attacks import Attack, attack, masks_of
 from pd_helpers.core.config import shown
 from pd_helpers.core.training import progress
 from pd_helpers.course.adversary.ideas import inputs
-from pd_helpers.course.adversary.plots import METHODS
 from pd_helpers.course.kit.lab import Description, Lab, buttons, choice, open_frames, reserve_titles, slider, whole
+from pd_helpers.course.kit.methods import METHODS
 from pd_helpers.runs.run import Run
 from pd_helpers.targets.tms import TMS
 

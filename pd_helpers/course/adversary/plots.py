@@ -10,21 +10,15 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from pd_helpers.core.config import shown
+from pd_helpers.course.kit.methods import METHODS, method_of
 from pd_helpers.plots.page import GREY, color, figure
 from pd_helpers.runs.calls import check_columns, checked
 
 if TYPE_CHECKING:
     import pandas
 
-METHODS = {"apd": (0, "o", "APD"), "spd": (1, "s", "SPD"), "vpd": (2, "D", "VPD")}
-"""Prefix of a run's name → number of its colour, marker and label."""
 SCOPES = {"shared": "-", "per input": ":"}
 """Scope of an attack → line style."""
-
-
-def method_of(name: str) -> str:
-    """The method of a run, by the name of its preset."""
-    return name.split("/")[0]
 
 
 def target_of(name: str) -> str:

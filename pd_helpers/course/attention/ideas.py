@@ -10,13 +10,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pd_helpers.analysis import induction
-from pd_helpers.analysis.attacks import attack
+from pd_helpers.analysis.attacks import RUNGS, attack
 from pd_helpers.analysis.decomposed import Decomposed
 from pd_helpers.core.config import shown
 from pd_helpers.core.training import generator, progress
 from pd_helpers.runs.shipped import shipped
 from pd_helpers.runs.sweeps import points_of
-from pd_helpers.targets.induction import InductionConfig, InductionSequences, frequencies
+from pd_helpers.targets.induction import InductionNetwork, InductionSequences, frequencies
 
 if TYPE_CHECKING:
     import pandas
@@ -25,8 +25,6 @@ ALPHABET = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+-"
 """Characters that stand for tokens 0 to 63."""
 BOS, MARKER = "^", "*"
 """Characters that stand for the beginning of a sequence and for the marker S."""
-RUNGS = (0, 1, 5, 20, 80, 320, 1280)
-"""Numbers of steps of the attacks that make a ladder."""
 N_INPUTS = 256
 """Sequences that are attacked together."""
 STRENGTH = 0.7
@@ -54,35 +52,24 @@ def text(x: Int[Tensor, " length"]) -> str:
 
 def sequences_of(run: Decomposed) -> InductionSequences:
     """The task of the network that a run decomposes; raises TypeError if it decomposes no induction network."""
-    sizes = InductionConfig.sizes(run.target)
-    if sizes is None:
+    if not isinstance(run.target, InductionNetwork):
         raise TypeError(
             f"run must decompose an InductionNetwork, but decomposes a {type(run.target).__name__}; "
             "pdh.shipped('vpd/induction') works"
         )
-    return InductionSequences(sizes["vocabulary"], sizes["length"])
+    return run.target.sequences
 
 
 def carriers(run: Decomposed, x: Int[Tensor, "batch length"]) -> Groups:
     """The subcomponents that carry each of the two mechanisms, by the rule of `analysis.induction`."""
-    sequences = sequences_of(run)
-    found = {
-        "previous token": (0, induction.previous_token(run, x, sequences)),
-        "induction": (1, induction.induction(run, x, sequences)),
+    contributions = {
+        "previous token": (0, induction.previous_token(run, x)),
+        "induction": (1, induction.induction(run, x)),
     }
     return {
         name: {f"blocks.{i}.{matrix}": on.nonzero().flatten().tolist() for matrix, on in each.carriers().items()}
-        for name, (i, each) in found.items()
+        for name, (i, each) in contributions.items()
     }
-
-
-def switched(run: Decomposed, off: Mapping[str, Collection[int]]) -> dict[str, Float[Tensor, " C"]]:
-    """Masks of all matrices, 0 for the subcomponents in `off` and 1 for the others."""
-    masks = {}
-    for use, (layer, _) in run.components.uses.items():
-        masks[use] = torch.ones(run.components.layers[layer].C, device=run.components.factors[0].device)
-        masks[use][list(off.get(use, ()))] = 0
-    return masks
 
 
 def all_but(run: Decomposed, kept: Sequence[Mapping[str, Collection[int]]]) -> dict[str, list[int]]:
@@ -96,8 +83,8 @@ def all_but(run: Decomposed, kept: Sequence[Mapping[str, Collection[int]]]) -> d
 @torch.no_grad()
 def accuracy_without(run: Decomposed, x: Int[Tensor, "batch length"], off: Mapping[str, Collection[int]]) -> float:
     """Share of right answers with some subcomponents switched off at all positions, and all others on."""
-    masks = {use: mask.expand(*x.shape, -1) for use, mask in switched(run, off).items()}
-    return sequences_of(run).accuracy(run.components(x, masks).output, x)
+    with run.masked({use: dict.fromkeys(numbers, 0.0) for use, numbers in off.items()}) as network:
+        return sequences_of(run).accuracy(network(x), x)
 
 
 def rotation(d: int, places: int) -> Float[Tensor, "d d"]:
@@ -138,7 +125,7 @@ def accuracy_ahead(network: nn.Module, x: Int[Tensor, "batch length"], sequences
 
 
 class Copied(NamedTuple):
-    """What the pieces of layer 1's o write at the last position, and what is there without them."""
+    """What the subcomponents of layer 1's o write at the last position, and what is there without them."""
 
     stream: Float[Tensor, "batch d"]
     written: Float[Tensor, "batch d"]
@@ -152,7 +139,7 @@ class Copied(NamedTuple):
 
 @torch.no_grad()
 def copied(run: Decomposed, x: Int[Tensor, "batch length"]) -> Copied:
-    """What the pieces of layer 1's o write at the last position of these sequences, in the target's own pass."""
+    """What the subcomponents of layer 1's o write at the last position of these sequences, in the target's own pass."""
     path, model = "blocks.1.o", run.components
     reads = model.layers[path].inner(model.entering(x)[path][:, -1]).squeeze(-1)  # (batch, C)
     written = reads @ model.layers[path].U.squeeze(-1)
@@ -175,13 +162,13 @@ def swaps(run: Decomposed, x: Int[Tensor, "batch length"], strength: float = STR
     """How well pairs of answers can be swapped: a row for each a and b, with accuracies on these two and on others."""
     import pandas
 
-    found, W_U, rows = copied(run, x), run.target.unembed.weight, []
-    logits, means = (found.stream + found.written) @ W_U.T, found.means
+    parts, W_U, rows = copied(run, x), run.target.unembed.weight, []
+    logits, means = (parts.stream + parts.written) @ W_U.T, parts.means
     for a, b in combinations(range(len(means)), 2):
         d, r = swap_vectors(means, a, b)
-        chosen = (logits - 2 * strength * (found.written @ r)[:, None] * (W_U @ d)).argmax(dim=1)
-        is_a, is_b = found.answers == a, found.answers == b
-        right = chosen == found.answers.masked_fill(is_a, b).masked_fill(is_b, a)
+        chosen = (logits - 2 * strength * (parts.written @ r)[:, None] * (W_U @ d)).argmax(dim=1)
+        is_a, is_b = parts.answers == a, parts.answers == b
+        right = chosen == parts.answers.masked_fill(is_a, b).masked_fill(is_b, a)
         both = is_a | is_b
         rows.append({"a": a, "b": b, "swapped": right[both].float().mean(), "others": right[~both].float().mean()})
     return pandas.DataFrame(rows).astype({"swapped": float, "others": float})
@@ -189,9 +176,9 @@ def swaps(run: Decomposed, x: Int[Tensor, "batch length"], strength: float = STR
 
 @torch.no_grad()
 def swapped(run: Decomposed, x: Int[Tensor, "batch length"], a: int, b: int, strength: float = STRENGTH) -> nn.Module:
-    """A copy of the network that answers b where a is right, and a where b is: all pieces of layer 1's o write anew.
+    """A copy of the network that answers b where a is right, and a where b is: layer 1's o writes anew.
 
-    Each U becomes U - 2 s (r · U) d with the vectors of `swap_vectors`. Nothing is trained.
+    Each of its U becomes U - 2 s (r · U) d with the vectors of `swap_vectors`. Nothing is trained.
     """
     d, r = swap_vectors(copied(run, x).means, a, b)
     U = run.components.layers["blocks.1.o"].U.squeeze(-1)  # (C, d)
@@ -214,10 +201,10 @@ def ladders(
         began, sequences = time.perf_counter(), sequences_of(run)
         x = sequences(N_INPUTS, generator(run.seed, "evaluation"))
         for steps in rungs:
-            found = attack(run, x, steps, point["scope"], show_progress=False)
+            worst = attack(run, x, steps, point["scope"], show_progress=False)
             with torch.no_grad():
-                right = sequences.accuracy(run.components(x, found.masks).output, x)
-            rows.append(point | {"steps": steps, "attacked": found.error, "accuracy": right})
+                right = sequences.accuracy(run.components(x, worst.masks).output, x)
+            rows.append(point | {"steps": steps, "attacked": worst.error, "accuracy": right})
         for row in rows[-len(rungs) :]:
             row |= {"seconds": time.perf_counter() - began, "error": None}
     return pandas.DataFrame(rows)

@@ -1,4 +1,4 @@
-"""A lab on attention: retype a sequence, switch pieces off, and see where the network looks and what it answers."""
+"""A lab on attention: retype a sequence, switch parts off, and see where the network looks and what it answers."""
 
 from typing import NamedTuple
 
@@ -15,11 +15,11 @@ from pd_helpers.course.kit.lab import STYLE, WIDE, Description, Lab, blank_image
 from pd_helpers.runs.run import Run
 
 N_SEQUENCES = 256
-"""Sequences on which a piece must be important somewhere to be shown."""
+"""Sequences on which a subcomponent must be important somewhere to be shown."""
 
 
 class AttentionValues(NamedTuple):
-    """What the network makes of one sequence with some pieces switched off."""
+    """What the network makes of one sequence with some subcomponents switched off."""
 
     text: str
     """The sequence, its beginning and both markers included."""
@@ -27,9 +27,9 @@ class AttentionValues(NamedTuple):
     patterns: Float[Tensor, "layers length length"]
     """Attention, the mean over heads."""
     g: Float[Tensor, " n"]
-    """Importances at the position, of all alive pieces of all matrices, as the target's own pass gives them."""
+    """Importances at the position, of all alive subcomponents of all matrices, as the target's own pass gives them."""
     is_on: list[bool]
-    """Whether each of these pieces is on at the position."""
+    """Whether each of these subcomponents is on at the position."""
     answer: str
     target_answer: str
     right_answer: str
@@ -38,10 +38,11 @@ class AttentionValues(NamedTuple):
 
 
 class AttentionLab(Lab):
-    """Retype a sequence, move along its positions, and switch pieces off; everything follows at once.
+    """Retype a sequence, move along its positions, and switch subcomponents off; everything follows at once.
 
-    Left and middle: attention of both layers, with the chosen position framed. Right: all pieces that are alive, a row
-    for each matrix: those that are important at this position, those that are not, and those that are switched off.
+    Left and middle: attention of both layers, with the chosen position framed. Right: all subcomponents that are
+    alive, a row for each matrix: those that are important at this position, those that are not, and those that are
+    switched off.
 
     >>> AttentionLab(pdh.shipped("vpd/induction"))
     """
@@ -58,7 +59,7 @@ class AttentionLab(Lab):
         self.default = ideas.text(x[0])[1:-1]
         groups = ideas.carriers(run, x)
         self.alive = {use: metrics.alive(g).nonzero().flatten().tolist() for use, g in run.importances(x).items()}
-        self.pieces = [(use, c) for use, numbers in self.alive.items() for c in numbers]
+        self.subcomponents = [(use, c) for use, numbers in self.alive.items() for c in numbers]
         job = {(use, c): name for name, group in groups.items() for use, numbers in group.items() for c in numbers}
         options = [
             (f"{short(use)}: all {len(numbers)} that carry {_mechanism(name)}", (use, tuple(numbers)))
@@ -67,7 +68,7 @@ class AttentionLab(Lab):
         ]
         options += [
             (f"{short(use)} {c}" + (f" ({_mechanism(job[use, c])})" if (use, c) in job else ""), (use, (c,)))
-            for use, c in self.pieces
+            for use, c in self.subcomponents
         ]
         self.input = w.Text(
             description="tokens",
@@ -104,7 +105,7 @@ class AttentionLab(Lab):
         right.set_yticks(range(len(self.alive)), [f"{use.split('.')[1]}{use[-1]}" for use in self.alive])
         right.set_xlabel("blue: important; cross: off")
         reserve_titles(self.axes[0])
-        self.on_move([self.input, self.position, self.others, self.off], self.update)
+        self.on_move(controls, self.update)
         self.update()
 
     def _valid(self, text: str | None) -> str | None:
@@ -127,25 +128,23 @@ class AttentionLab(Lab):
             return str(error)
         return None
 
-    def is_switched_off(self, i: int) -> bool:
-        """Whether the reader has switched off the piece of this place in `pieces`."""
-        use, c = self.pieces[i]
-        return c in _by_use(self.off.value).get(use, ())
+    @property
+    def switched_off(self) -> set[tuple[str, int]]:
+        """Matrix and number of the subcomponents that the reader has switched off."""
+        return {(use, c) for use, numbers in self.off.value for c in numbers}
 
     @torch.no_grad()
     def compute(self) -> AttentionValues:
-        """Run the network with some pieces off; where the text cannot be read, with the last one that could."""
+        """Run the network with some subcomponents off; where the text cannot be read, with the last one that could."""
         if self.readable() is None:
             self._typed = self.input.value
         text = ideas.BOS + self._typed + ideas.MARKER
         x = ideas.tokens(text).unsqueeze(0).to(self.run.components.factors[0].device)
         importances = self.run.importances(x)
-        masks = {}
-        for use, off in ideas.switched(self.run, _by_use(self.off.value)).items():
-            on = torch.ones_like(importances[use])
-            if self.others.value == "important":
-                on = (importances[use] > metrics.ALIVE).to(on.dtype)
-            masks[use] = on * off
+        least = metrics.ALIVE if self.others.value == "important" else -1.0
+        masks = {use: (g > least).to(g.dtype) for use, g in importances.items()}
+        for use, c in self.switched_off:
+            masks[use][..., c] = 0
         with self.run.masked(masks) as network:
             logits, patterns = network(x)[0], network.patterns(x)[:, 0].mean(dim=1)
         target = self.run.target(x)[0]
@@ -155,8 +154,8 @@ class AttentionLab(Lab):
             text,
             t,
             patterns.cpu(),
-            torch.stack([importances[use][0, t, c] for use, c in self.pieces]).cpu(),
-            [bool(masks[use][0, t, c]) for use, c in self.pieces],
+            torch.stack([importances[use][0, t, c] for use, c in self.subcomponents]).cpu(),
+            [bool(masks[use][0, t, c]) for use, c in self.subcomponents],
             characters[int(logits.argmax())],
             characters[int(target.argmax())],
             characters[right],
@@ -170,10 +169,10 @@ class AttentionLab(Lab):
             image.set_data(pattern.numpy())
             frame.set_ydata([t - 0.5, t - 0.5, t + 0.5, t + 0.5, t - 0.5])
             self.axes[0, layer].title.set_text(f"layer {layer}: '{values.text[t]}' looks at {looks_at(values, layer)}")
-        needed = (values.g > metrics.ALIVE).tolist()
+        off = self.switched_off
         states = [
-            "off" if not on and self.is_switched_off(i) else "needed" if important else "idle"
-            for i, (on, important) in enumerate(zip(values.is_on, needed, strict=True))
+            "off" if one in off else "needed" if g > metrics.ALIVE else "idle"
+            for one, g in zip(self.subcomponents, values.g, strict=True)
         ]
         for state, dots in self._dots.items():
             chosen = [self._places[i] for i, other in enumerate(states) if other == state]
@@ -205,8 +204,3 @@ def looks_at(values: AttentionValues, layer: int) -> str:
 def _mechanism(name: str) -> str:
     """A mechanism in a few words."""
     return {"previous token": "the previous token"}.get(name, name)
-
-
-def _by_use(chosen: tuple[tuple[str, tuple[int, ...]], ...]) -> dict[str, list[int]]:
-    """Matrix → numbers of its pieces, from (matrix, numbers) of each line that is chosen."""
-    return {use: [c for other, numbers in chosen if other == use for c in numbers] for use, _ in chosen}

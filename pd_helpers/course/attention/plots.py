@@ -3,20 +3,18 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from pd_helpers.course.kit.methods import METHODS, method_of
 from pd_helpers.plots.page import color, figure
 from pd_helpers.runs.calls import check_columns, checked
 
 if TYPE_CHECKING:
     import pandas
 
-METHODS = {"spd": (1, "s", "SPD"), "vpd": (2, "D", "VPD")}
-"""Prefix of a run's name → number of its colour, marker and label."""
 FAINT = 0.08
 """Attention below this is not drawn as an arrow."""
 
@@ -56,24 +54,6 @@ def arrows(patterns: Sequence[Float[Tensor, "length length"]], text: str) -> tup
         "are attention to oneself. Of the last layer only the last position is shown. "
         f"The sequence is {text}. Attention goes in {'; in '.join(sentences)}."
     )
-
-
-@checked()
-def heat(patterns: Sequence[Float[Tensor, "queries keys"]], titles: Sequence[str]) -> tuple[Figure, str]:
-    """Attention patterns as heat maps, a panel each. Returns the figure and its alt text."""
-    fig, axes = figure(min(9.4, 3.1 * len(patterns) + 0.6), 3.3, 1, len(patterns), sharey=True)
-    sentences = []
-    for ax, pattern, title in zip(axes[0], patterns, titles, strict=True):
-        values = pattern.detach().cpu().numpy()
-        image = ax.imshow(values, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
-        ax.set(xlabel="key position")
-        ax.set_title(title, fontsize=10)
-        rows = np.arange(1, len(values))
-        before = values[rows, rows - 1].mean()
-        sentences.append(f"{title}: {before:.2f} of the attention on the position before, on average")
-    axes[0, 0].set_ylabel("query position")
-    fig.colorbar(image, ax=axes, label="attention", shrink=0.8)
-    return fig, f"Attention of every query (rows) to every key (columns). {'. '.join(sentences)}."
 
 
 @checked()
@@ -222,7 +202,7 @@ def ladders(table: "pandas.DataFrame") -> tuple[Figure, str]:
     fig, axes = figure(9.0, 3.4, 1, 2)
     shared, ends = table[table["scope"] == "shared"], {}
     for name, rows in shared.groupby("run", sort=False):
-        method = name.split("/")[0]
+        method = method_of(name)
         i, marker, label = METHODS[method]
         steps = rows["steps"].map(place)
         first = method not in ends
